@@ -1,0 +1,94 @@
+"""The contract of a channel: one end of a pair that carries whole messages."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING
+
+from procession._handoff import Exportable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import TypeAlias
+
+    # Anything with the buffer protocol; a pickle body or one out-of-band buffer.
+    Buffer: TypeAlias = bytes | bytearray | memoryview
+    Message: TypeAlias = tuple[Buffer, Sequence[Buffer]]
+
+
+class Channel(Exportable):
+    """One end of a pair: whole messages, in order, each received exactly once.
+
+    A message is a *body* (a pickle, or the bytes given to `send_bytes`) and its
+    out-of-band *buffers* (pickle protocol 5), any of which may be empty. Buffers are
+    written from the memory they lie in and received into memory of their own.
+
+    Threads: any number may use one end at once; messages never interleave. Fork:
+    both processes hold the same end afterwards; two *processes* that use one end at
+    once need a lock of their own, except where the transport says otherwise.
+    Nothing is read ahead: what has not been received stays for whoever receives next.
+
+    Ownership: a channel owns its descriptors and closes them once, in `close` or when
+    it is collected.
+
+    Errors are the operating system's own (`OSError`); the connection around the
+    channel gives them their final shape.
+    """
+
+    __slots__ = ()
+
+    #: Whether `receive` and `wait` may be called on this end.
+    readable: bool
+    #: Whether `send` may be called on this end.
+    writable: bool
+    #: Whether `close` was called, or an interrupted message made this end unusable.
+    closed: bool
+
+    @abstractmethod
+    def send(self, body: Buffer, buffers: Sequence[Buffer] = (), /) -> None:
+        """Send one message; blocks while the transport has no room.
+
+        *body* and every one of *buffers* are contiguous, of format ``B``. They may
+        be changed again as soon as this returns.
+
+        Raises `BrokenPipeError` or `ConnectionResetError` when nobody can receive
+        any more. After any exception the message has not been and will not be
+        received whole; if a part of it was already written (a signal handler raised
+        half-way), this end is closed, so that the peer sees a truncated message
+        rather than a wrong one.
+        """
+
+    @abstractmethod
+    def receive(self, into: memoryview | None = None, limit: int | None = None, /) -> Message:
+        """Wait for one message and return ``(body, buffers)``.
+
+        *into*: a writable, contiguous view of format ``B``. A message without
+        buffers whose body fits is received into it, and the body returned is the
+        part of *into* that was filled. *limit*: the longest body accepted, in bytes;
+        a longer one raises `procession.errors.MessageTooLongError` and this end can
+        not be read any more (a write-only use goes on).
+
+        Raises `EOFError` when the peer has closed and every message was received,
+        and `OSError` ("got end of file during message") when the stream ends
+        within a message. After an exception raised half-way by a signal handler
+        this end is closed.
+        """
+
+    @abstractmethod
+    def wait(self, timeout: float | None = None, /) -> bool:
+        """Return whether `receive` would not block: a message or the end is there.
+
+        Waits up to *timeout* seconds; None waits for ever, 0 (or less) does not
+        wait. Takes nothing: asking again gives the same answer.
+        """
+
+    @abstractmethod
+    def fileno(self) -> int:
+        """Return a descriptor that is readable when a message, or the end, is there.
+
+        For select, poll, epoll and asyncio. It stays the channel's: do not close it.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give the descriptors back. Idempotent; never raises for a broken peer."""

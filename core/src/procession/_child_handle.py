@@ -1,0 +1,140 @@
+"""A started process, seen from the process that started it."""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+import threading
+import time
+from abc import ABC, abstractmethod
+
+#: The exit code of a child whose real one nobody can know any more: somebody else
+#: collected it, or the helper that should have reported it was killed. The standard
+#: library answers the same number.
+LOST_EXIT_CODE = 255
+
+
+def wait_readable(fd: int, timeout: float | None) -> bool:
+    """Wait until *fd* is readable or at its end; None waits for ever (seconds)."""
+    poller = select.poll()
+    poller.register(fd, select.POLLIN)
+    if timeout is None:
+        return bool(poller.poll())
+    # poll() takes milliseconds and rounds up, so that it never spins at the end.
+    return bool(poller.poll(max(0.0, timeout) * 1000))
+
+
+class Child(ABC):
+    """A started process, seen from its parent.
+
+    Threads: every method may be called from any thread. Fork: a forked copy of the
+    parent inherits the object but is nobody's parent; core never uses it there.
+    """
+
+    #: The child's process id.
+    pid: int
+    #: A descriptor that becomes readable when the child has ended, and stays so.
+    #: It is owned by this object, and closed by `close`.
+    sentinel: int
+
+    @abstractmethod
+    def poll(self) -> int | None:
+        """Return the exit code, the negative signal number, or None while it runs.
+
+        Never blocks. Once it has answered a number it answers that number for ever.
+        """
+
+    @abstractmethod
+    def signal(self, number: int, /) -> None:
+        """Send signal *number*; that the child has ended meanwhile is no error.
+
+        Never reaches another process that got the same process id.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give back what this object holds, not the child: never kills. Idempotent."""
+
+    def wait(self, timeout: float | None = None, /) -> int | None:
+        """Wait up to *timeout* seconds (None: for ever) for the end; answer as `poll`."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            code = self.poll()
+            if code is not None:
+                return code
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                return None
+            wait_readable(self.sentinel, left)
+
+
+class PidChild(Child):
+    """A direct child of this process, known by its process id.
+
+    Give it the *pid* right after the fork or spawn, before anybody can have waited
+    for it. The sentinel is a pidfd where the kernel has them (Linux 5.3); elsewhere
+    hand in *sentinel*, the reading end of a pipe whose writing end only the child
+    holds; it is taken over.
+    """
+
+    def __init__(self, pid: int, sentinel: int | None = None) -> None:
+        self.pid = pid
+        self._exit_code: int | None = None
+        self._lock = threading.Lock()
+        self._closed = False
+        self._pidfd = -1
+        if sentinel is None:
+            self._pidfd = sentinel = open_pidfd(pid)
+        self.sentinel = sentinel
+
+    def poll(self) -> int | None:
+        """See `Child.poll`."""
+        with self._lock:
+            if self._exit_code is None:
+                self._exit_code = self._collect()
+            return self._exit_code
+
+    def _collect(self) -> int | None:
+        """Reap the child if it has ended; the lock is held."""
+        try:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+        except ChildProcessError:
+            # Reaped by somebody else (a wait for any child, an ignored SIGCHLD). The
+            # sentinel still knows whether it has ended, only the code is gone.
+            return LOST_EXIT_CODE if wait_readable(self.sentinel, 0) else None
+        return os.waitstatus_to_exitcode(status) if pid == self.pid else None
+
+    def signal(self, number: int, /) -> None:
+        """See `Child.signal`."""
+        # Under the lock nobody reaps, so the pid stays the child's, if only as a zombie.
+        with self._lock:
+            if self._exit_code is None:
+                self._exit_code = self._collect()
+            if self._exit_code is None:
+                os.kill(self.pid, number)
+
+    def close(self) -> None:
+        """See `Child.close`."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                os.close(self.sentinel)
+
+
+def has_pidfd() -> bool:
+    """Return whether this kernel has pidfds that can be polled."""
+    if sys.platform != "linux":
+        return False
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except OSError:
+        return False
+    return True
+
+
+def open_pidfd(pid: int) -> int:
+    """Return a pidfd for *pid*, not inheritable; the caller owns it."""
+    if sys.platform != "linux":
+        raise OSError("this platform has no pidfds; give a sentinel")
+    return os.pidfd_open(pid)

@@ -1,0 +1,181 @@
+"""How an object made of descriptors crosses into another process.
+
+A *recipe* says how to build the object again; descriptors in it are replaced by
+tokens. The `Handoff` of one crossing turns descriptors into tokens, and on the
+other side the `Takeover` of the same crossing turns the tokens into descriptors.
+There are two kinds of crossing: the start of a process (this module: descriptors
+travel with the parcel) and a message through a running connection or queue
+(`procession._broker`). Nothing here is ambient: each crossing has its own pair.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any
+
+try:
+    from _pickle import Pickler, Unpickler
+except ImportError:  # an interpreter without the C accelerator
+    from pickle import Pickler, Unpickler
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Self, TypeAlias
+
+# What the maker of a recipe puts into it is its own business, as long as it can be
+# pickled, hence Any; tokens stand where descriptors were.
+Recipe: TypeAlias = "tuple[Any, ...]"
+Token: TypeAlias = "Any"
+
+PROTOCOL = 5
+
+
+class Handoff(ABC):
+    """The giving side of one crossing."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def give(self, fd: int, /) -> Token:
+        """Promise a duplicate of *fd* to the other side and return its token.
+
+        The giver keeps *fd* and may close it as soon as the crossing has been
+        made (the launch has returned, the message has been sent). Each call makes
+        a token of its own, also for a descriptor that was given before.
+        """
+
+
+class Takeover(ABC):
+    """The taking side of one crossing."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def take(self, token: Token, /) -> int:
+        """Return the descriptor behind *token*, which the caller now owns.
+
+        A token is taken once. The descriptor is not inheritable. Raises `OSError`
+        (or a `procession.errors` subclass of it) when the giver has gone before
+        the descriptor could be fetched.
+        """
+
+
+class Exportable(ABC):
+    """Something made of descriptors that can cross into another process.
+
+    Instances may be arguments of a process, on every start method, and may be sent
+    through a running connection or queue of the same host.
+    """
+
+    __slots__ = ()
+
+    @abstractmethod
+    def export(self, handoff: Handoff, /) -> Recipe:
+        """Return the recipe from which `attach` builds this object elsewhere.
+
+        The object stays usable here. Must not block and must not change anything
+        that other users of the same kernel objects could notice.
+        """
+
+    @classmethod
+    @abstractmethod
+    def attach(cls, recipe: Recipe, takeover: Takeover, /) -> Self:
+        """Build the object from *recipe*; it owns every descriptor taken for it."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle for a message to a running process of this host, through the broker."""
+        from procession._broker import offer
+
+        return offer(self)
+
+
+class LaunchHandoff(Handoff):
+    """Collects the descriptors that travel with a parcel; a token is their position."""
+
+    __slots__ = ("descriptors",)
+
+    def __init__(self) -> None:
+        self.descriptors: list[int] = []
+
+    def give(self, fd: int, /) -> Token:
+        """See `Handoff.give`."""
+        self.descriptors.append(fd)
+        return len(self.descriptors) - 1
+
+
+class LaunchTakeover(Takeover):
+    """Hands out the descriptors that came with a parcel."""
+
+    __slots__ = ("_descriptors",)
+
+    def __init__(self, descriptors: Sequence[int]) -> None:
+        self._descriptors = list(descriptors)
+
+    def take(self, token: Token, /) -> int:
+        """See `Takeover.take`."""
+        fd = self._descriptors[token]
+        if fd < 0:
+            raise ValueError(f"descriptor {token} of this parcel was taken already")
+        self._descriptors[token] = -1
+        return fd
+
+    def close(self) -> None:
+        """Close every descriptor that nobody took."""
+        for token, fd in enumerate(self._descriptors):
+            if fd >= 0:
+                self._descriptors[token] = -1
+                os.close(fd)
+
+
+def _attach(kind: type[Exportable], recipe: Recipe) -> Exportable:
+    """Stand in a parcel for `LaunchTakeover` of the child that opens it.
+
+    `ParcelUnpickler` replaces this function by one that knows its takeover; a
+    parcel opened in any other way ends here.
+    """
+    raise TypeError(f"{kind.__qualname__} can only be taken from a parcel by the child it is for")
+
+
+class ParcelPickler(Pickler):
+    """Pickles what a child needs, with its descriptors given to one `Handoff`.
+
+    `reducer_override` (Python 3.8) is asked only for objects that are not of a basic
+    built-in type, unlike `persistent_id`, which is asked for every integer too.
+    *reducers* are further exact-type reducers, tried before an object's own.
+    """
+
+    def __init__(
+        self,
+        file: io.BytesIO,
+        handoff: Handoff,
+        reducers: dict[type, Callable[[Any], Any]] | None = None,
+    ) -> None:
+        super().__init__(file, PROTOCOL)
+        self._handoff = handoff
+        self._reducers = reducers or {}
+
+    def reducer_override(self, obj: Any, /) -> Any:
+        """Return how *obj* is pickled, or NotImplemented for the usual way."""
+        if isinstance(obj, Exportable):
+            return _attach, (type(obj), obj.export(self._handoff))
+        reducer = self._reducers.get(type(obj))
+        return NotImplemented if reducer is None else reducer(obj)
+
+
+class ParcelUnpickler(Unpickler):
+    """Opens what `ParcelPickler` packed, in the child that it is for."""
+
+    def __init__(self, file: Any, takeover: Takeover) -> None:
+        super().__init__(file)
+        self._takeover = takeover
+
+    def find_class(self, module: str, name: str, /) -> Any:
+        """Resolve a global, with `_attach` bound to this child's takeover."""
+        if name == "_attach" and module == __name__:
+            return self._attach_here
+        return super().find_class(module, name)
+
+    def _attach_here(self, kind: type[Exportable], recipe: Recipe) -> Exportable:
+        return kind.attach(recipe, self._takeover)

@@ -1,0 +1,85 @@
+"""The contract of a mailbox: what a queue is made of."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING
+
+from procession._handoff import Exportable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from procession._channel import Buffer, Message
+
+
+class Mailbox(Exportable):
+    """Whole messages from many processes to many processes.
+
+    Each message is taken exactly once; the messages of one producer are taken in the
+    order in which it put them. Any number of threads and processes may use a mailbox
+    at once, without a lock of their own. A process killed at any instruction leaves
+    the mailbox usable for the others: a message it was putting is there whole or not
+    at all, and it takes at most the one message with it that it was getting.
+
+    A mailbox owns its descriptors; every process closes its own copy.
+    """
+
+    __slots__ = ()
+
+    #: The most messages it holds; 0 for no limit.
+    maxsize: int
+    #: Whether `close` was called on this process's copy.
+    closed: bool
+
+    @abstractmethod
+    def put(
+        self, body: Buffer, buffers: Sequence[Buffer] = (), /, *, timeout: float | None = None
+    ) -> None:
+        """Add one message; with a *maxsize*, wait for room up to *timeout* seconds.
+
+        None waits for ever, 0 does not wait. Raises `queue.Full` when there was no
+        room in time, `procession.errors.ShutDown` after `shutdown`, `OSError` when
+        the kernel refuses memory. When this returns, the message will be taken even
+        if this process is killed at once. After an exception it was not added.
+        """
+
+    @abstractmethod
+    def get(self, *, timeout: float | None = None) -> Message:
+        """Take the next message, waiting up to *timeout* seconds for one.
+
+        None waits for ever, 0 does not wait. Raises `queue.Empty` when none came in
+        time and `procession.errors.ShutDown` when it was shut down and is empty (or
+        was shut down immediately).
+        """
+
+    @abstractmethod
+    def size(self) -> int:
+        """Return how many messages have been put and not yet been taken."""
+
+    @abstractmethod
+    def shutdown(self, *, immediate: bool = False) -> None:
+        """Refuse every further `put`, in all processes, and wake who waits.
+
+        With *immediate*, messages not yet taken are dropped (and count as done, so
+        that `join` returns). Idempotent.
+        """
+
+    @abstractmethod
+    def task_done(self) -> None:
+        """Count one taken message as done.
+
+        Raises `ValueError` ("task_done() called too many times").
+        """
+
+    @abstractmethod
+    def join(self, timeout: float | None = None, /) -> bool:
+        """Wait until every message put was counted as done; False if not in time."""
+
+    @abstractmethod
+    def fileno(self) -> int:
+        """Return a descriptor that is readable when a message may be there."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give this process's descriptors back. Idempotent; others are not affected."""

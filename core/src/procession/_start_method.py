@@ -1,0 +1,48 @@
+"""The contract of a start method: one way of bringing a child to life."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from procession._child_handle import Child
+    from procession._features import StartFeatures
+    from procession._launch_plan import LaunchPlan
+
+
+class StartMethod(ABC):
+    """One way of bringing a child to life.
+
+    A plugin's hook returns the class. Core makes one instance in each process that
+    uses the method, without arguments, when its first child is launched, and calls
+    `close` when that process ends. A forked copy of the process makes its own
+    instance and never touches the one that it inherited.
+    """
+
+    #: The name users select; equals the name of the entry point.
+    name: ClassVar[str]
+    #: What children of this method can be given; core refuses what is not declared.
+    features: ClassVar[StartFeatures]
+
+    @classmethod
+    def unavailable(cls) -> str | None:
+        """Return why this method cannot work here, as a noun phrase, or None."""
+        return None
+
+    @abstractmethod
+    def launch(self, plan: LaunchPlan, /) -> Child:
+        """Start a process that carries out *plan* and return its handle.
+
+        Either ``plan.run()`` is called in the new process, when it has this
+        process's memory, or ``plan.pack()`` is called here and the parcel is opened
+        in a fresh interpreter by `procession.child`.
+
+        May be called from any thread, by several at once. Whatever is raised here
+        reaches the caller of ``start()``; no process and no descriptor is left
+        behind then. Descriptors of the plan stay the plan's.
+        """
+
+    def close(self) -> None:
+        """Stop helper processes, if there are any; children go on. Idempotent."""
+        return None

@@ -1,0 +1,50 @@
+"""The contract of a transport: one way of carrying messages between processes."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from procession._channel import Channel
+    from procession._features import TransportFeatures
+    from procession._mailbox import Mailbox
+
+
+class Transport(ABC):
+    """One way of carrying messages between processes.
+
+    A plugin's hook returns the class. Core makes one instance, without arguments,
+    per process that uses it; it holds no descriptors of its own.
+    """
+
+    #: The name users select; equals the name of the entry point.
+    name: ClassVar[str]
+    #: What the transport can do; core refuses what is not declared.
+    features: ClassVar[TransportFeatures]
+
+    @classmethod
+    def unavailable(cls) -> str | None:
+        """Return why this transport cannot work here, as a noun phrase, or None."""
+        return None
+
+    @abstractmethod
+    def pair(self, *, duplex: bool = True) -> tuple[Channel, Channel]:
+        """Return two connected ends; the caller owns both.
+
+        With *duplex* each end sends and receives; without, the first end only
+        receives and the second only sends. Raises `OSError` when descriptors or
+        memory have run out, and leaves nothing open then.
+        """
+
+    def mailbox(self, *, maxsize: int = 0, joinable: bool = False) -> Mailbox:
+        """Return a many-to-many mailbox, for queues; the caller owns it.
+
+        *maxsize*: the most messages it holds, 0 for no limit. *joinable*: whether
+        `Mailbox.task_done` and `Mailbox.join` will be used. The default is made of
+        a one-way pair of this transport and locks that the kernel releases when
+        their holder dies; a transport with atomic messages can do better.
+        """
+        from procession._pair_mailbox import PairMailbox
+
+        return PairMailbox(*self.pair(duplex=False), maxsize=maxsize, joinable=joinable)

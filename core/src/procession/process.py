@@ -1,0 +1,448 @@
+"""`Process`, and the processes that a program can ask for.
+
+Imported in every child: nothing here loads more than it needs, and what only a parent
+needs is loaded when it starts its first child.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from procession import abc
+from procession._authentication_string import AuthenticationString
+from procession.errors import (
+    ForeignProcessError,
+    ProcessClosedError,
+    ProcessNotStartedError,
+    ProcessRunningError,
+    ProcessStartedError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from typing import Any
+
+    from procession._child_handle import Child
+
+__all__ = ["BaseProcess", "Process", "active_children", "current_process", "parent_process"]
+
+# Written out because the signal module costs a child more than a quarter of its own start.
+_SIGINT, _SIGTERM, _SIGKILL = 2, 15, 9
+
+
+class BaseProcess(abc.Process):
+    """What every process object has, also the one that stands for this very process."""
+
+    #: The start method of this class; None follows the selection when it is started.
+    _method_name: str | None = None
+
+    _identity: tuple[int, ...]
+    _name: str
+    _daemon: bool
+    _authkey: AuthenticationString
+    _parent_pid: int | None
+    _parent_name: str | None
+    _child: Child | None
+    _closed: bool
+
+    def run(self) -> None:
+        """See `procession.abc.Process.run`."""
+        raise NotImplementedError(f"{type(self).__name__} has nothing to run")
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ProcessClosedError("process object is closed")
+
+    def _check_mine(self, what: str) -> None:
+        if self._parent_pid != os.getpid():
+            raise ForeignProcessError(
+                f"can only {what}; this one was created by process {self._parent_pid}, "
+                f"and this is process {os.getpid()}"
+            )
+
+    def _started_child(self) -> Child:
+        self._check_open()
+        if self._child is None:
+            raise ProcessNotStartedError("process not started: call start() first")
+        return self._child
+
+    def _exit_code(self) -> int | None:
+        """Return the exit code, without any check; None also before the start."""
+        return None if self._child is None else self._child.poll()
+
+    def start(self) -> None:
+        """Start the child.
+
+        Raises `procession.ProcessStateError` (an `AssertionError`) when it was
+        started before, when this is not the process that created the object, or in a
+        daemonic process under the strict policy; what cannot be pickled raises here,
+        in the caller, for the start methods that need to. When it raises, no process
+        was started and the object may be started again.
+        """
+        from procession._launch import launch
+
+        self._check_open()
+        if self._child is not None:
+            raise ProcessStartedError("cannot start a process twice")
+        self._check_mine("start a process object created by current process")
+        _reap()
+        launch(self)
+        _children.add(self)
+
+    def interrupt(self) -> None:
+        """Send SIGINT to the child; nothing happens when it has ended."""
+        self._started_child().signal(_SIGINT)
+
+    def terminate(self) -> None:
+        """Send SIGTERM to the child; nothing happens when it has ended.
+
+        Neither ``finally`` clauses nor exit handlers run in the child, unless it
+        handles the signal; its own children are not signalled.
+        """
+        self._started_child().signal(_SIGTERM)
+
+    def kill(self) -> None:
+        """Send SIGKILL to the child; nothing happens when it has ended."""
+        self._started_child().signal(_SIGKILL)
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait until the child has ended, up to *timeout* seconds (None: for ever).
+
+        Returns None either way; look at `exitcode` after a timeout. May be called any
+        number of times. Raises `procession.ProcessStateError` (an `AssertionError`)
+        before the start and in a process that is not the parent.
+        """
+        self._check_open()
+        self._check_mine("join a child process")
+        if self._child is None:
+            raise ProcessNotStartedError.asserting("can only join a started process")
+        if self._child.wait(timeout) is not None:
+            _children.discard(self)
+
+    def is_alive(self) -> bool:
+        """Return whether the child was started and has not ended."""
+        self._check_open()
+        if self is _current:
+            return True
+        self._check_mine("test a child process")
+        if self._child is None:
+            return False
+        if self._child.poll() is None:
+            return True
+        _children.discard(self)
+        return False
+
+    def close(self) -> None:
+        """Give back the sentinel and what else the object holds.
+
+        Raises `procession.ProcessStateError` (a `ValueError`) while the child runs.
+        Idempotent; afterwards everything but the name and the repr raises.
+        """
+        if self._closed:
+            return
+        if self._child is not None:
+            if self._child.poll() is None:
+                raise ProcessRunningError(
+                    "Cannot close a process while it is still running. "
+                    "You should first call join() or terminate()."
+                )
+            self._child.close()
+            self._child = None
+            _children.discard(self)
+        self._closed = True
+
+    @property
+    def name(self) -> str:
+        """A label for people; unique by default, such as ``Process-1:2``."""
+        return self._name
+
+    @name.setter
+    def name(self, name: str) -> None:
+        self._name = name
+
+    @property
+    def daemon(self) -> bool:
+        """Whether the child is ended when its parent ends. Inherited; set before start."""
+        return self._daemon
+
+    @daemon.setter
+    def daemon(self, daemonic: bool) -> None:
+        self._check_open()
+        if self._child is not None:
+            raise ProcessStartedError("process has already started")
+        self._daemon = bool(daemonic)
+
+    @property
+    def authkey(self) -> AuthenticationString:
+        """The key that connections between related processes are authenticated with."""
+        return self._authkey
+
+    @authkey.setter
+    def authkey(self, authkey: bytes) -> None:
+        self._authkey = AuthenticationString(authkey)
+
+    @property
+    def pid(self) -> int | None:
+        """The child's process id; None before the start."""
+        self._check_open()
+        if self is _current:
+            return os.getpid()
+        return None if self._child is None else self._child.pid
+
+    @property
+    def ident(self) -> int | None:
+        """The same as `pid`."""
+        return self.pid
+
+    @property
+    def exitcode(self) -> int | None:
+        """The child's exit code; -N when signal N killed it; None while it runs.
+
+        255 also when the real one was lost: somebody else collected it, or the fork
+        server was killed before it could report it.
+        """
+        self._check_open()
+        return None if self is _current else self._exit_code()
+
+    @property
+    def sentinel(self) -> int:
+        """A descriptor that becomes readable when the child has ended.
+
+        For `procession.connection.wait`, select, asyncio. It stays this object's.
+        Raises `procession.ProcessStateError` (a `ValueError`) before the start.
+        """
+        return self._started_child().sentinel
+
+    def __repr__(self) -> str:
+        """Return the class, name, pids, state and exit code."""
+        parts = [type(self).__name__, f"name={self._name!r}"]
+        exit_code = None
+        if self._closed:
+            state = "closed"
+        elif self is _current:
+            state = "started"
+        elif self._parent_pid != os.getpid():
+            state = "unknown"
+        elif self._child is None:
+            state = "initial"
+        else:
+            parts.append(f"pid={self._child.pid}")
+            exit_code = self._child.poll()
+            state = "started" if exit_code is None else "stopped"
+        parts += [f"parent={self._parent_pid}", state]
+        if exit_code is not None:
+            parts.append(f"exitcode={_exit_code_text(exit_code)}")
+        if self._daemon:
+            parts.append("daemon")
+        return f"<{' '.join(parts)}>"
+
+
+class Process(BaseProcess):
+    """A function, or an overridden `run`, carried out by a process of its own.
+
+    *group* is None, always. *target* is called with *args* and *kwargs* by `run`.
+    *name* defaults to the class's name and the position in the family, such as
+    ``Process-1:2``. *daemon* defaults to that of the creating process.
+
+    `procession.Process` is started by the method selected when `start` is called;
+    ``get_context(method).Process`` by that method.
+
+    The object belongs to the process and to no thread in particular; two threads
+    should not start or close one object at the same time.
+    """
+
+    def __init__(
+        self,
+        group: None = None,
+        target: Callable[..., object] | None = None,
+        name: str | None = None,
+        args: Iterable[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        daemon: bool | None = None,
+    ) -> None:
+        # The type checkers know that group is None; callers without one may not.
+        if group is not None:
+            raise AssertionError("group argument must be None for now")
+        parent = current_process()
+        self._identity = (*parent._identity, next(_counter))
+        self._name = name or f"{type(self).__name__}-{':'.join(map(str, self._identity))}"
+        self._daemon = parent._daemon if daemon is None else bool(daemon)
+        self._authkey = parent._authkey
+        self._parent_pid = os.getpid()
+        self._parent_name = parent._name
+        self._child = None
+        self._closed = False
+        self._target = target
+        self._args = tuple(args)
+        self._kwargs = dict(kwargs or {})
+
+    def run(self) -> None:
+        """Call the target; override it in a subclass to do something else."""
+        if self._target is not None:
+            self._target(*self._args, **self._kwargs)
+
+    def _forget_work(self) -> None:
+        """Drop the target and its arguments: the child has them now."""
+        self._target = None
+        self._args = ()
+        self._kwargs = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle for a child; the classes of contexts are made again by name there."""
+        state = self.__dict__.copy()
+        state["_child"] = None
+        kind = type(self)
+        if "_of_context" in kind.__dict__:
+            return _new_of_context, (kind._method_name, kind.__name__), state
+        return _new, (kind,), state
+
+
+def _new(kind: type[Process]) -> Process:
+    return kind.__new__(kind)
+
+
+def _new_of_context(method_name: str, class_name: str) -> Process:
+    return _new(process_class(method_name, class_name))
+
+
+_classes: dict[tuple[str, str], type[Process]] = {}
+
+
+def process_class(method_name: str, class_name: str) -> type[Process]:
+    """Return the `Process` class whose instances are started by *method_name*."""
+    key = method_name, class_name
+    if key not in _classes:
+        members = {"_method_name": method_name, "_of_context": True, "__module__": __name__}
+        _classes.setdefault(key, type(class_name, (Process,), members))
+    return _classes[key]
+
+
+class _MainProcess(BaseProcess):
+    """Stands for a process that procession did not start."""
+
+    def __init__(self) -> None:
+        self._identity = ()
+        self._name = "MainProcess"
+        self._daemon = False
+        self._authkey = AuthenticationString(os.urandom(32))
+        self._parent_pid = None
+        self._parent_name = None
+        self._child = None
+        self._closed = False
+
+    def close(self) -> None:
+        """Do nothing: there is nothing to give back."""
+
+
+class _ParentProcess(BaseProcess):
+    """Stands, in a child, for the process that started it."""
+
+    def __init__(self, name: str | None, pid: int | None, lifeline: int) -> None:
+        self._identity = ()
+        self._name = name or "MainProcess"
+        self._daemon = False
+        self._pid = pid
+        self._lifeline = lifeline
+        self._parent_pid = None
+        self._parent_name = None
+        self._child = None
+        self._closed = False
+
+    def is_alive(self) -> bool:
+        """Return whether the parent still lives."""
+        from procession._child_handle import wait_readable
+
+        return not wait_readable(self._lifeline, 0)
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait until the parent has ended, up to *timeout* seconds (None: for ever)."""
+        from procession._child_handle import wait_readable
+
+        wait_readable(self._lifeline, timeout)
+
+    @property
+    def pid(self) -> int | None:
+        """The parent's process id."""
+        return self._pid
+
+    @property
+    def ident(self) -> int | None:
+        """The same as `pid`."""
+        return self._pid
+
+    @property
+    def sentinel(self) -> int:
+        """A descriptor that becomes readable when the parent has ended."""
+        return self._lifeline
+
+    def __repr__(self) -> str:
+        """Return name, pid and whether it lives."""
+        state = "started" if self.is_alive() else "stopped"
+        return f"<{type(self).__name__} name={self._name!r} pid={self._pid} {state}>"
+
+
+_current: BaseProcess = _MainProcess()
+_parent: _ParentProcess | None = None
+_children: set[BaseProcess] = set()
+_counter = itertools.count(1)
+
+# What was pickled in a child that had imported the main module again names it so.
+sys.modules.setdefault("__mp_main__", sys.modules["__main__"])
+
+
+def current_process() -> BaseProcess:
+    """Return the object that stands for this process."""
+    return _current
+
+
+def parent_process() -> BaseProcess | None:
+    """Return an object that stands for the parent, or None in the main process.
+
+    It has a `sentinel` that becomes readable when the parent has ended, however.
+    """
+    return _parent
+
+
+def active_children() -> list[BaseProcess]:
+    """Return the children of this process that have not ended; reaps those that have."""
+    _reap()
+    return list(_children)
+
+
+def _reap() -> None:
+    for process in list(_children):
+        if process._child is None or process._child.poll() is not None:
+            _children.discard(process)
+
+
+def _exit_code_text(code: int) -> str:
+    if code >= 0:
+        return str(code)
+    import signal
+
+    try:
+        return f"-{signal.Signals(-code).name}"
+    except ValueError:
+        return str(code)
+
+
+def become(process: Process, lifeline: int) -> None:
+    """Make *process* the current one, in the child that it stands for.
+
+    *lifeline* is the parent's, and is kept from now on.
+    """
+    global _current, _parent, _counter
+    _counter = itertools.count(1)
+    _children.clear()
+    _parent = _ParentProcess(process._parent_name, process._parent_pid, lifeline)
+    _current = process
+    process._child = None
+
+
+def authenticate_as(authkey: bytes) -> None:
+    """Use *authkey* in this process before it has become the one that it will be."""
+    _current._authkey = AuthenticationString(authkey)
