@@ -13,16 +13,16 @@ from __future__ import annotations
 import io
 import os
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
 
 try:
     from _pickle import Pickler, Unpickler
 except ImportError:  # an interpreter without the C accelerator
     from pickle import Pickler, Unpickler
 
+TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Self, TypeAlias
+    from typing import Any, Self, TypeAlias
 
 # What the maker of a recipe puts into it is its own business, as long as it can be
 # pickled, hence Any; tokens stand where descriptors were.

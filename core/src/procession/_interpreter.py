@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -92,26 +92,31 @@ def child_command(parcel: int, descriptors: Sequence[int]) -> list[str]:
     ]
 
 
-def helper_command(module: str, call: str) -> list[str]:
-    """Return the command line of an interpreter that calls ``module.call``.
+def helper_command(module: str, descriptors: Sequence[int]) -> list[str]:
+    """Return the command line of an interpreter that calls ``main`` of *module*.
 
-    For the helper process of a start method. *module* must lie in a distribution
-    installed beside core; *call* is an expression such as ``main(3)``.
+    For the helper process of a start method. ``main`` gets the *descriptors*, numbered as
+    the helper will see them.
     """
+    numbers = ",".join(map(str, descriptors))
     return [
         get_executable(),
         *interpreter_flags(),
         "-c",
-        _bootstrap(f"from {module} import main; {call}", module),
+        _bootstrap(f"from {module} import main; main({numbers})", module),
         CHILD_ARGUMENT,
     ]
 
 
-def _bootstrap(statement: str, *modules: str) -> str:
-    """Return code that finds this very procession, wherever it was imported from."""
-    folders = {os.path.dirname(os.path.dirname(os.path.abspath(__file__))): None}
-    for module in modules:
-        origin = getattr(sys.modules.get(module.partition(".")[0]), "__file__", None)
-        if origin:
+def _bootstrap(statement: str, module: str = "procession") -> str:
+    """Return code that imports from this very procession, wherever it was found.
+
+    The folders are in front for the imports of *statement* only: the child's real path
+    comes with its parcel.
+    """
+    folders = {}
+    for name in ("procession", module.partition(".")[0]):
+        origin = sys.modules[name].__file__
+        if origin is not None:
             folders[os.path.dirname(os.path.dirname(os.path.abspath(origin)))] = None
     return f"import sys; sys.path[:0] = {list(folders)!r}; {statement}"

@@ -16,8 +16,8 @@ class StartMethod(ABC):
 
     A plugin's hook returns the class. Core makes one instance in each process that
     uses the method, without arguments, when its first child is launched, and calls
-    `close` when that process ends. A forked copy of the process makes its own
-    instance and never touches the one that it inherited.
+    `close` when that process ends. A forked copy of the process calls `abandon` on the
+    instance that it inherited and makes its own when it needs one.
     """
 
     #: The name users select; equals the name of the entry point.
@@ -45,4 +45,11 @@ class StartMethod(ABC):
 
     def close(self) -> None:
         """Stop helper processes, if there are any; children go on. Idempotent."""
+        return None
+
+    def abandon(self) -> None:
+        """Give back, in a forked copy of the process, the descriptors it inherited.
+
+        Helper processes are the original's and must not be touched.
+        """
         return None

@@ -9,8 +9,8 @@ Plugin authors implement the smaller contracts of `procession.plugin` instead.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, Self

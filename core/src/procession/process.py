@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import os
 import sys
-from typing import TYPE_CHECKING
 
 from procession import abc
 from procession._authentication_string import AuthenticationString
@@ -19,8 +18,10 @@ from procession.errors import (
     ProcessNotStartedError,
     ProcessRunningError,
     ProcessStartedError,
+    UnstartedSignalError,
 )
 
+TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from typing import Any
@@ -63,11 +64,11 @@ class BaseProcess(abc.Process):
                 f"and this is process {os.getpid()}"
             )
 
-    def _started_child(self) -> Child:
+    def _signal(self, number: int) -> None:
         self._check_open()
         if self._child is None:
-            raise ProcessNotStartedError("process not started: call start() first")
-        return self._child
+            raise UnstartedSignalError("process not started: there is nothing to signal yet")
+        self._child.signal(number)
 
     def _exit_code(self) -> int | None:
         """Return the exit code, without any check; None also before the start."""
@@ -94,7 +95,7 @@ class BaseProcess(abc.Process):
 
     def interrupt(self) -> None:
         """Send SIGINT to the child; nothing happens when it has ended."""
-        self._started_child().signal(_SIGINT)
+        self._signal(_SIGINT)
 
     def terminate(self) -> None:
         """Send SIGTERM to the child; nothing happens when it has ended.
@@ -102,11 +103,11 @@ class BaseProcess(abc.Process):
         Neither ``finally`` clauses nor exit handlers run in the child, unless it
         handles the signal; its own children are not signalled.
         """
-        self._started_child().signal(_SIGTERM)
+        self._signal(_SIGTERM)
 
     def kill(self) -> None:
         """Send SIGKILL to the child; nothing happens when it has ended."""
-        self._started_child().signal(_SIGKILL)
+        self._signal(_SIGKILL)
 
     def join(self, timeout: float | None = None) -> None:
         """Wait until the child has ended, up to *timeout* seconds (None: for ever).
@@ -118,7 +119,7 @@ class BaseProcess(abc.Process):
         self._check_open()
         self._check_mine("join a child process")
         if self._child is None:
-            raise ProcessNotStartedError.asserting("can only join a started process")
+            raise ProcessNotStartedError("can only join a started process")
         if self._child.wait(timeout) is not None:
             _children.discard(self)
 
@@ -214,7 +215,10 @@ class BaseProcess(abc.Process):
         For `procession.connection.wait`, select, asyncio. It stays this object's.
         Raises `procession.ProcessStateError` (a `ValueError`) before the start.
         """
-        return self._started_child().sentinel
+        self._check_open()
+        if self._child is None:
+            raise ProcessNotStartedError("process not started: it has no sentinel yet")
+        return self._child.sentinel
 
     def __repr__(self) -> str:
         """Return the class, name, pids, state and exit code."""

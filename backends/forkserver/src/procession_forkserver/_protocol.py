@@ -1,0 +1,102 @@
+"""What the parent, the fork server and its children say to each other.
+
+Two kinds of socket carry it, both pairs of packet sockets made by the parent and known
+to nobody else:
+
+* the *request socket*, one per server. First comes the preparation, as a pickle; then,
+  for every child, one byte and the child's end of its own line.
+* the *line*, one per child. The parent puts the parcel and the descriptors on it before
+  the server is asked; the child answers with its process id and a pidfd of itself, once
+  it exists; the server says the exit code when it has collected it.
+
+Because the child itself answers, the parent knows for certain whether a server that was
+killed had forked: no answer can come from a line whose every other holder is gone.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+from _socket import (
+    CMSG_SPACE,
+    MSG_CMSG_CLOEXEC,
+    MSG_CTRUNC,
+    SCM_RIGHTS,
+    SOL_SOCKET,
+    socket,
+)
+
+TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+#: The kernel takes at most 253 descriptors with one packet (SCM_MAX_FD).
+DESCRIPTORS_PER_PACKET = 250
+
+_COUNT = struct.Struct("!I")
+_NUMBER = struct.Struct("!q")
+_FD = struct.Struct("i")
+_ANCILLARY = CMSG_SPACE(_FD.size * DESCRIPTORS_PER_PACKET)
+
+
+class Ended(Exception):
+    """Nobody is left at the other end."""
+
+
+def send_descriptors(line: socket, descriptors: Sequence[int]) -> None:
+    """Put *descriptors* on *line*, however many; they stay the caller's."""
+    for start in range(0, max(1, len(descriptors)), DESCRIPTORS_PER_PACKET):
+        batch = descriptors[start : start + DESCRIPTORS_PER_PACKET]
+        send(line, _COUNT.pack(len(descriptors)), batch)
+
+
+def receive_descriptors(line: socket) -> list[int]:
+    """Take the descriptors of `send_descriptors` off *line*; the caller owns them."""
+    data, descriptors = receive(line)
+    (count,) = _COUNT.unpack(data)
+    while len(descriptors) < count:
+        descriptors += receive(line)[1]
+    return descriptors
+
+
+def send_number(line: socket, number: int, descriptors: Sequence[int] = ()) -> None:
+    """Send a process id or an exit code."""
+    send(line, _NUMBER.pack(number), descriptors)
+
+
+def receive_number(line: socket) -> tuple[int, list[int]]:
+    """Receive a process id or an exit code, and the descriptors that came with it."""
+    data, descriptors = receive(line)
+    return _NUMBER.unpack(data)[0], descriptors
+
+
+def send(line: socket, data: bytes, descriptors: Sequence[int] = ()) -> None:
+    """Send one packet. Raises `Ended` when nobody is left to receive it."""
+    rights = struct.pack(f"{len(descriptors)}i", *descriptors)
+    try:
+        line.sendmsg([data], [(SOL_SOCKET, SCM_RIGHTS, rights)] if descriptors else [])
+    except (BrokenPipeError, ConnectionResetError) as error:
+        raise Ended from error
+
+
+def receive(line: socket, size: int = 64) -> tuple[bytes, list[int]]:
+    """Receive one packet of up to *size* bytes. Raises `Ended` at the end."""
+    try:
+        data, ancillary, flags, _ = line.recvmsg(size, _ANCILLARY, MSG_CMSG_CLOEXEC)
+    except ConnectionResetError as error:
+        raise Ended from error
+    descriptors: list[int] = []
+    for level, kind, rights in ancillary:
+        if level == SOL_SOCKET and kind == SCM_RIGHTS:
+            whole = len(rights) - len(rights) % _FD.size
+            descriptors += struct.unpack(f"{whole // _FD.size}i", rights[:whole])
+    if flags & MSG_CTRUNC:
+        # The kernel drops what does not fit into the table of open files.
+        for fd in descriptors:
+            os.close(fd)
+        raise OSError(errno.EMFILE, "no room for the descriptors of a new process")
+    if not data:
+        raise Ended
+    return data, descriptors
+

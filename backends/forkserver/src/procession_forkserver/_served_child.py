@@ -1,0 +1,80 @@
+"""A child of the fork server, seen from the process that asked for it."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import threading
+from typing import TYPE_CHECKING
+
+from procession.plugin import LOST_EXIT_CODE, Child
+from procession_forkserver import _protocol
+
+if TYPE_CHECKING:
+    from _socket import socket
+    from collections.abc import Callable
+
+# How long a server that is alive may take to collect a child that has ended. It is idle,
+# and collects at once unless it was stopped.
+_COLLECTING_SECONDS = 5.0
+
+
+class ServedChild(Child):
+    """A child of the fork server.
+
+    *line* is the socket on which the server reports the exit code, *pidfd* the child's;
+    both are taken over. *server_is_alive* tells whether a report can still come.
+    """
+
+    def __init__(
+        self, pid: int, pidfd: int, line: socket, server_is_alive: Callable[[], bool]
+    ) -> None:
+        self.pid = pid
+        self.sentinel = pidfd
+        self._line = line
+        self._server_is_alive = server_is_alive
+        self._lock = threading.Lock()
+        self._exit_code: int | None = None
+        self._closed = False
+
+    def poll(self) -> int | None:
+        """See `Child.poll`."""
+        with self._lock:
+            if self._exit_code is None and _is_readable(self.sentinel, 0):
+                self._exit_code = self._report()
+            return self._exit_code
+
+    def _report(self) -> int:
+        """Return the exit code of a child that has ended; the lock is held."""
+        alive = self._server_is_alive()
+        if not _is_readable(self._line.fileno(), _COLLECTING_SECONDS if alive else 0):
+            return LOST_EXIT_CODE
+        try:
+            return _protocol.receive_number(self._line)[0]
+        except _protocol.Ended:
+            return LOST_EXIT_CODE
+
+    def signal(self, number: int, /) -> None:
+        """See `Child.signal`."""
+        with self._lock:
+            if self._closed or self._exit_code is not None:
+                return
+            try:
+                signal.pidfd_send_signal(self.sentinel, number)
+            except ProcessLookupError:
+                return  # it has ended meanwhile
+
+    def close(self) -> None:
+        """See `Child.close`."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                os.close(self.sentinel)
+                self._line.close()
+
+
+def _is_readable(fd: int, seconds: float) -> bool:
+    poller = select.poll()
+    poller.register(fd, select.POLLIN)
+    return bool(poller.poll(seconds * 1000))

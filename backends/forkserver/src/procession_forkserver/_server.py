@@ -1,0 +1,157 @@
+"""The fork server: a small process without threads that forks children on request.
+
+It is started afresh, imports what was asked for, and from then on does one thing: it
+waits, without any signal handler, for requests of its parent and for the ends of its
+children. It ends when its parent has gone.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import select
+import sys
+from _pickle import load
+from _signal import SIG_IGN, SIGINT, default_int_handler, signal
+from _socket import AF_UNIX, SOCK_SEQPACKET, socket
+
+from procession import _main_module
+from procession.child import begin_forked, end_forked, run_parcel
+from procession_forkserver import _protocol
+
+TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+
+def main(requests: int) -> None:
+    """Serve until the parent has gone. *requests*: the descriptor of the request socket."""
+    # Ctrl-C goes to the whole group; the children are the parent's to end, not ours.
+    signal(SIGINT, SIG_IGN)
+    os.set_inheritable(requests, False)
+    _detach_stdin()
+    request_socket = socket(AF_UNIX, SOCK_SEQPACKET, 0, requests)
+    try:
+        _preload(_receive_preparation(request_socket))
+        # Objects made up to now are in every child; the collector would only dirty them.
+        gc.collect()
+        gc.freeze()
+        _Server(request_socket).serve()
+    except _protocol.Ended:
+        return
+
+
+class _Server:
+    """The children of this server that have not been collected."""
+
+    def __init__(self, requests: socket) -> None:
+        self._requests = requests
+        self._poll = select.poll()
+        self._poll.register(requests.fileno(), select.POLLIN)
+        # By pidfd: the process id, and the line on which its exit code is awaited.
+        self._children: dict[int, tuple[int, socket]] = {}
+
+    def serve(self) -> None:
+        """Fork and collect children. Raises `_protocol.Ended` when the parent has gone."""
+        while True:
+            for fd, _ in self._poll.poll():
+                if fd in self._children:
+                    self._collect(fd)
+                else:
+                    self._fork()
+
+    def _fork(self) -> None:
+        _, (descriptor,) = _protocol.receive(self._requests)
+        line = socket(AF_UNIX, SOCK_SEQPACKET, 0, descriptor)
+        server = os.getpid()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            _answer(line, -(error.errno or 1))
+            line.close()
+            return
+        if pid == 0:
+            self._abandon()
+            _be_child(line, server)
+        pidfd = os.pidfd_open(pid)
+        self._children[pidfd] = pid, line
+        self._poll.register(pidfd, select.POLLIN)
+
+    def _collect(self, pidfd: int) -> None:
+        pid, line = self._children.pop(pidfd)
+        self._poll.unregister(pidfd)
+        os.close(pidfd)
+        _answer(line, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+        line.close()
+
+    def _abandon(self) -> None:
+        """Close, in a forked child, everything that is the server's."""
+        self._requests.close()
+        for pidfd, (_, line) in self._children.items():
+            os.close(pidfd)
+            line.close()
+        self._children.clear()
+
+
+def _be_child(line: socket, server: int) -> NoReturn:
+    """Be one child, from the fork to the exit."""
+    code = 1
+    try:
+        signal(SIGINT, default_int_handler)
+        begin_forked()
+        parcel, *descriptors = _protocol.receive_descriptors(line)
+        pidfd = os.pidfd_open(os.getpid())
+        _protocol.send_number(line, os.getpid(), (pidfd,))
+        os.close(pidfd)
+        code = run_parcel(parcel, descriptors)
+        if os.getppid() != server:
+            # The server was killed; nobody else is left who could report the code.
+            _answer(line, code)
+    except _protocol.Ended:
+        # start() was interrupted in the parent: for it, this process does not exist.
+        os._exit(0)
+    finally:
+        end_forked(code)
+
+
+def _answer(line: socket, number: int) -> None:
+    try:
+        _protocol.send_number(line, number)
+    except _protocol.Ended:
+        return  # the parent closed the process object, or has gone: nobody wants to know
+
+
+def _receive_preparation(requests: socket) -> dict[str, Any]:
+    _, (file,) = _protocol.receive(requests)
+    with open(file, "rb") as stream:
+        preparation: dict[str, Any] = load(stream)
+    return preparation
+
+
+def _preload(preparation: dict[str, Any]) -> None:
+    sys.path[:] = preparation["path"]
+    sys.argv[:] = preparation["argv"]
+    for module in preparation["modules"]:
+        try:
+            if module == "__main__":
+                _main_module.import_again(preparation["main"])
+            else:
+                __import__(module)
+        except (Exception, SystemExit) as error:
+            # The child that needs it will say so itself, with a traceback.
+            print(
+                f"procession: the fork server could not preload {module}: "
+                f"{type(error).__name__}: {error}",
+                file=sys.stderr,
+            )
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
+
+
+def _detach_stdin() -> None:
+    """Read from the null device; the terminal is the parent's."""
+    null = os.open(os.devnull, os.O_RDONLY)
+    if null != 0:
+        os.dup2(null, 0)
+        os.close(null)

@@ -1,0 +1,79 @@
+"""The fork server, seen from the process that started it."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_SEQPACKET, socket, socketpair
+from typing import TYPE_CHECKING
+
+from procession.plugin import PidChild, anonymous_file, helper_command, spawn_interpreter
+from procession_forkserver import _protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any, Self
+
+_MODULE = "procession_forkserver._server"
+
+
+def packet_pair() -> tuple[socket, socket]:
+    """Return two connected packet sockets, not inheritable; the caller owns both."""
+    return socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC)
+
+
+class ServerHandle:
+    """A running fork server.
+
+    Threads: any. A forked copy of this process calls `abandon` and nothing else.
+    """
+
+    def __init__(self, process: PidChild, requests: socket) -> None:
+        self._process = process
+        self._requests = requests
+
+    @classmethod
+    def start(cls, preparation: Mapping[str, Any]) -> Self:
+        """Start a server that does *preparation* before it serves."""
+        requests, servers_end = packet_pair()
+        try:
+            pid = spawn_interpreter(
+                lambda numbers: helper_command(_MODULE, numbers), (servers_end.fileno(),)
+            )
+        except BaseException:
+            requests.close()
+            raise
+        finally:
+            servers_end.close()
+        server = cls(PidChild(pid), requests)
+        file = anonymous_file("procession-preparation", pickle.dumps(dict(preparation)))
+        try:
+            _protocol.send(requests, b"p", (file,))
+        except _protocol.Ended:
+            pass  # it has ended already; the first request finds out
+        finally:
+            os.close(file)
+        return server
+
+    def request(self, line: int) -> None:
+        """Ask for a child on *line*. Raises `_protocol.Ended` when the server has gone."""
+        _protocol.send(self._requests, b"f", (line,))
+
+    def is_alive(self) -> bool:
+        """Return whether the server has not ended."""
+        return self._process.poll() is None
+
+    def close(self) -> None:
+        """End the server and collect it; its children go on. Idempotent."""
+        self._requests.close()
+        # It ends by itself at the end of its requests, unless it is still importing,
+        # or stopped. There is nothing in it that could be lost.
+        self._process.signal(signal.SIGKILL)
+        self._process.wait()
+        self._process.close()
+
+    def abandon(self) -> None:
+        """Close what a forked copy of the parent inherited; the server is not touched."""
+        self._requests.close()
+        self._process.close()

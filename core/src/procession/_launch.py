@@ -1,0 +1,104 @@
+"""Starting children, and ending them with their parent. Only parents import this."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+from threading import Lock
+from typing import TYPE_CHECKING
+
+from procession import _preload, _selection, process
+from procession._launch_plan import LaunchPlan
+from procession._lifeline import lifeline
+
+if TYPE_CHECKING:
+    from procession._start_method import StartMethod
+
+_SIGTERM = 15
+
+
+class Methods:
+    """The start methods that this process has used, one instance of each.
+
+    Threads: any. Fork: a forked child begins with none; helper processes of the
+    inherited instances are its parent's.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._instances: dict[str, StartMethod] = {}
+
+    def get(self, name: str) -> StartMethod:
+        """Return the instance of the start method *name*, made on first use."""
+        kind = _selection.load_start_method(name)
+        with self._lock:
+            if name not in self._instances:
+                self._instances[name] = kind()
+            return self._instances[name]
+
+    def close(self) -> None:
+        """Stop the helper processes of every method. Idempotent."""
+        with self._lock:
+            instances = list(self._instances.values())
+            self._instances.clear()
+        for instance in instances:
+            instance.close()
+
+    def forget(self) -> None:
+        """Begin anew, in a forked child."""
+        self._lock = Lock()
+        instances, self._instances = self._instances, {}
+        for instance in instances.values():
+            instance.abandon()
+
+
+methods = Methods()
+_watches_end = False
+
+
+def launch(child: process.Process) -> None:
+    """Start *child*, whose state was checked."""
+    global _watches_end
+    if not _watches_end:
+        _watches_end = True
+        atexit.register(end_children)
+        os.register_at_fork(after_in_child=_forget)
+    name = child._method_name or _selection.get_start_method()
+    plan = LaunchPlan(
+        process=child,
+        lifeline=lifeline.reading_end(),
+        bequest=_selection.bequest(),
+        preload=_preload.get(),
+        log=_log_settings(),
+    )
+    child._child = methods.get(name).launch(plan)
+    child._forget_work()
+
+
+def end_children() -> None:
+    """End with this process what must not outlive it.
+
+    Daemonic children are terminated, the others are waited for, and helper processes
+    are stopped. Runs at exit; idempotent.
+    """
+    for child in process.active_children():
+        if child.daemon:
+            child.terminate()
+    for child in process.active_children():
+        child.join()
+    methods.close()
+
+
+def _forget() -> None:
+    """Begin anew in a forked child: these children are its siblings.
+
+    The atexit registration is inherited as well, unless procession itself forked.
+    """
+    process._children.clear()
+    methods.forget()
+
+
+def _log_settings() -> tuple[int, bool] | None:
+    logging = sys.modules.get("procession._logging")
+    return None if logging is None else logging.settings()

@@ -1,0 +1,169 @@
+"""What a start method is given: everything that one start needs."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import sys
+from types import FunctionType
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from procession import _interpreter, _main_module
+from procession._anonymous_file import anonymous_file
+from procession._authentication_string import AuthenticationString, reduce_for_child
+from procession._handoff import LaunchHandoff, ParcelPickler
+from procession.errors import UnguardedMainError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from procession._selector import Bequest
+    from procession.process import Process
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Parcel:
+    """A plan, packed for an interpreter without this memory: bytes and descriptors.
+
+    The descriptors stay their owners'; duplicates of them must reach the child in this
+    order, under whatever numbers.
+    """
+
+    #: What `procession.child.run_parcel` reads.
+    data: bytes | memoryview
+    #: The descriptors that the data refers to by position.
+    descriptors: tuple[int, ...]
+
+    def open(self) -> int:
+        """Return a descriptor of an anonymous file that holds the data, at its start.
+
+        The caller owns it. A file, unlike a pipe, takes any amount without a reader,
+        so that a start never waits for its child. Raises `OSError` when memory is out.
+        """
+        return anonymous_file("procession-parcel", self.data)
+
+    def command(self, parcel: int, descriptors: Sequence[int]) -> list[str]:
+        """Return the command line of an interpreter that carries the plan out.
+
+        *parcel* and *descriptors* are the numbers that the file of `open` and the
+        parcel's descriptors have in the child.
+        """
+        return _interpreter.child_command(parcel, descriptors)
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class LaunchPlan:
+    """Everything that one start needs. Made by core, read by a start method."""
+
+    #: The object whose ``start`` was called; its ``run`` is what the child does.
+    process: Process
+    #: Readable when this parent has died; the descriptor stays the parent's.
+    lifeline: int
+    #: The selection and the known plugins that the child inherits.
+    bequest: Bequest
+    #: The modules that a fork server should import before its first child.
+    preload: tuple[str, ...]
+    #: The logger's level and whether it writes to stderr, if it was ever asked for.
+    log: tuple[int, bool] | None
+
+    @property
+    def name(self) -> str:
+        """The name of the process."""
+        return self.process.name
+
+    @property
+    def daemon(self) -> bool:
+        """Whether the child must not outlive its parent."""
+        return self.process.daemon
+
+    @property
+    def main_module(self) -> tuple[str, str] | None:
+        """How a child finds the main module: by name, by path, or not at all."""
+        return _main_module.describe()
+
+    def run(self) -> int:
+        """Carry the plan out in this process, which is a fork of the parent.
+
+        Returns the exit code; end the process with `procession.child.end_forked`.
+        """
+        from procession import child
+
+        child.begin_forked()
+        return child.carry_out(self.process, self.lifeline)
+
+    def pack(self, *, environ: bool = False, keep: Sequence[int] = ()) -> Parcel:
+        """Return the plan as a parcel for an interpreter without this memory.
+
+        *environ*: whether the parcel sets the environment variables, for methods whose
+        children would have others than this process. *keep*: descriptors that the child
+        holds open until it ends.
+
+        Raises what pickling raises (`pickle.PicklingError`, `TypeError`,
+        `AttributeError`), and `procession.ProcessStateError` (a `RuntimeError`) in a child that is still importing the
+        main module.
+        """
+        if _main_module.is_importing:
+            raise UnguardedMainError(_STILL_IMPORTING)
+        handoff = LaunchHandoff()
+        file = io.BytesIO()
+        ParcelPickler(file, handoff).dump(self._preparation(handoff, environ, keep))
+        ParcelPickler(file, handoff, self._reducers()).dump(self.process)
+        return Parcel(data=file.getbuffer(), descriptors=tuple(handoff.descriptors))
+
+    def _preparation(
+        self, handoff: LaunchHandoff, environ: bool, keep: Sequence[int]
+    ) -> dict[str, Any]:
+        """Return what the child does to resemble this process, as plain data."""
+        return {
+            "name": self.process.name,
+            "lifeline": handoff.give(self.lifeline),
+            "keep": [handoff.give(fd) for fd in keep],
+            "authkey": bytes(self.process.authkey),
+            "environ": dict(os.environ) if environ else None,
+            "path": [entry or _main_module.first_directory for entry in sys.path],
+            "argv": list(getattr(sys, "argv", ())),
+            "directory": _current_directory(),
+            "log": self.log,
+            "main": self.main_module,
+            "bequest": self.bequest,
+        }
+
+    def _reducers(self) -> dict[type, Callable[[Any], Any]]:
+        reducers: dict[type, Callable[[Any], Any]] = {AuthenticationString: reduce_for_child}
+        if self.main_module is None:
+            reducers[FunctionType] = reducers[type] = _refuse_interactive
+        return reducers
+
+
+def _refuse_interactive(definition: Any) -> Any:
+    """Refuse a function or class that a fresh interpreter has no file to import from."""
+    if definition.__module__ != "__main__":
+        return NotImplemented
+    raise pickle.PicklingError(
+        f"{definition.__qualname__} is defined in an interactive session (or a program given "
+        f"by -c or through stdin), where a fresh interpreter cannot import it; put it into a "
+        f"module, or use the start method 'fork'"
+    )
+
+
+def _current_directory() -> str | None:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return None  # the directory was removed; the child starts where it is
+
+
+_STILL_IMPORTING = """\
+A process was started while this one, a child itself, is still in its bootstrapping phase:
+it is importing the main module, which the child would import in turn, and so on for ever.
+
+Start processes only when the main module is run as a program, not when it is imported:
+
+    if __name__ == "__main__":
+        main()
+
+(A program that is frozen to an executable calls procession.freeze_support() first there.)
+"""

@@ -1,0 +1,43 @@
+"""Starting a fresh interpreter that inherits certain descriptors and no others."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from procession._anonymous_file import above_standard
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+
+def spawn_interpreter(
+    command: Callable[[Sequence[int]], Sequence[str]], descriptors: Sequence[int]
+) -> int:
+    """Start a program that inherits duplicates of *descriptors*; return its process id.
+
+    *command* is called with the numbers under which the program will see them, and
+    returns its command line. The descriptors stay the caller's. The program gets the
+    environment, the working directory and the standard streams of this process.
+
+    Costs the same in a process of any size (nothing of its memory is copied) and is safe
+    in one with threads. Raises `OSError` when the program cannot be started.
+    """
+    if sys.platform == "win32":
+        raise OSError("there is no posix_spawn on Windows")
+    with ExitStack() as moved:
+        numbers = []
+        for fd in descriptors:
+            if fd <= 2:
+                # In a program with a closed standard stream. The child's own standard
+                # streams are at these numbers.
+                fd = above_standard(os.dup(fd))
+                moved.callback(os.close, fd)
+            numbers.append(fd)
+        arguments = command(numbers)
+        # Duplicating a descriptor to its own number makes it inheritable in the child
+        # alone (POSIX; glibc 2.29, musl).
+        actions = [(os.POSIX_SPAWN_DUP2, fd, fd) for fd in dict.fromkeys(numbers)]
+        return os.posix_spawn(arguments[0], arguments, os.environ, file_actions=actions)

@@ -1,0 +1,224 @@
+"""What runs first in a child.
+
+Only the standard library is imported here, and little of it: attrs, pluggy and a walk
+through the entry points would cost six times the start of the interpreter itself. What
+a child needs was looked up by its parent and lies in the parcel.
+
+For authors of start methods: a fresh interpreter is started with the command of
+`Parcel.command` and ends up in `main`; a helper process that forks children calls
+`run_parcel` in each of them.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+
+from procession import _inheritance, _main_module, process
+from procession._handoff import LaunchTakeover, ParcelUnpickler
+
+TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any, NoReturn
+
+__all__ = ["carry_out", "main", "run_parcel"]
+
+
+def main(parcel: int, *descriptors: int) -> NoReturn:
+    """Open a parcel, do what it says, and end this interpreter with the exit code.
+
+    *parcel* is the descriptor of the parcel's file, *descriptors* those that came with
+    it, in their order. Every other descriptor but the standard three is closed: they
+    were left open for this process by mistake.
+    """
+    _close_all_but({0, 1, 2, parcel, *descriptors})
+    sys.exit(run_parcel(parcel, descriptors))
+
+
+def run_parcel(parcel: int, descriptors: Sequence[int]) -> int:
+    """Open a parcel in this process, do what it says, and return the exit code.
+
+    Takes over all the descriptors. What goes wrong while the parcel is opened (a
+    module that cannot be imported) is reported on stderr like an error of the target.
+    """
+    try:
+        child, lifeline = _open(parcel, descriptors)
+    except SystemExit as error:
+        return exit_code_of(error)
+    except BaseException:
+        _report(_inheritance.process_name)
+        return 1
+    return carry_out(child, lifeline)
+
+
+def carry_out(child: process.Process, lifeline: int) -> int:
+    """Be *child*: call its ``run`` in this process and return the exit code.
+
+    *lifeline* is the reading end of the parent's lifeline; it is taken over.
+    """
+    process.become(child, lifeline)
+    _detach_stdin()
+    try:
+        try:
+            child.run()
+        finally:
+            _end_own_children()
+        code = 0
+    except SystemExit as error:
+        code = exit_code_of(error)
+    except BaseException:
+        _report(child.name)
+        code = 1
+    _finish_threads()
+    _flush()
+    return code
+
+
+def exit_code_of(error: SystemExit) -> int:
+    """Return the exit code that a SystemExit asks for, as the interpreter has it."""
+    if error.code is None:
+        return 0
+    if isinstance(error.code, int):
+        return error.code
+    _write(f"{error.code}\n")
+    return 1
+
+
+def end_forked(code: int) -> NoReturn:
+    """End a forked process: exit handlers of its own, then nothing of its parent's."""
+    import atexit
+
+    try:
+        atexit._run_exitfuncs()
+        _flush()
+    finally:
+        os._exit(code & 0xFF)
+
+
+def begin_forked() -> None:
+    """Forget, in a process just forked, what its parent wanted done at its own end."""
+    import atexit
+
+    atexit._clear()
+
+
+def _open(parcel: int, descriptors: Sequence[int]) -> tuple[process.Process, int]:
+    takeover = LaunchTakeover(_own(descriptors))
+    try:
+        with open(parcel, "rb") as file:
+            preparation = ParcelUnpickler(file, takeover).load()
+            lifeline = takeover.take(preparation["lifeline"])
+            for token in preparation["keep"]:
+                takeover.take(token)
+            _prepare(preparation)
+            child = ParcelUnpickler(file, takeover).load()
+    finally:
+        takeover.close()
+    return child, lifeline
+
+
+def _own(descriptors: Sequence[int]) -> list[int]:
+    """Return *descriptors*, each its own and none inheritable."""
+    seen = set()
+    owned = []
+    for fd in descriptors:
+        if fd in seen:
+            fd = os.dup(fd)
+        seen.add(fd)
+        os.set_inheritable(fd, False)
+        owned.append(fd)
+    return owned
+
+
+def _prepare(preparation: dict[str, Any]) -> None:
+    """Make this process resemble the one that started it."""
+    _inheritance.adopt(preparation)
+    process.authenticate_as(preparation["authkey"])
+    environ = preparation["environ"]
+    if environ is not None:
+        os.environ.clear()
+        os.environ.update(environ)
+    sys.path[:] = preparation["path"]
+    sys.argv[:] = preparation["argv"]
+    if preparation["directory"] is not None:
+        os.chdir(preparation["directory"])
+    if preparation["log"] is not None:
+        from procession._logging import adopt
+
+        adopt(preparation["log"])
+    _main_module.import_again(preparation["main"])
+
+
+def _detach_stdin() -> None:
+    """Give the child the null device to read from; the terminal is the parent's."""
+    if sys.stdin is not None:
+        try:
+            sys.stdin.close()
+        except (OSError, ValueError):
+            # Closed or broken already, which is all that was wanted.
+            sys.stdin = None  # type: ignore[assignment]
+    fd = os.open(os.devnull, os.O_RDONLY)
+    sys.stdin = open(fd, encoding="utf-8", closefd=False)
+
+
+def _end_own_children() -> None:
+    launching = sys.modules.get("procession._launch")
+    if launching is not None:
+        launching.end_children()
+
+
+def _finish_threads() -> None:
+    threading = sys.modules.get("threading")
+    if threading is not None:
+        threading._shutdown()
+
+
+def _report(name: str) -> None:
+    """Print the current exception as multiprocessing does."""
+    import traceback
+
+    text = io.StringIO()
+    traceback.print_exc(file=text)
+    _write(f"Process {name}:\n{text.getvalue()}")
+
+
+def _write(text: str) -> None:
+    """Write to stderr, if there is one that can be written to."""
+    if sys.stderr is None:
+        return
+    try:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        # A report that cannot be shown must not change the exit code.
+        return
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            try:
+                stream.flush()
+            except (OSError, ValueError):
+                continue  # closed, or nobody reads it any more
+
+
+def _close_all_but(kept: set[int]) -> None:
+    try:
+        names = os.listdir("/proc/self/fd")
+    except OSError:
+        first = 3
+        for fd in sorted(kept - {0, 1, 2}):
+            os.closerange(first, fd)
+            first = fd + 1
+        os.closerange(first, os.sysconf("SC_OPEN_MAX"))
+        return
+    for name in names:
+        fd = int(name)
+        if fd not in kept:
+            try:
+                os.close(fd)
+            except OSError:
+                continue  # the descriptor that listed the folder

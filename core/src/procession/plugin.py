@@ -1,0 +1,76 @@
+"""What authors of start methods and transports import: the whole of it, and no more.
+
+Names are looked up when they are first used, so that the part of a plugin that runs in
+children loads only what it needs.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
+if TYPE_CHECKING:
+    from typing import Any
+
+    from procession._anonymous_file import anonymous_file as anonymous_file
+    from procession._channel import Buffer as Buffer
+    from procession._channel import Channel as Channel
+    from procession._channel import Message as Message
+    from procession._child_handle import LOST_EXIT_CODE as LOST_EXIT_CODE
+    from procession._child_handle import Child as Child
+    from procession._child_handle import PidChild as PidChild
+    from procession._child_handle import has_pidfd as has_pidfd
+    from procession._child_handle import wait_readable as wait_readable
+    from procession._features import StartFeatures as StartFeatures
+    from procession._features import TransportFeatures as TransportFeatures
+    from procession._handoff import Exportable as Exportable
+    from procession._handoff import Handoff as Handoff
+    from procession._handoff import Recipe as Recipe
+    from procession._handoff import Takeover as Takeover
+    from procession._handoff import Token as Token
+    from procession._hookspecs import hookimpl as hookimpl
+    from procession._interpreter import helper_command as helper_command
+    from procession._launch_plan import LaunchPlan as LaunchPlan
+    from procession._launch_plan import Parcel as Parcel
+    from procession._mailbox import Mailbox as Mailbox
+    from procession._spawn import spawn_interpreter as spawn_interpreter
+    from procession._start_method import StartMethod as StartMethod
+    from procession._transport import Transport as Transport
+
+_HOMES = {
+    "Buffer": "_channel",
+    "Channel": "_channel",
+    "Child": "_child_handle",
+    "Exportable": "_handoff",
+    "Handoff": "_handoff",
+    "LOST_EXIT_CODE": "_child_handle",
+    "LaunchPlan": "_launch_plan",
+    "Mailbox": "_mailbox",
+    "Message": "_channel",
+    "Parcel": "_launch_plan",
+    "PidChild": "_child_handle",
+    "Recipe": "_handoff",
+    "StartFeatures": "_features",
+    "StartMethod": "_start_method",
+    "Takeover": "_handoff",
+    "Token": "_handoff",
+    "Transport": "_transport",
+    "TransportFeatures": "_features",
+    "anonymous_file": "_anonymous_file",
+    "has_pidfd": "_child_handle",
+    "helper_command": "_interpreter",
+    "hookimpl": "_hookspecs",
+    "spawn_interpreter": "_spawn",
+    "wait_readable": "_child_handle",
+}
+
+__all__ = list(_HOMES)  # noqa: PLE0605 - one table, so that the two cannot differ
+
+
+def __getattr__(name: str) -> Any:
+    """Import *name* from the module where it is defined."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"procession.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
