@@ -22,7 +22,7 @@ GROUPS: Final[dict[Kind, str]] = {
     "transport": "procession.transports",
 }
 
-_MARK: Final = "procession."
+_MARK: Final = "[procession."
 """In every ``entry_points.txt`` that concerns us; the others need not be parsed."""
 
 

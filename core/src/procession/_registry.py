@@ -210,8 +210,7 @@ class Registry:
             if isinstance(own_name, str):
                 hint = f"; pass its name, {own_name!r}"
             raise TypeError(
-                f"a {NOUNS[kind]} is chosen by its name, a str, "
-                f"not by {name!r}{_by(source)}{hint}"
+                f"a {NOUNS[kind]} is chosen by its name, a str, not by {name!r}{_by(source)}{hint}"
             )
 
 
@@ -230,8 +229,7 @@ def _load_claimant(kind: Kind, name: str, claimant: Claimant, source: str) -> ty
             kind=kind,
             plugin=name,
         ) from error
-    offered = _call_hook(kind, name, hooks, subject)
-    _check_class(kind, name, offered, subject)
+    offered = _check_class(kind, name, _call_hook(kind, name, hooks, subject), subject)
     try:
         reason = offered.unavailable()
     except Exception as error:
@@ -249,9 +247,7 @@ def _load_claimant(kind: Kind, name: str, claimant: Claimant, source: str) -> ty
             kind=kind,
             plugin=name,
         )
-    raise PluginUnavailableError(
-        f"{subject} cannot work here: {reason}", kind=kind, plugin=name
-    )
+    raise PluginUnavailableError(f"{subject} cannot work here: {reason}", kind=kind, plugin=name)
 
 
 def _call_hook(kind: Kind, name: str, hooks: ModuleType | Any, subject: str) -> Any:
@@ -292,8 +288,11 @@ def _call_hook(kind: Kind, name: str, hooks: ModuleType | Any, subject: str) -> 
     return results[0] if results else None
 
 
-def _check_class(kind: Kind, name: str, offered: Any, subject: str) -> None:
-    """Raise `PluginContractError` unless *offered* is a class as the contract asks for it."""
+def _check_class(kind: Kind, name: str, offered: Any, subject: str) -> type[Any]:
+    """Return *offered* if it is a class as the contract asks for it.
+
+    Raises `PluginContractError` otherwise.
+    """
     from procession._features import StartFeatures, TransportFeatures
     from procession._start_method import StartMethod
     from procession._transport import Transport
@@ -322,6 +321,8 @@ def _check_class(kind: Kind, name: str, offered: Any, subject: str) -> None:
         raise PluginContractError(
             f"{subject} breaks the contract: {complaint}", kind=kind, plugin=name
         )
+    checked: type[Any] = offered
+    return checked
 
 
 def _import_adopted(kind: Kind, name: str, location: str) -> type[Any]:

@@ -146,9 +146,7 @@ class PluginError(ProcessError):
     for; either is None where it makes no sense.
     """
 
-    def __init__(
-        self, message: str, *, kind: str | None = None, plugin: str | None = None
-    ) -> None:
+    def __init__(self, message: str, *, kind: str | None = None, plugin: str | None = None) -> None:
         super().__init__(message)
         self.kind = kind
         self.plugin = plugin
