@@ -1,75 +1,325 @@
-"""The exceptions of procession. Every one is a `ProcessError`.
+"""Every exception that procession raises.
 
-Where multiprocessing raises a built-in class, ours derives from it too, so that
-programs which catch the built-in keep working.
+All of them derive from `ProcessError`, so one `except ProcessError` catches
+whatever procession has to say. Each one derives *also* from the built-in that
+`multiprocessing` raises in the same situation, so that programs written for
+`multiprocessing` go on catching what they catch today::
+
+    ProcessError
+    |- BufferTooShort, AuthenticationError, TimeoutError    as in multiprocessing
+    |- PluginError                       a plugin cannot be had
+    |  |- UnknownPluginError             (ValueError)  nobody has that name
+    |  |  `- NoPluginError                             nobody is there at all
+    |  |- DuplicatePluginError           (ValueError)  two distributions claim a name
+    |  |- PluginLoadError                (ImportError) its code failed while it was loaded
+    |  |- PluginContractError            (TypeError)   it is not what the contract asks for
+    |  |- PluginUnavailableError         (ValueError)  it works, but not on this machine
+    |  `- IncompatiblePluginsError       (ValueError)  these two do not go together
+    |- SelectionError                    (RuntimeError) a choice that cannot be made (again)
+    |- ConfigurationError                (ValueError)  a configuration file that is wrong
+    |- ProcessStateError                 not in this state of a process
+    |  |- ProcessStartedError            (AssertionError)
+    |  |- ProcessNotStartedError         (AssertionError, ValueError)
+    |  |  `- UnstartedSignalError        (AttributeError)
+    |  |- ProcessRunningError            (ValueError)
+    |  |- ProcessClosedError             (ValueError)
+    |  |- ForeignProcessError            (AssertionError)
+    |  |- DaemonicProcessError           (AssertionError)
+    |  `- UnguardedMainError             (RuntimeError)
+    |- ClosedError                       we closed it ourselves
+    |  |- ConnectionClosedError          (OSError)
+    |  `- QueueClosedError               (ValueError)
+    |- EndOfConnectionError              (EOFError)        the other side has finished
+    |- BrokenConnectionError             (BrokenPipeError) it broke between us
+    |- BusyConnectionError               (RuntimeError)    two users at once
+    |- ConnectionDirectionError          (OSError)         send on a read-only end
+    |- MessageTooLongError               (OSError)         longer than the receiver allows
+    |- PeerDiedError                     (EOFError)        who we waited for has died
+    |- ChildLostError                    (ChildProcessError) nobody knows how it ended
+    `- ShutDown                          (queue.ShutDown on 3.13+)  the queue was shut down
+
+A queue that stays full or empty for too long raises the `queue` module's own
+`Full` and `Empty`, as in `multiprocessing`; the names here are those classes.
+
+All of them survive pickling with their attributes, because failures travel
+between processes. The module imports nothing but the interpreter's own modules:
+children import it, too.
 """
 
 from __future__ import annotations
 
-from queue import Empty, Full
+TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from queue import Empty, Full
+
+    from procession._shut_down import ShutDown
 
 __all__ = [
     "AuthenticationError",
+    "BrokenConnectionError",
     "BufferTooShort",
+    "BusyConnectionError",
+    "ChildLostError",
+    "ClosedError",
+    "ConfigurationError",
+    "ConnectionClosedError",
+    "ConnectionDirectionError",
+    "DaemonicProcessError",
+    "DuplicatePluginError",
     "Empty",
     "EndOfConnectionError",
     "ForeignProcessError",
+    "ForkWithThreadsWarning",
     "Full",
+    "IncompatiblePluginsError",
     "MessageTooLongError",
+    "NoPluginError",
+    "PeerDiedError",
+    "PluginContractError",
+    "PluginError",
+    "PluginLoadError",
+    "PluginUnavailableError",
     "ProcessClosedError",
     "ProcessError",
     "ProcessNotStartedError",
     "ProcessRunningError",
     "ProcessStartedError",
     "ProcessStateError",
+    "QueueClosedError",
+    "SelectionError",
     "ShutDown",
     "TimeoutError",
+    "UnguardedMainError",
+    "UnknownPluginError",
+    "UnstartedSignalError",
 ]
 
 
+def __getattr__(name: str) -> object:
+    """Find `Empty`, `Full` and `ShutDown` when they are first asked for.
+
+    Importing `queue` would cost every child more than all the rest of this module, and
+    from Python 3.13 `ShutDown` derives from a class of it.
+    """
+    found: object
+    if name in ("Empty", "Full"):
+        import queue
+
+        found = getattr(queue, name)
+    elif name == "ShutDown":
+        from procession import _shut_down
+
+        found = _shut_down.ShutDown
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = found
+    return found
+
+
 class ProcessError(Exception):
-    """What every exception of procession derives from."""
+    """The base class of everything that procession raises."""
 
 
 class BufferTooShort(ProcessError):
-    """The buffer given to receive into is too small; ``args[0]`` is the whole message."""
+    """A message does not fit into the buffer that `recv_bytes_into` was given.
+
+    The message is not lost: the whole of it is `args[0]`.
+    """
 
 
 class AuthenticationError(ProcessError):
-    """The two sides of a connection do not share the key."""
+    """The other side of a connection does not know the key that it must know."""
 
 
 class TimeoutError(ProcessError):
-    """A result was not there in time."""
+    """A result was not there in time. Not the built-in class of this name."""
 
 
-class ShutDown(ProcessError):
-    """The queue was shut down."""
+# -- plugins ---------------------------------------------------------------------------
 
 
-class MessageTooLongError(ProcessError, OSError):
-    """A message is longer than the receiver accepts."""
+class PluginError(ProcessError):
+    """A plugin that was asked for cannot be had. The subclasses say why.
+
+    `kind` is ``"start_method"`` or ``"transport"``, `plugin` the name that was asked
+    for; either is None where it makes no sense.
+    """
+
+    def __init__(self, message: str, *, kind: str | None = None, plugin: str | None = None) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.plugin = plugin
+
+
+class UnknownPluginError(PluginError, ValueError):
+    """No installed distribution has a plugin of this kind and name."""
+
+
+class NoPluginError(UnknownPluginError):
+    """No plugin of this kind is installed, or none that is can be used."""
+
+
+class DuplicatePluginError(PluginError, ValueError):
+    """Two distributions claim the same name, and choosing silently would be a guess."""
+
+
+class PluginLoadError(PluginError, ImportError):
+    """The code of a plugin failed while it was loaded; its own exception is the cause."""
+
+
+class PluginContractError(PluginError, TypeError):
+    """What a plugin offers is not what the contract of its kind asks for."""
+
+
+class PluginUnavailableError(PluginError, ValueError):
+    """A plugin is installed, but says that it cannot work on this machine."""
+
+
+class IncompatiblePluginsError(PluginError, ValueError):
+    """A start method and a transport that cannot work together."""
+
+
+class SelectionError(ProcessError, RuntimeError):
+    """A choice was made a second time without `force`, or nobody can make it."""
+
+
+class ConfigurationError(ProcessError, ValueError):
+    """A configuration file is missing, cannot be read or says something wrong.
+
+    `file` is its path, `key` the key at fault, or None if it is the whole file.
+    """
+
+    def __init__(self, message: str, *, file: str | None = None, key: str | None = None) -> None:
+        super().__init__(message)
+        self.file = file
+        self.key = key
+
+
+# -- states of a process ---------------------------------------------------------------
 
 
 class ProcessStateError(ProcessError):
-    """An operation on a process in the wrong state."""
+    """An operation that the process is not in the right state for.
+
+    `state` is the state it was in, `allowed` the states in which the operation
+    would have been allowed.
+    """
+
+    def __init__(
+        self, message: str, *, state: str | None = None, allowed: Iterable[str] = ()
+    ) -> None:
+        super().__init__(message)
+        self.state = state
+        self.allowed = tuple(allowed)
 
 
 class ProcessStartedError(ProcessStateError, AssertionError):
-    """The process was started already."""
+    """The process has been started: it cannot be started or changed any more."""
 
 
-class ProcessNotStartedError(ProcessStateError, ValueError):
-    """The process was not started yet."""
+class ProcessNotStartedError(ProcessStateError, AssertionError, ValueError):
+    """The process has not been started yet.
+
+    Two built-ins, because `multiprocessing` has `join` raise the one and `sentinel`
+    the other for this same state.
+    """
+
+
+class UnstartedSignalError(ProcessNotStartedError, AttributeError):
+    """`terminate`, `kill` or `interrupt` of a process that has not been started.
+
+    A class of its own, because `multiprocessing` raises AttributeError here, and
+    `ProcessNotStartedError` must not be one: raised by the property `sentinel`, it
+    would make ``hasattr(process, "sentinel")`` answer instead of raise.
+    """
 
 
 class ProcessRunningError(ProcessStateError, ValueError):
-    """The process has not ended yet."""
+    """The process is still running, so that it cannot be closed."""
 
 
 class ProcessClosedError(ProcessStateError, ValueError):
-    """The process object was closed."""
+    """The process object has been closed: only its repr is left."""
 
 
 class ForeignProcessError(ProcessStateError, AssertionError):
-    """The process object belongs to another process."""
+    """Only the process that created a `Process` may start it, join it or ask about it."""
+
+
+class DaemonicProcessError(ProcessStateError, AssertionError):
+    """In strict mode, a daemonic process may not have children."""
+
+
+class UnguardedMainError(ProcessStateError, RuntimeError):
+    """A child has imported the main module, which starts processes without a guard."""
+
+
+# -- connections and queues ------------------------------------------------------------
+
+
+class ClosedError(ProcessError):
+    """We closed the connection or queue ourselves, in this process."""
+
+
+class ConnectionClosedError(ClosedError, OSError):
+    """This end of a connection was closed in this process."""
+
+
+class QueueClosedError(ClosedError, ValueError):
+    """This queue was closed in this process."""
+
+
+class EndOfConnectionError(ProcessError, EOFError):
+    """The other side has closed its end, and everything it sent has been read."""
+
+
+class BrokenConnectionError(ProcessError, BrokenPipeError):
+    """The other end is gone while we were sending, or in the middle of a message."""
+
+
+class BusyConnectionError(ProcessError, RuntimeError):
+    """Two users did at once what only one at a time can do with a connection."""
+
+
+class ConnectionDirectionError(ProcessError, OSError):
+    """Sending through a read-only end, or receiving from a write-only one."""
+
+
+class MessageTooLongError(ProcessError, OSError):
+    """A message is longer than the receiver was willing to take."""
+
+
+# -- ends of processes -----------------------------------------------------------------
+
+
+class PeerDiedError(ProcessError, EOFError):
+    """The process we waited for has died, so that waiting on would be for ever.
+
+    `process` is its name, `pid` its number and `exitcode` its exit code, negative for
+    a signal; each is None where it is not known.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        process: str | None = None,
+        pid: int | None = None,
+        exitcode: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.process = process
+        self.pid = pid
+        self.exitcode = exitcode
+
+
+class ChildLostError(ProcessError, ChildProcessError):
+    """A child has ended and its exit code is lost.
+
+    Somebody else has waited for it, or the helper process that was its parent is gone.
+    """
+
+
+class ForkWithThreadsWarning(RuntimeWarning):
+    """A process with several threads was forked: a lock held by one stays held in the child."""

@@ -1,0 +1,154 @@
+"""What a configuration file says about the selection.
+
+The file that ``PROCESSION_CONFIG`` names, or else the nearest ``pyproject.toml``, upwards
+from the current directory, may have a table::
+
+    [tool.procession]
+    start-method = "forkserver"
+    transport = "socketpair"
+
+Both keys are optional. The nearest ``pyproject.toml`` is the only one that counts, also
+when it has no such table: a program in a directory of its own must not be ruled by what
+lies above it. A file named by ``PROCESSION_CONFIG`` may instead have the keys at its top
+level, unless it is called ``pyproject.toml``.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+from procession.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from procession._registry import Kind
+
+__all__ = ["KEYS", "VARIABLE", "ConfigurationReader", "Settings"]
+
+VARIABLE: Final = "PROCESSION_CONFIG"
+
+KEYS: Final[dict[Kind, str]] = {"start_method": "start-method", "transport": "transport"}
+"""The keys of the table, by what they choose."""
+
+_PYPROJECT: Final = "pyproject.toml"
+
+
+@attrs.frozen
+class Settings:
+    """The contents of one configuration file."""
+
+    file: str
+    names: dict[Kind, str]
+    """The names that the file chooses; a kind that it leaves open is missing."""
+
+
+class ConfigurationReader:
+    """Finds the configuration file, and reads it again only when it has changed.
+
+    Threads may share one; the worst that can happen is that two read the same file.
+    """
+
+    def __init__(self) -> None:
+        # Of the file that was read last: its path, time of change and size.
+        self._last: tuple[tuple[str, int, int], Settings] | None = None
+
+    def read(self, named: str | None = None) -> Settings | None:
+        """Return what the file *named* (or, without a name, the nearest one) says.
+
+        None if there is no file, or nothing for us in a file that was found rather than
+        named. Raises `ConfigurationError` if the named file is missing, or if the file
+        cannot be read, is not TOML, or has an unknown key or a wrong value in our table.
+        A ``pyproject.toml`` that does not mention procession is not parsed: what is wrong
+        with it is then none of our business.
+        """
+        path = os.path.abspath(named) if named else _nearest_pyproject()
+        if path is None:
+            return None
+        try:
+            with open(path, "rb") as file:
+                status = os.fstat(file.fileno())
+                key = (path, status.st_mtime_ns, status.st_size)
+                if self._last is not None and self._last[0] == key:
+                    return self._last[1]
+                data = file.read()
+        except OSError as error:
+            because = f", which {VARIABLE} names," if named else ""
+            raise ConfigurationError(
+                f"the configuration file {path}{because} cannot be read: {error.strerror or error}",
+                file=path,
+            ) from error
+        settings = _parse(path, data, named=bool(named))
+        self._last = (key, settings)
+        return settings
+
+
+def _nearest_pyproject() -> str | None:
+    try:
+        directory = os.getcwd()
+    except FileNotFoundError:  # it has been removed under us, so nothing is in it
+        return None
+    while True:
+        path = os.path.join(directory, _PYPROJECT)
+        if os.path.isfile(path):
+            return path
+        above = os.path.dirname(directory)
+        if above == directory:
+            return None
+        directory = above
+
+
+def _parse(path: str, data: bytes, *, named: bool) -> Settings:
+    is_pyproject = os.path.basename(path) == _PYPROJECT
+    if is_pyproject and b"procession" not in data:
+        return Settings(path, {})
+    import tomllib
+
+    try:
+        document = tomllib.loads(data.decode())
+    except ValueError as error:  # not TOML, or not UTF-8
+        raise ConfigurationError(
+            f"the configuration file {path} is not valid TOML: {error}", file=path
+        ) from error
+    tools = document.get("tool")
+    if isinstance(tools, dict) and "procession" in tools:
+        return Settings(path, _names(path, tools["procession"], "tool.procession."))
+    if named and not is_pyproject:
+        return Settings(path, _names(path, document, ""))
+    return Settings(path, {})
+
+
+def _names(path: str, table: object, prefix: str) -> dict[Kind, str]:
+    allowed = " and ".join(KEYS.values())
+    if not isinstance(table, dict):
+        raise ConfigurationError(
+            f"{prefix.rstrip('.')} in {path} must be a table with the keys {allowed}, "
+            f"not {table!r}",
+            file=path,
+            key=prefix.rstrip("."),
+        )
+    kinds = {key: kind for kind, key in KEYS.items()}
+    names: dict[Kind, str] = {}
+    for key, value in table.items():
+        if key not in kinds:
+            raise ConfigurationError(
+                f"unknown key {prefix}{key} in {path}{_suggestion(key)}; allowed are {allowed}",
+                file=path,
+                key=key,
+            )
+        if not isinstance(value, str) or not value:
+            raise ConfigurationError(
+                f"{prefix}{key} in {path} must be a name in quotes, not {value!r}",
+                file=path,
+                key=key,
+            )
+        names[kinds[key]] = value
+    return names
+
+
+def _suggestion(key: str) -> str:
+    from difflib import get_close_matches
+
+    near = get_close_matches(key.lower().replace("_", "-"), KEYS.values(), n=1)
+    return f"; did you mean {near[0]}?" if near else ""

@@ -1,0 +1,57 @@
+"""What start methods and transports declare about themselves.
+
+A plugin states its features as class attributes; core refuses a pair that cannot
+work before anything is started, and the conformance kit checks that what is declared
+is there and that what is not is refused. The defaults are the careful ones: a plugin
+claims what it can do, and a feature added here later is one that no existing plugin has
+to deny.
+"""
+
+from __future__ import annotations
+
+import attrs
+
+__all__ = ["StartFeatures", "TransportFeatures"]
+
+
+@attrs.frozen(kw_only=True)
+class StartFeatures:
+    """What a start method gives to the children it starts."""
+
+    inherits_memory: bool = False
+    """The child begins as a copy of the parent's memory: nothing needs to be pickled,
+    and the parent's open descriptors are the child's, too."""
+
+    carries_descriptors: bool = False
+    """Descriptors that are named in the parcel arrive in the child. A method that
+    inherits memory has them anyway and need not declare it."""
+
+    same_host: bool = True
+    """The child runs on the parent's machine and sees the same kernel objects."""
+
+
+@attrs.frozen(kw_only=True)
+class TransportFeatures:
+    """What a transport needs from the two processes, and what it gives to them."""
+
+    duplex: bool = True
+    """`pair(duplex=True)` works: both ends can send and receive."""
+
+    same_host: bool = True
+    """Both ends must be on one machine."""
+
+    needs_descriptors: bool = True
+    """An end reaches another process as open descriptors: the start method must hand
+    these over, by carrying them or by inheriting memory."""
+
+    carries_descriptors: bool = False
+    """A running channel can carry open descriptors beside a message, so that
+    connections and queues sent through it need no broker."""
+
+    atomic_up_to: int = attrs.field(default=0, validator=attrs.validators.ge(0))
+    """Messages of at most this many bytes are written whole or not at all, also when
+    several processes write at once; 0 if none are. Queues of such a transport need no
+    lock that a killed process could keep."""
+
+    zero_copy: bool = False
+    """Large buffers reach the other process without being copied through the kernel."""

@@ -1,0 +1,177 @@
+"""The selection of this process: the one place with state at module level.
+
+The functions of this module are what `procession` offers under the same names; how a
+choice is made is `procession._selector`'s business.
+"""
+
+from __future__ import annotations
+
+from procession._selector import Selector
+
+TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
+if TYPE_CHECKING:
+    from typing import Final, Literal, overload
+
+    from procession._choice import Selection
+    from procession._registry import Registry
+    from procession._selector import Bequest, Scope
+    from procession._start_method import StartMethod
+    from procession._transport import Transport
+
+__all__ = [
+    "bequest",
+    "get_all_start_methods",
+    "get_all_transports",
+    "get_start_method",
+    "get_transport",
+    "inherit",
+    "load_pair",
+    "load_start_method",
+    "load_transport",
+    "negotiate",
+    "registry",
+    "selection",
+    "set_start_method",
+    "set_transport",
+    "use",
+]
+
+_selector: Final = Selector()
+
+
+# -- for users ---------------------------------------------------------------------------
+
+
+def set_start_method(method: str | None, force: bool = False) -> None:
+    """Choose the start method of this process.
+
+    It stays in force until it is set again with *force*; *method* None takes it back,
+    which needs *force* too. Only this function fixes it: no other one of procession, and
+    no start of a process, does so as a side effect.
+
+    Raises RuntimeError (`SelectionError`) if it has been set already, and ValueError
+    (`UnknownPluginError`, `PluginUnavailableError`, ...) at once if there is no such
+    start method or it cannot be used here; the choice is as before then.
+    """
+    _selector.set("start_method", method, force=force)
+
+
+def set_transport(transport: str | None, force: bool = False) -> None:
+    """Choose the transport of this process; as `set_start_method` in every respect."""
+    _selector.set("transport", transport, force=force)
+
+
+if TYPE_CHECKING:
+
+    @overload
+    def get_start_method(allow_none: Literal[False] = False) -> str: ...
+    @overload
+    def get_start_method(allow_none: bool) -> str | None: ...
+
+
+def get_start_method(allow_none: bool = False) -> str | None:
+    """Return the name of the start method that would be used now. Decides nothing.
+
+    With *allow_none*, None if nobody has chosen one: no scope, no `set_start_method`, no
+    parent process, no variable and no configuration file.
+
+    Raises ValueError (`UnknownPluginError`, `ConfigurationError`, ...) if the environment
+    or the configuration chooses what does not exist, or if nothing is installed.
+    """
+    if allow_none:
+        chosen = _selector.chosen("start_method")
+        return None if chosen is None else chosen[0]
+    return _selector.resolve("start_method")[0]
+
+
+if TYPE_CHECKING:
+
+    @overload
+    def get_transport(allow_none: Literal[False] = False) -> str: ...
+    @overload
+    def get_transport(allow_none: bool) -> str | None: ...
+
+
+def get_transport(allow_none: bool = False) -> str | None:
+    """Return the name of the transport that would be used now; as `get_start_method`."""
+    if allow_none:
+        chosen = _selector.chosen("transport")
+        return None if chosen is None else chosen[0]
+    return _selector.resolve("transport")[0]
+
+
+def get_all_start_methods() -> list[str]:
+    """Return the start methods that can be used here, the built-in default first.
+
+    The order is that of the documented defaults (forkserver, spawn, fork), followed by
+    others by name; what is set or configured does not change it. Every installed start
+    method is imported to find out; those that cannot be used are left out.
+    """
+    return _selector.available("start_method")
+
+
+def get_all_transports() -> list[str]:
+    """Return the transports that can be used here; as `get_all_start_methods`."""
+    return _selector.available("transport")
+
+
+def use(*, start_method: str | None = None, transport: str | None = None) -> Scope:
+    """Choose for a ``with`` block only, in this thread or asyncio task only.
+
+    ::
+
+        with use(start_method="spawn", transport="pipe"):
+            ...
+
+    Wins over what is set; scopes nest, and what is left out stays as it is outside.
+    Raises ValueError (`UnknownPluginError`, ...) at once for a name that cannot be used.
+    """
+    return _selector.use({"start_method": start_method, "transport": transport})
+
+
+def selection() -> Selection:
+    """Return the start method and the transport that would be used now, and why.
+
+    Raises what `get_start_method` and `get_transport` raise.
+    """
+    return _selector.selection()
+
+
+# -- for the rest of core ----------------------------------------------------------------
+
+
+def registry() -> Registry:
+    """Return the registry of this process."""
+    return _selector.registry
+
+
+def load_start_method(name: str | None = None) -> type[StartMethod]:
+    """Return the class of a start method, or of the selected one."""
+    return _selector.load("start_method", name)
+
+
+def load_transport(name: str | None = None) -> type[Transport]:
+    """Return the class of a transport, or of the selected one."""
+    return _selector.load("transport", name)
+
+
+def load_pair(
+    start_method: str | None = None, transport: str | None = None
+) -> tuple[type[StartMethod], type[Transport]]:
+    """Return the classes of both; raise `IncompatiblePluginsError` if they cannot work."""
+    return _selector.load_pair(start_method, transport)
+
+
+def negotiate(start_method: type[StartMethod], transport: type[Transport], /) -> None:
+    """Raise `IncompatiblePluginsError` if the two cannot work together."""
+    _selector.negotiate(start_method, transport)
+
+
+def bequest() -> Bequest:
+    """Return what a child of this process inherits of its selection, ready to be pickled."""
+    return _selector.bequest()
+
+
+def inherit(bequest: Bequest, /) -> None:
+    """Begin this child's selection with its parent's; call it before any user code runs."""
+    _selector.inherit(bequest)
