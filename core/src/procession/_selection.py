@@ -175,3 +175,13 @@ def bequest() -> Bequest:
 def inherit(bequest: Bequest, /) -> None:
     """Begin this child's selection with its parent's; call it before any user code runs."""
     _selector.inherit(bequest)
+
+
+def _inherit_from_parent() -> None:
+    from procession import _inheritance
+
+    if _inheritance.bequest is not None:
+        inherit(_inheritance.bequest)
+
+
+_inherit_from_parent()

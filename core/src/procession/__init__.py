@@ -1,0 +1,101 @@
+"""Python's multiprocessing, taken apart into contracts and plugins.
+
+The names are multiprocessing's, and so is what they do; how a child is started and how
+messages travel is chosen by name, in code, by environment variable or configuration file,
+among the plugins that are installed.
+
+Importing this package imports next to nothing: each name is looked up on first use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+__version__ = "0.1.0"
+
+TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
+if TYPE_CHECKING:
+    from typing import Any
+
+    from procession._selection import get_all_start_methods as get_all_start_methods
+    from procession._selection import get_all_transports as get_all_transports
+    from procession._selection import get_start_method as get_start_method
+    from procession._selection import get_transport as get_transport
+    from procession._selection import selection as selection
+    from procession._selection import set_start_method as set_start_method
+    from procession._selection import set_transport as set_transport
+    from procession._selection import use as use
+    from procession.context import default_context as _default
+    from procession.errors import AuthenticationError as AuthenticationError
+    from procession.errors import BufferTooShort as BufferTooShort
+    from procession.errors import ProcessError as ProcessError
+    from procession.errors import ShutDown as ShutDown
+    from procession.errors import TimeoutError as TimeoutError
+    from procession.process import Process as Process
+    from procession.process import active_children as active_children
+    from procession.process import current_process as current_process
+    from procession.process import parent_process as parent_process
+    from procession.context import get_context as get_context
+
+    Pipe = _default.Pipe
+    Queue = _default.Queue
+    SimpleQueue = _default.SimpleQueue
+    JoinableQueue = _default.JoinableQueue
+    cpu_count = _default.cpu_count
+    freeze_support = _default.freeze_support
+    set_executable = _default.set_executable
+    set_forkserver_preload = _default.set_forkserver_preload
+    get_logger = _default.get_logger
+    log_to_stderr = _default.log_to_stderr
+
+# Where each public name is; "context" names that are methods of the default context.
+_HOMES = {
+    "AuthenticationError": "errors",
+    "BufferTooShort": "errors",
+    "JoinableQueue": "",
+    "Pipe": "",
+    "Process": "process",
+    "ProcessError": "errors",
+    "Queue": "",
+    "ShutDown": "errors",
+    "SimpleQueue": "",
+    "TimeoutError": "errors",
+    "active_children": "process",
+    "cpu_count": "",
+    "current_process": "process",
+    "freeze_support": "",
+    "get_all_start_methods": "_selection",
+    "get_all_transports": "_selection",
+    "get_context": "context",
+    "get_logger": "",
+    "get_start_method": "_selection",
+    "get_transport": "_selection",
+    "log_to_stderr": "",
+    "parent_process": "process",
+    "selection": "_selection",
+    "set_executable": "",
+    "set_forkserver_preload": "",
+    "set_start_method": "_selection",
+    "set_transport": "_selection",
+    "use": "_selection",
+}
+
+__all__ = sorted(_HOMES)  # noqa: PLE0605 - one table, so that the two cannot differ
+
+
+def __getattr__(name: str) -> Any:
+    """Import *name* from the module where it is defined."""
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if home:
+        value = getattr(import_module(f"procession.{home}"), name)
+    else:
+        value = getattr(import_module("procession.context").default_context, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """Return the public names, imported or not."""
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,265 @@
+"""Contexts: the whole API, bound to a start method and a transport."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from procession import _interpreter, _preload, _selection, process
+from procession import errors as _errors
+
+TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
+if TYPE_CHECKING:
+    import logging
+    from collections.abc import Iterable
+    from typing import Any, ClassVar
+
+    from procession._start_method import StartMethod
+    from procession._transport import Transport
+    from procession.connection import Connection
+    from procession.queues import JoinableQueue, Queue, SimpleQueue
+
+__all__ = ["BaseContext", "Context", "DefaultContext", "get_context"]
+
+
+class BaseContext:
+    """What every context offers: the API of the package, as methods.
+
+    A context holds no resources and needs no closing. Threads may share it.
+    """
+
+    #: The class of processes that this context starts.
+    Process: ClassVar[type[process.Process]]
+
+    ProcessError = _errors.ProcessError
+    BufferTooShort = _errors.BufferTooShort
+    TimeoutError = _errors.TimeoutError
+    AuthenticationError = _errors.AuthenticationError
+    ShutDown = _errors.ShutDown
+
+    current_process = staticmethod(process.current_process)
+    parent_process = staticmethod(process.parent_process)
+    active_children = staticmethod(process.active_children)
+
+    def _transport(self) -> Transport:
+        """Return the transport that a pipe or queue made now is to use."""
+        raise NotImplementedError
+
+    def Pipe(self, duplex: bool = True) -> tuple[Connection, Connection]:  # noqa: N802
+        """Return the two ends of a new pipe; the caller owns both.
+
+        With *duplex* both ends send and receive; without, the first only receives and
+        the second only sends. Raises `OSError` when descriptors have run out.
+        """
+        from procession.connection import pipe
+
+        return pipe(self._transport(), duplex=duplex)
+
+    def Queue(self, maxsize: int = 0) -> Queue:  # noqa: N802
+        """Return a queue for any number of producers and consumers.
+
+        *maxsize*: the most items it holds; zero or less for no limit.
+        """
+        from procession.queues import Queue
+
+        return Queue(maxsize, mailbox=self._transport().mailbox(maxsize=max(0, maxsize)))
+
+    def JoinableQueue(self, maxsize: int = 0) -> JoinableQueue:  # noqa: N802
+        """Return a queue whose consumers report each item as done, with `join`."""
+        from procession.queues import JoinableQueue
+
+        mailbox = self._transport().mailbox(maxsize=max(0, maxsize), joinable=True)
+        return JoinableQueue(maxsize, mailbox=mailbox)
+
+    def SimpleQueue(self) -> SimpleQueue:  # noqa: N802
+        """Return a queue with nothing but put, get, empty and close."""
+        from procession.queues import SimpleQueue
+
+        return SimpleQueue(mailbox=self._transport().mailbox())
+
+    def cpu_count(self) -> int:
+        """Return how many processors the machine has, usable by this program or not.
+
+        Raises `NotImplementedError` where that cannot be known.
+        """
+        count = os.cpu_count()
+        if count is None:
+            raise NotImplementedError("cannot determine number of cpus")
+        return count
+
+    def freeze_support(self) -> None:
+        """Be the child, if this run of a frozen program was started to be one.
+
+        Call it first under the main guard of a program that is frozen to an executable;
+        in every other program it does nothing. Ends the process if it was a child.
+        """
+        if getattr(sys, "frozen", False) and sys.argv[1:2] == [_interpreter.CHILD_ARGUMENT]:
+            from procession import child
+
+            child.main(*map(int, sys.argv[2].split(",")))
+
+    def set_executable(
+        self, executable: str | bytes | os.PathLike[str] | os.PathLike[bytes]
+    ) -> None:
+        """Start the children of spawn and forkserver with this interpreter from now on."""
+        _interpreter.set_executable(executable)
+
+    def set_forkserver_preload(self, module_names: Iterable[str]) -> None:
+        """Let fork servers started from now on import these modules before they serve.
+
+        See `procession.set_forkserver_preload`.
+        """
+        _preload.set_forkserver_preload(module_names)
+
+    def get_logger(self) -> logging.Logger:
+        """Return the logger that procession itself writes to."""
+        from procession._logging import get_logger
+
+        return get_logger()
+
+    def log_to_stderr(self, level: int | str | None = None) -> logging.Logger:
+        """Let procession's logger write to stderr, at *level* if given; return it."""
+        from procession._logging import log_to_stderr
+
+        return log_to_stderr(level)
+
+    def get_context(
+        self, method: str | None = None, *, transport: str | None = None
+    ) -> BaseContext:
+        """Return the context of a start method and a transport.
+
+        Without arguments, this one. See `procession.get_context`.
+        """
+        return self if method is None and transport is None else get_context(method, transport)
+
+    def get_start_method(self, allow_none: bool = False) -> str | None:
+        """Return the name of the start method of processes that this context starts."""
+        raise NotImplementedError
+
+    def get_transport(self, allow_none: bool = False) -> str | None:
+        """Return the name of the transport of this context's pipes and queues."""
+        raise NotImplementedError
+
+    def set_start_method(self, method: str | None, force: bool = False) -> None:
+        """Choose the start method of this process; see `procession.set_start_method`."""
+        raise NotImplementedError
+
+    def set_transport(self, transport: str | None, force: bool = False) -> None:
+        """Choose the transport of this process; see `procession.set_transport`."""
+        raise NotImplementedError
+
+
+class DefaultContext(BaseContext):
+    """The context that follows the selection; its methods are the package's functions."""
+
+    Process = process.Process
+
+    def _transport(self) -> Transport:
+        return _selection.load_pair()[1]()
+
+    def get_start_method(self, allow_none: bool = False) -> str | None:
+        """Return the name of the start method that would be used now. Decides nothing."""
+        return _selection.get_start_method(allow_none)
+
+    def get_transport(self, allow_none: bool = False) -> str | None:
+        """Return the name of the transport that would be used now. Decides nothing."""
+        return _selection.get_transport(allow_none)
+
+    def set_start_method(self, method: str | None, force: bool = False) -> None:
+        """Choose the start method of this process; see `procession.set_start_method`."""
+        _selection.set_start_method(method, force)
+
+    def set_transport(self, transport: str | None, force: bool = False) -> None:
+        """Choose the transport of this process; see `procession.set_transport`."""
+        _selection.set_transport(transport, force)
+
+
+class Context(BaseContext):
+    """The context of one start method and one transport, whatever is selected.
+
+    *method* and *transport* are classes that were negotiated. The transport is None
+    where none is installed; such a context starts processes and nothing else.
+    """
+
+    def __init__(self, method: type[StartMethod], transport: type[Transport] | None) -> None:
+        self._method_class = method
+        self._transport_class = transport
+
+    def _transport(self) -> Transport:
+        if self._transport_class is None:
+            return _selection.load_transport()()
+        return self._transport_class()
+
+    def get_start_method(self, allow_none: bool = False) -> str | None:
+        """Return the name of this context's start method."""
+        return self._method_class.name
+
+    def get_transport(self, allow_none: bool = False) -> str | None:
+        """Return the name of this context's transport."""
+        return None if self._transport_class is None else self._transport_class.name
+
+    def set_start_method(self, method: str | None, force: bool = False) -> None:
+        """Refuse: the start method of this context is fixed."""
+        if method != self.get_start_method():
+            raise ValueError(
+                f"cannot set start method of concrete context: this one is for "
+                f"{self.get_start_method()!r}; procession.set_start_method sets that of the "
+                f"process, procession.get_context({method!r}) gives a context for another one"
+            )
+
+    def set_transport(self, transport: str | None, force: bool = False) -> None:
+        """Refuse: the transport of this context is fixed."""
+        if transport != self.get_transport():
+            raise ValueError(
+                f"cannot set transport of concrete context: this one is for "
+                f"{self.get_transport()!r}; procession.get_context(transport={transport!r}) "
+                f"gives a context for another one"
+            )
+
+    def __repr__(self) -> str:
+        """Return the class and the two names."""
+        return (
+            f"<{type(self).__name__} start_method={self.get_start_method()!r} "
+            f"transport={self.get_transport()!r}>"
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle as the two names."""
+        return get_context, (self.get_start_method(), self.get_transport())
+
+
+default_context = DefaultContext()
+_contexts: dict[tuple[str, str | None], Context] = {}
+
+
+def get_context(method: str | None = None, transport: str | None = None) -> BaseContext:
+    """Return the context of a start method and a transport, with the whole API.
+
+    Without arguments, the context that follows the selection. With one of them, the other
+    is the one selected now, and both stay what they are from then on.
+
+    Raises `ValueError` (`UnknownPluginError`, `PluginUnavailableError`, ...) for names that
+    cannot be used and `IncompatiblePluginsError` for a pair that cannot work together.
+    """
+    if method is None and transport is None:
+        return default_context
+    method_class, transport_class = _load_pair(method, transport)
+    key = method_class.name, None if transport_class is None else transport_class.name
+    if key not in _contexts:
+        prefix = method_class.__name__
+        members = {"Process": process.process_class(method_class.name, f"{prefix}Process")}
+        kind = type(f"{prefix}Context", (Context,), {**members, "__module__": __name__})
+        _contexts.setdefault(key, kind(method_class, transport_class))
+    return _contexts[key]
+
+
+def _load_pair(
+    method: str | None, transport: str | None
+) -> tuple[type[StartMethod], type[Transport] | None]:
+    try:
+        return _selection.load_pair(method, transport)
+    except _errors.NoPluginError:
+        if transport is not None:
+            raise
+        # Processes can be started where no transport is installed.
+        return _selection.load_start_method(method), None
