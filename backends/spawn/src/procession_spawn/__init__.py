@@ -1,0 +1,23 @@
+"""Start method for procession: the child is a fresh interpreter.
+
+A child may import this package to attach what it was handed, so importing it costs nothing:
+the class is loaded when it is first asked for.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ._start_method import Spawn
+
+__version__ = "0.1.0"
+
+__all__ = ["Spawn", "__version__"]
+
+
+def __getattr__(name: str) -> object:
+    if name == "Spawn":
+        from ._start_method import Spawn
+
+        return Spawn
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
