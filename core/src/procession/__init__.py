@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from procession._selection import set_start_method as set_start_method
     from procession._selection import set_transport as set_transport
     from procession._selection import use as use
-    from procession.context import default_context as _default
+    from procession.context import DefaultContext
+    from procession.context import get_context as get_context
     from procession.errors import AuthenticationError as AuthenticationError
     from procession.errors import BufferTooShort as BufferTooShort
     from procession.errors import ProcessError as ProcessError
@@ -35,8 +36,8 @@ if TYPE_CHECKING:
     from procession.process import active_children as active_children
     from procession.process import current_process as current_process
     from procession.process import parent_process as parent_process
-    from procession.context import get_context as get_context
 
+    _default = DefaultContext()
     Pipe = _default.Pipe
     Queue = _default.Queue
     SimpleQueue = _default.SimpleQueue
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
     get_logger = _default.get_logger
     log_to_stderr = _default.log_to_stderr
 
-# Where each public name is; "context" names that are methods of the default context.
+# The module of each public name; those without one are methods of the default context.
 _HOMES = {
     "AuthenticationError": "errors",
     "BufferTooShort": "errors",
@@ -80,7 +81,7 @@ _HOMES = {
     "use": "_selection",
 }
 
-__all__ = sorted(_HOMES)  # noqa: PLE0605 - one table, so that the two cannot differ
+__all__ = sorted(_HOMES)  # from the table, so that the two cannot differ
 
 
 def __getattr__(name: str) -> Any:

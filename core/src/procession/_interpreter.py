@@ -114,7 +114,7 @@ def _bootstrap(statement: str, module: str = "procession") -> str:
     The folders are in front for the imports of *statement* only: the child's real path
     comes with its parcel.
     """
-    folders = {}
+    folders: dict[str, None] = {}
     for name in ("procession", module.partition(".")[0]):
         origin = sys.modules[name].__file__
         if origin is not None:

@@ -102,8 +102,8 @@ class LaunchPlan:
         holds open until it ends.
 
         Raises what pickling raises (`pickle.PicklingError`, `TypeError`,
-        `AttributeError`), and `procession.ProcessStateError` (a `RuntimeError`) in a child that is still importing the
-        main module.
+        `AttributeError`), and `UnguardedMainError` (a `RuntimeError`) in a child that is
+        still importing the main module.
         """
         if _main_module.is_importing:
             raise UnguardedMainError(_STILL_IMPORTING)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def spawn_interpreter(
-    command: Callable[[Sequence[int]], Sequence[str]], descriptors: Sequence[int]
+    command: Callable[[Sequence[int]], list[str]], descriptors: Sequence[int]
 ) -> int:
     """Start a program that inherits duplicates of *descriptors*; return its process id.
 

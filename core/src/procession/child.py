@@ -158,9 +158,9 @@ def _detach_stdin() -> None:
             sys.stdin.close()
         except (OSError, ValueError):
             # Closed or broken already, which is all that was wanted.
-            sys.stdin = None  # type: ignore[assignment]
+            os.closerange(0, 1)
     fd = os.open(os.devnull, os.O_RDONLY)
-    sys.stdin = open(fd, encoding="utf-8", closefd=False)
+    sys.stdin = open(fd, encoding="utf-8", closefd=False)  # noqa: SIM115 - for the whole run
 
 
 def _end_own_children() -> None:

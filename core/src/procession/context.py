@@ -45,7 +45,7 @@ class BaseContext:
         """Return the transport that a pipe or queue made now is to use."""
         raise NotImplementedError
 
-    def Pipe(self, duplex: bool = True) -> tuple[Connection, Connection]:  # noqa: N802
+    def Pipe(self, duplex: bool = True) -> tuple[Connection, Connection]:
         """Return the two ends of a new pipe; the caller owns both.
 
         With *duplex* both ends send and receive; without, the first only receives and
@@ -55,7 +55,7 @@ class BaseContext:
 
         return pipe(self._transport(), duplex=duplex)
 
-    def Queue(self, maxsize: int = 0) -> Queue:  # noqa: N802
+    def Queue(self, maxsize: int = 0) -> Queue:
         """Return a queue for any number of producers and consumers.
 
         *maxsize*: the most items it holds; zero or less for no limit.
@@ -64,14 +64,14 @@ class BaseContext:
 
         return Queue(maxsize, mailbox=self._transport().mailbox(maxsize=max(0, maxsize)))
 
-    def JoinableQueue(self, maxsize: int = 0) -> JoinableQueue:  # noqa: N802
+    def JoinableQueue(self, maxsize: int = 0) -> JoinableQueue:
         """Return a queue whose consumers report each item as done, with `join`."""
         from procession.queues import JoinableQueue
 
         mailbox = self._transport().mailbox(maxsize=max(0, maxsize), joinable=True)
         return JoinableQueue(maxsize, mailbox=mailbox)
 
-    def SimpleQueue(self) -> SimpleQueue:  # noqa: N802
+    def SimpleQueue(self) -> SimpleQueue:
         """Return a queue with nothing but put, get, empty and close."""
         from procession.queues import SimpleQueue
 

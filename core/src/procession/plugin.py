@@ -1,7 +1,8 @@
 """What authors of start methods and transports import: the whole of it, and no more.
 
 Names are looked up when they are first used, so that the part of a plugin that runs in
-children loads only what it needs.
+children loads only what it needs. `Buffer`, `Message`, `Recipe` and `Token` are for type
+checkers only.
 """
 
 from __future__ import annotations
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from procession._transport import Transport as Transport
 
 _HOMES = {
-    "Buffer": "_channel",
     "Channel": "_channel",
     "Child": "_child_handle",
     "Exportable": "_handoff",
@@ -46,14 +46,11 @@ _HOMES = {
     "LOST_EXIT_CODE": "_child_handle",
     "LaunchPlan": "_launch_plan",
     "Mailbox": "_mailbox",
-    "Message": "_channel",
     "Parcel": "_launch_plan",
     "PidChild": "_child_handle",
-    "Recipe": "_handoff",
     "StartFeatures": "_features",
     "StartMethod": "_start_method",
     "Takeover": "_handoff",
-    "Token": "_handoff",
     "Transport": "_transport",
     "TransportFeatures": "_features",
     "anonymous_file": "_anonymous_file",
@@ -64,7 +61,7 @@ _HOMES = {
     "wait_readable": "_child_handle",
 }
 
-__all__ = list(_HOMES)  # noqa: PLE0605 - one table, so that the two cannot differ
+__all__ = sorted(_HOMES)  # from the table, so that the two cannot differ
 
 
 def __getattr__(name: str) -> Any:

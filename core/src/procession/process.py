@@ -75,23 +75,8 @@ class BaseProcess(abc.Process):
         return None if self._child is None else self._child.poll()
 
     def start(self) -> None:
-        """Start the child.
-
-        Raises `procession.ProcessStateError` (an `AssertionError`) when it was
-        started before, when this is not the process that created the object, or in a
-        daemonic process under the strict policy; what cannot be pickled raises here,
-        in the caller, for the start methods that need to. When it raises, no process
-        was started and the object may be started again.
-        """
-        from procession._launch import launch
-
-        self._check_open()
-        if self._child is not None:
-            raise ProcessStartedError("cannot start a process twice")
-        self._check_mine("start a process object created by current process")
-        _reap()
-        launch(self)
-        _children.add(self)
+        """See `Process.start`; this object stands for a process that runs already."""
+        raise ProcessStartedError("cannot start a process twice")
 
     def interrupt(self) -> None:
         """Send SIGINT to the child; nothing happens when it has ended."""
@@ -288,6 +273,25 @@ class Process(BaseProcess):
         """Call the target; override it in a subclass to do something else."""
         if self._target is not None:
             self._target(*self._args, **self._kwargs)
+
+    def start(self) -> None:
+        """Start the child.
+
+        Raises `procession.ProcessStateError` (an `AssertionError`) when it was
+        started before, when this is not the process that created the object, or in a
+        daemonic process under the strict policy; what cannot be pickled raises here,
+        in the caller, for the start methods that need to. When it raises, no process
+        was started and the object may be started again.
+        """
+        from procession._launch import launch
+
+        self._check_open()
+        if self._child is not None:
+            raise ProcessStartedError("cannot start a process twice")
+        self._check_mine("start a process object created by current process")
+        _reap()
+        launch(self)
+        _children.add(self)
 
     def _forget_work(self) -> None:
         """Drop the target and its arguments: the child has them now."""

@@ -99,4 +99,3 @@ def receive(line: socket, size: int = 64) -> tuple[bytes, list[int]]:
     if not data:
         raise Ended
     return data, descriptors
-

@@ -12,7 +12,12 @@ import os
 import select
 import sys
 from _pickle import load
-from _signal import SIG_IGN, SIGINT, default_int_handler, signal
+from _signal import (  # type: ignore[import-not-found]  # `signal` would bring `enum`
+    SIG_IGN,
+    SIGINT,
+    default_int_handler,
+    signal,
+)
 from _socket import AF_UNIX, SOCK_SEQPACKET, socket
 
 from procession import _main_module

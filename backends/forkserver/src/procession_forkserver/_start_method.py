@@ -14,7 +14,7 @@ from procession_forkserver._served_child import ServedChild
 from procession_forkserver._server_handle import ServerHandle, packet_pair
 
 if TYPE_CHECKING:
-    from procession.plugin import Parcel
+    pass
 
 # A server that was killed is replaced; one that cannot even start is not tried for ever.
 _TRIES = 3
