@@ -109,27 +109,22 @@ class TestLoading:
         assert registry.problem("start_method", "spawn") is None
 
     def test_is_the_same_for_all_threads(self, site: FakeSite) -> None:
-        """Threads that load one plugin at once get one class, though its hook makes new ones."""
+        """Two threads inside one plugin's hook do not wait for each other, and agree."""
         source = """
             import threading
             from procession._features import StartFeatures
             from procession._hookspecs import hookimpl
             from procession._start_method import StartMethod
 
-            def make():
-                class Fake(StartMethod):
-                    name = "spawn"
-                    features = StartFeatures()
-                    def launch(self, plan, /): ...
-                Fake.__qualname__ = "Fake"
-                return Fake
+            class Fake(StartMethod):
+                name = "spawn"
+                features = StartFeatures()
+                def launch(self, plan, /): ...
 
             both = threading.Barrier(2)
 
             @hookimpl
             def procession_start_method():
-                global Fake
-                Fake = make()
                 both.wait(10)
                 return Fake
         """
