@@ -67,11 +67,12 @@ class ConfigurationReader:
         if path is None:
             return None
         try:
+            status = os.stat(path)
+            # Taken before the contents: what is written in between is read again next time.
+            key = (path, status.st_mtime_ns, status.st_size)
+            if self._last is not None and self._last[0] == key:
+                return self._last[1]
             with open(path, "rb") as file:
-                status = os.fstat(file.fileno())
-                key = (path, status.st_mtime_ns, status.st_size)
-                if self._last is not None and self._last[0] == key:
-                    return self._last[1]
                 data = file.read()
         except OSError as error:
             because = f", which {VARIABLE} names," if named else ""

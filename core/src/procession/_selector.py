@@ -66,8 +66,9 @@ class Scope:
 
     Scopes nest; an inner one that leaves a kind open leaves the outer choice in force.
     A scope belongs to the thread or asyncio task that enters it, and reaches the tasks
-    that are created inside it; a thread started inside begins without it. One object
-    can be used several times, but not while it is in use.
+    that are created inside it; a thread started inside begins without it, except where
+    the interpreter hands contexts on to threads (free-threaded builds do). One object can
+    be used several times, but not while it is in use.
     """
 
     __slots__ = ("_names", "_outer", "_where")
