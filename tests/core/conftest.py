@@ -8,11 +8,10 @@ import textwrap
 from importlib import metadata
 from typing import TYPE_CHECKING
 
-import pytest
-
 # Tests take the directories of installed plugins off the path, and with them these two.
 import attrs  # noqa: F401
 import pluggy  # noqa: F401
+import pytest
 
 from procession import _hookspecs, _installed, _negotiation  # noqa: F401
 

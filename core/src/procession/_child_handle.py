@@ -17,6 +17,8 @@ LOST_EXIT_CODE = 255
 
 def wait_readable(fd: int, timeout: float | None) -> bool:
     """Wait until *fd* is readable or at its end; None waits for ever (seconds)."""
+    if sys.platform == "win32":
+        raise OSError("descriptors cannot be polled on Windows")
     poller = select.poll()
     poller.register(fd, select.POLLIN)
     if timeout is None:
@@ -97,6 +99,8 @@ class PidChild(Child):
 
     def _collect(self) -> int | None:
         """Reap the child if it has ended; the lock is held."""
+        if sys.platform == "win32":
+            raise OSError("children cannot be collected by number on Windows")
         try:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
         except ChildProcessError:

@@ -29,13 +29,12 @@ class Methods:
         self._lock = Lock()
         self._instances: dict[str, StartMethod] = {}
 
-    def get(self, name: str) -> StartMethod:
-        """Return the instance of the start method *name*, made on first use."""
-        kind = _selection.load_start_method(name)
+    def get(self, kind: type[StartMethod]) -> StartMethod:
+        """Return the instance of the start method *kind*, made on first use."""
         with self._lock:
-            if name not in self._instances:
-                self._instances[name] = kind()
-            return self._instances[name]
+            if kind.name not in self._instances:
+                self._instances[kind.name] = kind()
+            return self._instances[kind.name]
 
     def close(self) -> None:
         """Stop the helper processes of every method. Idempotent."""
@@ -63,8 +62,9 @@ def launch(child: process.Process) -> None:
     if not _watches_end:
         _watches_end = True
         atexit.register(end_children)
-        os.register_at_fork(after_in_child=_forget)
-    name = child._method_name or _selection.get_start_method()
+        if sys.platform != "win32":
+            os.register_at_fork(after_in_child=_forget)
+    kind = _selection.load_start_method(child._method_name)
     plan = LaunchPlan(
         process=child,
         lifeline=lifeline.reading_end(),
@@ -72,7 +72,7 @@ def launch(child: process.Process) -> None:
         preload=_preload.get(),
         log=_log_settings(),
     )
-    child._child = methods.get(name).launch(plan)
+    child._child = methods.get(kind).launch(plan)
     child._forget_work()
 
 

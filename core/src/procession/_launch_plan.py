@@ -89,9 +89,10 @@ class LaunchPlan:
 
         Returns the exit code; end the process with `procession.child.end_forked`.
         """
-        from procession import child
+        from procession import _selection, child
 
         child.begin_forked()
+        _selection.inherit(self.bequest)
         return child.carry_out(self.process, self.lifeline)
 
     def pack(self, *, environ: bool = False, keep: Sequence[int] = ()) -> Parcel:

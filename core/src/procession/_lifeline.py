@@ -9,6 +9,7 @@ no thread, no signal and no process id, and works where pidfds do not.
 from __future__ import annotations
 
 import os
+import sys
 from threading import Lock
 
 
@@ -28,7 +29,7 @@ class Lifeline:
     def reading_end(self) -> int:
         """Return the end that children get; it stays this object's."""
         with self._lock:
-            if not self._watches_forks:
+            if not self._watches_forks and sys.platform != "win32":
                 os.register_at_fork(after_in_child=self._abandon)
                 self._watches_forks = True
             if self._ends is None:

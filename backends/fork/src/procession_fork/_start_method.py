@@ -57,6 +57,8 @@ class Fork(StartMethod):
         return child
 
     def _fork(self, plan: LaunchPlan, sentinel: int | None) -> Child:
+        if sys.platform == "win32":
+            raise OSError("there is no fork on Windows")
         pid = os.fork()
         if pid == 0:
             _be_child(plan)

@@ -1,3 +1,4 @@
+# ruff: noqa: E402 - the type checkers must see the platform first
 """What the parent, the fork server and its children say to each other.
 
 Two kinds of socket carry it, both pairs of packet sockets made by the parent and known
@@ -18,6 +19,10 @@ from __future__ import annotations
 import errno
 import os
 import struct
+import sys
+
+assert sys.platform == "linux", "ask ForkServer.unavailable() first"
+
 from _socket import (
     CMSG_SPACE,
     MSG_CMSG_CLOEXEC,

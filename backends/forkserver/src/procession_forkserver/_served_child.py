@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import sys
 import threading
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,8 @@ from procession_forkserver import _protocol
 if TYPE_CHECKING:
     from _socket import socket
     from collections.abc import Callable
+
+assert sys.platform == "linux", "ask ForkServer.unavailable() first"
 
 # How long a server that is alive may take to collect a child that has ended. It is idle,
 # and collects at once unless it was stopped.

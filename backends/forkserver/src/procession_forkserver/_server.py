@@ -1,3 +1,4 @@
+# ruff: noqa: E402 - the type checkers must see the platform first
 """The fork server: a small process without threads that forks children on request.
 
 It is started afresh, imports what was asked for, and from then on does one thing: it
@@ -12,6 +13,9 @@ import os
 import select
 import sys
 from _pickle import load
+
+assert sys.platform == "linux", "ask ForkServer.unavailable() first"
+
 from _signal import (  # type: ignore[import-not-found]  # `signal` would bring `enum`
     SIG_IGN,
     SIGINT,

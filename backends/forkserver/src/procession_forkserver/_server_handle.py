@@ -1,3 +1,4 @@
+# ruff: noqa: E402 - the type checkers must see the platform first
 """The fork server, seen from the process that started it."""
 
 from __future__ import annotations
@@ -5,6 +6,10 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import sys
+
+assert sys.platform == "linux", "ask ForkServer.unavailable() first"
+
 from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_SEQPACKET, socket, socketpair
 from typing import TYPE_CHECKING
 

@@ -2,22 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import sys
-import threading
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-from procession.errors import ProcessError
 from procession.plugin import Child, LaunchPlan, StartFeatures, StartMethod, has_pidfd
-from procession_forkserver import _protocol
-from procession_forkserver._served_child import ServedChild
-from procession_forkserver._server_handle import ServerHandle, packet_pair
-
-if TYPE_CHECKING:
-    pass
-
-# A server that was killed is replaced; one that cannot even start is not tried for ever.
-_TRIES = 3
 
 
 class ForkServer(StartMethod):
@@ -40,78 +28,18 @@ class ForkServer(StartMethod):
         return None if has_pidfd() else f"no pidfds on this {sys.platform} (Linux 5.3 has them)"
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._server: ServerHandle | None = None
+        from procession_forkserver._client import Client
+
+        self._client = Client()
 
     def launch(self, plan: LaunchPlan, /) -> Child:
         """See `StartMethod.launch`."""
-        parcel = plan.pack(environ=True)
-        file = parcel.open()
-        try:
-            for _ in range(_TRIES):
-                server = self._running_server(plan)
-                child = _ask(server, (file, *parcel.descriptors))
-                if child is not None:
-                    return child
-                self._discard(server)
-        finally:
-            os.close(file)
-        raise ProcessError(
-            f"the fork server ended {_TRIES} times before it could start {plan.name}; "
-            f"its stderr says why, or use the start method 'spawn'"
-        )
-
-    def _running_server(self, plan: LaunchPlan) -> ServerHandle:
-        with self._lock:
-            if self._server is None:
-                self._server = ServerHandle.start(
-                    {
-                        "path": [os.path.abspath(entry) for entry in sys.path],
-                        "argv": list(getattr(sys, "argv", ())),
-                        "main": plan.main_module,
-                        "modules": plan.preload,
-                    }
-                )
-            return self._server
-
-    def _discard(self, server: ServerHandle) -> None:
-        with self._lock:
-            if self._server is server:
-                self._server = None
-        server.close()
+        return self._client.launch(plan)
 
     def close(self) -> None:
         """See `StartMethod.close`."""
-        with self._lock:
-            server, self._server = self._server, None
-        if server is not None:
-            server.close()
+        self._client.close()
 
     def abandon(self) -> None:
         """See `StartMethod.abandon`."""
-        self._lock = threading.Lock()
-        server, self._server = self._server, None
-        if server is not None:
-            server.abandon()
-
-
-def _ask(server: ServerHandle, descriptors: tuple[int, ...]) -> Child | None:
-    """Ask *server* for a child; None when it ended before it had forked."""
-    line, childs_end = packet_pair()
-    try:
-        try:
-            _protocol.send_descriptors(line, descriptors)
-            try:
-                server.request(childs_end.fileno())
-            finally:
-                childs_end.close()
-            pid, pidfds = _protocol.receive_number(line)
-        except _protocol.Ended:
-            line.close()
-            return None
-        if pid <= 0:
-            raise OSError(-pid, f"the fork server could not fork: {os.strerror(-pid)}")
-        return ServedChild(pid, pidfds[0], line, server.is_alive)
-    except BaseException:
-        line.close()
-        raise
+        self._client.abandon()
