@@ -28,18 +28,23 @@ class ForkServer(StartMethod):
         return None if has_pidfd() else f"no pidfds on this {sys.platform} (Linux 5.3 has them)"
 
     def __init__(self) -> None:
-        from procession_forkserver._client import Client
+        if sys.platform == "linux":
+            from procession_forkserver._client import Client
 
-        self._client = Client()
+            self._client = Client()
 
     def launch(self, plan: LaunchPlan, /) -> Child:
         """See `StartMethod.launch`."""
+        if sys.platform != "linux":
+            raise OSError(self.unavailable())
         return self._client.launch(plan)
 
     def close(self) -> None:
         """See `StartMethod.close`."""
-        self._client.close()
+        if sys.platform == "linux":
+            self._client.close()
 
     def abandon(self) -> None:
         """See `StartMethod.abandon`."""
-        self._client.abandon()
+        if sys.platform == "linux":
+            self._client.abandon()
