@@ -9,7 +9,7 @@ Importing this package imports next to nothing: each name is looked up on first 
 
 from __future__ import annotations
 
-from importlib import import_module
+import sys
 
 __version__ = "0.1.0"
 
@@ -89,10 +89,10 @@ def __getattr__(name: str) -> Any:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if home:
-        value = getattr(import_module(f"procession.{home}"), name)
-    else:
-        value = getattr(import_module("procession.context").default_context, name)
+    # importlib would be one more module for every child.
+    module = f"procession.{home or 'context'}"
+    __import__(module)
+    value = getattr(sys.modules[module] if home else sys.modules[module].default_context, name)
     globals()[name] = value
     return value
 

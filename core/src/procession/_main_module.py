@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import os
 import sys
-from types import ModuleType
+
+TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
+if TYPE_CHECKING:
+    from types import ModuleType
 
 # Where relative paths of the main script lead, also after a later chdir.
 first_directory = os.getcwd()
@@ -69,13 +72,13 @@ def _is_here(kind: str, where: str) -> bool:
 def _run_named(name: str) -> ModuleType:
     import runpy
 
-    module = ModuleType("__mp_main__")
+    module = _new_module()
     module.__dict__.update(runpy.run_module(name, run_name="__mp_main__", alter_sys=True))
     return module
 
 
 def _run_file(path: str) -> ModuleType:
-    module = ModuleType("__mp_main__")
+    module = _new_module()
     if os.path.isdir(path) or not path.endswith((".py", ".pyw")):
         # Directories, archives, compiled files and files without an extension are for
         # runpy to tell apart. It costs a child 3 ms, hence not for every script.
@@ -89,3 +92,8 @@ def _run_file(path: str) -> ModuleType:
     sys.modules["__mp_main__"] = module
     exec(code, module.__dict__)
     return module
+
+
+def _new_module() -> ModuleType:
+    # The class itself is in the types module, which a child need not import for it.
+    return type(sys)("__mp_main__")

@@ -7,7 +7,7 @@ checkers only.
 
 from __future__ import annotations
 
-from importlib import import_module
+import sys
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
@@ -68,6 +68,8 @@ def __getattr__(name: str) -> Any:
     """Import *name* from the module where it is defined."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"procession.{_HOMES[name]}"), name)
+    module = f"procession.{_HOMES[name]}"
+    __import__(module)
+    value = getattr(sys.modules[module], name)
     globals()[name] = value
     return value

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 from typing import TYPE_CHECKING
@@ -101,6 +102,11 @@ def _ask(server: ServerHandle, descriptors: tuple[int, ...]) -> Child | None:
         if pid <= 0:
             raise OSError(-pid, f"the fork server could not fork: {os.strerror(-pid)}")
         return ServedChild(pid, pidfds[0], line, server.is_alive)
+    except _protocol.NoRoom as error:
+        # The child exists, but could not be watched.
+        os.kill(_protocol.number_in(error.data), signal.SIGKILL)
+        line.close()
+        raise
     except BaseException:
         line.close()
         raise

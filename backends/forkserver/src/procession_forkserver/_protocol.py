@@ -49,6 +49,15 @@ class Ended(Exception):
     """Nobody is left at the other end."""
 
 
+class NoRoom(OSError):
+    """Descriptors came, and the table of open files has no room for them."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(errno.EMFILE, "too many open files: no room for those of a new process")
+        #: What the packet said, apart from the descriptors.
+        self.data = data
+
+
 def send_descriptors(line: socket, descriptors: Sequence[int]) -> None:
     """Put *descriptors* on *line*, however many; they stay the caller's."""
     for start in range(0, max(1, len(descriptors)), DESCRIPTORS_PER_PACKET):
@@ -73,7 +82,13 @@ def send_number(line: socket, number: int, descriptors: Sequence[int] = ()) -> N
 def receive_number(line: socket) -> tuple[int, list[int]]:
     """Receive a process id or an exit code, and the descriptors that came with it."""
     data, descriptors = receive(line)
-    return _NUMBER.unpack(data)[0], descriptors
+    return number_in(data), descriptors
+
+
+def number_in(data: bytes) -> int:
+    """Return the number that `send_number` put into a packet."""
+    number: int = _NUMBER.unpack(data)[0]
+    return number
 
 
 def send(line: socket, data: bytes, descriptors: Sequence[int] = ()) -> None:
@@ -100,7 +115,7 @@ def receive(line: socket, size: int = 64) -> tuple[bytes, list[int]]:
         # The kernel drops what does not fit into the table of open files.
         for fd in descriptors:
             os.close(fd)
-        raise OSError(errno.EMFILE, "no room for the descriptors of a new process")
+        raise NoRoom(data)
     if not data:
         raise Ended
     return data, descriptors
