@@ -95,16 +95,16 @@ def _ask(server: ServerHandle, descriptors: tuple[int, ...]) -> Child | None:
                 server.request(childs_end.fileno())
             finally:
                 childs_end.close()
-            pid, pidfds = _protocol.receive_number(line)
+            kind, number, pidfds = _protocol.receive_report(line)
         except _protocol.Ended:
             line.close()
             return None
-        if pid <= 0:
-            raise OSError(-pid, f"the fork server could not fork: {os.strerror(-pid)}")
-        return ServedChild(pid, pidfds[0], line, server.is_alive)
+        if kind != _protocol.STARTED:
+            raise OSError(number, f"the fork server could not fork: {os.strerror(number)}")
+        return ServedChild(number, pidfds[0], line, server.is_alive)
     except _protocol.NoRoom as error:
         # The child exists, but could not be watched.
-        os.kill(_protocol.number_in(error.data), signal.SIGKILL)
+        os.kill(_protocol.parse_report(error.data)[1], signal.SIGKILL)
         line.close()
         raise
     except BaseException:

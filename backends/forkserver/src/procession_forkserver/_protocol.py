@@ -39,8 +39,12 @@ if TYPE_CHECKING:
 #: The kernel takes at most 253 descriptors with one packet (SCM_MAX_FD).
 DESCRIPTORS_PER_PACKET = 250
 
+STARTED = b"s"
+ENDED = b"e"
+FAILED = b"f"
+
 _COUNT = struct.Struct("!I")
-_NUMBER = struct.Struct("!q")
+_REPORT = struct.Struct("!cq")
 _FD = struct.Struct("i")
 _ANCILLARY = CMSG_SPACE(_FD.size * DESCRIPTORS_PER_PACKET)
 
@@ -74,21 +78,21 @@ def receive_descriptors(line: socket) -> list[int]:
     return descriptors
 
 
-def send_number(line: socket, number: int, descriptors: Sequence[int] = ()) -> None:
-    """Send a process id or an exit code."""
-    send(line, _NUMBER.pack(number), descriptors)
+def send_report(line: socket, kind: bytes, number: int, descriptors: Sequence[int] = ()) -> None:
+    """Report `STARTED` and the process id, `ENDED` and the exit code, or `FAILED` and errno."""
+    send(line, _REPORT.pack(kind, number), descriptors)
 
 
-def receive_number(line: socket) -> tuple[int, list[int]]:
-    """Receive a process id or an exit code, and the descriptors that came with it."""
+def receive_report(line: socket) -> tuple[bytes, int, list[int]]:
+    """Receive a report: its kind, its number, and the descriptors that came with it."""
     data, descriptors = receive(line)
-    return number_in(data), descriptors
+    return *parse_report(data), descriptors
 
 
-def number_in(data: bytes) -> int:
-    """Return the number that `send_number` put into a packet."""
-    number: int = _NUMBER.unpack(data)[0]
-    return number
+def parse_report(data: bytes) -> tuple[bytes, int]:
+    """Return the kind and the number of a report."""
+    kind, number = _REPORT.unpack(data)
+    return kind, number
 
 
 def send(line: socket, data: bytes, descriptors: Sequence[int] = ()) -> None:

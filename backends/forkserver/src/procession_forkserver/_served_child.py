@@ -54,7 +54,7 @@ class ServedChild(Child):
         if not _is_readable(self._line.fileno(), _COLLECTING_SECONDS if alive else 0):
             return LOST_EXIT_CODE
         try:
-            return _protocol.receive_number(self._line)[0]
+            return _protocol.receive_report(self._line)[1]
         except _protocol.Ended:
             return LOST_EXIT_CODE
 

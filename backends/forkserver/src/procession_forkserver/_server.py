@@ -76,7 +76,7 @@ class _Server:
         try:
             pid = os.fork()
         except OSError as error:
-            _answer(line, -(error.errno or 1))
+            _report(line, _protocol.FAILED, error.errno or 0)
             line.close()
             return
         if pid == 0:
@@ -90,7 +90,7 @@ class _Server:
         pid, line = self._children.pop(pidfd)
         self._poll.unregister(pidfd)
         os.close(pidfd)
-        _answer(line, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+        _report(line, _protocol.ENDED, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
         line.close()
 
     def _abandon(self) -> None:
@@ -108,14 +108,18 @@ def _be_child(line: socket, server: int) -> NoReturn:
     try:
         signal(SIGINT, default_int_handler)
         begin_forked()
-        parcel, *descriptors = _protocol.receive_descriptors(line)
-        pidfd = os.pidfd_open(os.getpid())
-        _protocol.send_number(line, os.getpid(), (pidfd,))
+        try:
+            parcel, *descriptors = _protocol.receive_descriptors(line)
+            pidfd = os.pidfd_open(os.getpid())
+        except OSError as error:
+            _report(line, _protocol.FAILED, error.errno or 0)
+            os._exit(code)
+        _protocol.send_report(line, _protocol.STARTED, os.getpid(), (pidfd,))
         os.close(pidfd)
         code = run_parcel(parcel, descriptors)
         if os.getppid() != server:
             # The server was killed; nobody else is left who could report the code.
-            _answer(line, code)
+            _report(line, _protocol.ENDED, code & 0xFF)
     except _protocol.Ended:
         # start() was interrupted in the parent: for it, this process does not exist.
         os._exit(0)
@@ -123,9 +127,9 @@ def _be_child(line: socket, server: int) -> NoReturn:
         end_forked(code)
 
 
-def _answer(line: socket, number: int) -> None:
+def _report(line: socket, kind: bytes, number: int) -> None:
     try:
-        _protocol.send_number(line, number)
+        _protocol.send_report(line, kind, number)
     except _protocol.Ended:
         return  # the parent closed the process object, or has gone: nobody wants to know
 
