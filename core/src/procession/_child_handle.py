@@ -59,7 +59,10 @@ class Child(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Give back what this object holds, not the child: never kills. Idempotent."""
+        """Give back what this object holds, not the child: never kills. Idempotent.
+
+        Happens by itself when the object is collected.
+        """
 
     def wait(self, timeout: float | None = None, /) -> int | None:
         """Wait up to *timeout* seconds (None: for ever) for the end; answer as `poll`."""
@@ -86,14 +89,15 @@ class PidChild(Child):
     for, is killed and collected then.
     """
 
+    # Nothing is held before __init__ has run to its end.
+    _closed = True
+
     def __init__(self, pid: int, sentinel: int | None = None) -> None:
         self.pid = pid
         self._exit_code: int | None = None
         self._lock = threading.Lock()
+        self.sentinel = _open_pidfd(pid) if sentinel is None else sentinel
         self._closed = False
-        if sentinel is None:
-            sentinel = _open_pidfd(pid)
-        self.sentinel = sentinel
 
     def poll(self) -> int | None:
         """See `Child.poll`."""
@@ -114,6 +118,9 @@ class PidChild(Child):
             return LOST_EXIT_CODE if wait_readable(self.sentinel, 0) else None
         return os.waitstatus_to_exitcode(status) if pid == self.pid else None
 
+    def __del__(self) -> None:
+        self.close()
+
     def signal(self, number: int, /) -> None:
         """See `Child.signal`."""
         # Under the lock nobody reaps, so the pid stays the child's, if only as a zombie.
@@ -125,6 +132,8 @@ class PidChild(Child):
 
     def close(self) -> None:
         """See `Child.close`."""
+        if self._closed:
+            return
         with self._lock:
             if not self._closed:
                 self._closed = True

@@ -90,8 +90,8 @@ def _ask(server: ServerHandle, descriptors: tuple[int, ...]) -> Child | None:
     line, childs_end = packet_pair()
     try:
         try:
-            _protocol.send_descriptors(line, descriptors)
             try:
+                _protocol.send_descriptors(line, descriptors)
                 server.request(childs_end.fileno())
             finally:
                 childs_end.close()

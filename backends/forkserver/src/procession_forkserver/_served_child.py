@@ -30,6 +30,9 @@ class ServedChild(Child):
     both are taken over. *server_is_alive* tells whether a report can still come.
     """
 
+    # Nothing is held before __init__ has run to its end.
+    _closed = True
+
     def __init__(
         self, pid: int, pidfd: int, line: socket, server_is_alive: Callable[[], bool]
     ) -> None:
@@ -58,6 +61,9 @@ class ServedChild(Child):
         except _protocol.Ended:
             return LOST_EXIT_CODE
 
+    def __del__(self) -> None:
+        self.close()
+
     def signal(self, number: int, /) -> None:
         """See `Child.signal`."""
         with self._lock:
@@ -70,6 +76,8 @@ class ServedChild(Child):
 
     def close(self) -> None:
         """See `Child.close`."""
+        if self._closed:
+            return
         with self._lock:
             if not self._closed:
                 self._closed = True
