@@ -117,13 +117,14 @@ def _be_child(line: socket, server: int) -> NoReturn:
         _protocol.send_report(line, _protocol.STARTED, os.getpid(), (pidfd,))
         os.close(pidfd)
         code = run_parcel(parcel, descriptors)
-        if os.getppid() != server:
-            # The server was killed; nobody else is left who could report the code.
-            _report(line, _protocol.ENDED, code & 0xFF)
     except _protocol.Ended:
         # start() was interrupted in the parent: for it, this process does not exist.
         os._exit(0)
     finally:
+        # Also after a signal that came before the parcel was opened.
+        if os.getppid() != server:
+            # The server was killed; nobody else is left who could report the code.
+            _report(line, _protocol.ENDED, code & 0xFF)
         end_forked(code)
 
 

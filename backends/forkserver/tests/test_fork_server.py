@@ -1,0 +1,243 @@
+"""What the fork server promises beyond the contract of a start method."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import socket
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import procession
+from procession import _launch
+from procession.plugin import LOST_EXIT_CODE, wait_readable
+from procession_forkserver import _protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_SECONDS = 20
+
+
+@pytest.fixture
+def ctx() -> Iterator[Any]:
+    """A context whose fork server starts with the test and ends with it."""
+    _launch.methods.close()
+    yield procession.get_context("forkserver")
+    _launch.methods.close()
+
+
+def _server() -> Any:
+    """Return the handle of the running server."""
+    return _launch.methods._instances["forkserver"]._client._server  # type: ignore[attr-defined]
+
+
+def _exit_with(code: int) -> None:
+    sys.exit(code)
+
+
+def _pause() -> None:
+    signal.pause()
+
+
+def _report_open_files(path: str) -> None:
+    with open(path, "w") as file:
+        file.write(str(len(os.listdir("/proc/self/fd"))))
+
+
+def test_one_server_serves_every_child(ctx: Any) -> None:
+    """Helpers do not multiply, and a child costs a fork and not an interpreter."""
+    pids = set()
+    for code in (0, 1, 7):
+        process = ctx.Process(target=_exit_with, args=(code,))
+        process.start()
+        pids.add(_server()._process.pid)
+        process.join(_SECONDS)
+        assert code == process.exitcode
+        process.close()
+    assert 1 == len(pids)
+
+
+def test_a_killed_server_is_replaced(ctx: Any) -> None:
+    """SIGKILL between two starts costs nothing but the start of a new server."""
+    for _ in range(3):
+        process = ctx.Process(target=_exit_with, args=(3,))
+        process.start()
+        process.join(_SECONDS)
+        assert 3 == process.exitcode
+        process.close()
+        os.kill(_server()._process.pid, signal.SIGKILL)
+        wait_readable(_server()._process.sentinel, _SECONDS)
+
+
+def test_children_of_a_killed_server_keep_their_exit_codes(ctx: Any) -> None:
+    """A child that ends by itself reports its own code when nobody else can."""
+    process = ctx.Process(target=_pause)
+    process.start()
+    server = _server()._process
+    os.kill(server.pid, signal.SIGKILL)
+    wait_readable(server.sentinel, _SECONDS)
+
+    assert process.is_alive()
+    process.interrupt()
+    process.join(_SECONDS)
+
+    assert 1 == process.exitcode  # KeyboardInterrupt
+    process.close()
+
+
+def test_a_code_that_nobody_can_know_is_reported_as_lost(ctx: Any) -> None:
+    """A child killed after its server ends the wait, with the code for lost ones."""
+    process = ctx.Process(target=_pause)
+    process.start()
+    server = _server()._process
+    os.kill(server.pid, signal.SIGKILL)
+    wait_readable(server.sentinel, _SECONDS)
+
+    process.kill()
+    process.join(_SECONDS)
+
+    assert LOST_EXIT_CODE == process.exitcode
+    assert not process.is_alive()
+    process.close()
+
+
+def test_the_server_ends_with_its_parent(ctx: Any) -> None:
+    """A parent killed with SIGKILL leaves no server behind."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        process = procession.get_context("forkserver").Process(target=_pause)
+        process.start()
+        os.write(writer, f"{_server()._process.pid} {process.pid}".encode())
+        signal.pause()
+    server, child = map(int, os.read(reader, 100).split())
+    watch = os.pidfd_open(server)
+
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+
+    assert wait_readable(watch, _SECONDS)
+    os.kill(child, signal.SIGKILL)
+    for fd in (watch, reader, writer):
+        os.close(fd)
+
+
+def test_a_forked_copy_of_the_parent_has_a_server_of_its_own(ctx: Any) -> None:
+    """The server that a fork inherits is its parent's; it neither uses nor stops it."""
+    first = ctx.Process(target=_exit_with, args=(0,))
+    first.start()
+    first.join(_SECONDS)
+    first.close()
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            process = procession.get_context("forkserver").Process(target=_exit_with, args=(5,))
+            process.start()
+            process.join(_SECONDS)
+            code = process.exitcode or 99
+            _launch.methods.close()
+        finally:
+            os._exit(code)
+    assert 5 == os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+    assert _server().is_alive()
+
+
+def test_more_descriptors_than_one_packet_holds(ctx: Any) -> None:
+    """The kernel's limit of 253 descriptors a packet is not a limit of a start."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    pipes = [os.pipe() for _ in range(150)]
+    given = [fd for pipe in pipes for fd in pipe]
+    line = socket._socket.socket(fileno=ours.detach())  # type: ignore[attr-defined]
+    other = socket._socket.socket(fileno=theirs.detach())  # type: ignore[attr-defined]
+
+    _protocol.send_descriptors(line, given)
+    received = _protocol.receive_descriptors(other)
+
+    assert 300 == len(received)
+    assert [os.fstat(fd).st_ino for fd in given] == [os.fstat(fd).st_ino for fd in received]
+    for fd in (*given, *received):
+        os.close(fd)
+    line.close()
+    other.close()
+
+
+def test_no_room_for_descriptors_is_an_error_and_leaves_no_child(ctx: Any) -> None:
+    """EMFILE in start() is one OSError; no process runs on unwatched."""
+    warm = ctx.Process(target=_exit_with, args=(0,))
+    warm.start()
+    warm.join(_SECONDS)
+    warm.close()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for room in range(1, 12):
+        highest = max(map(int, os.listdir("/proc/self/fd")))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (highest + room, hard))
+        process = ctx.Process(target=_exit_with, args=(0,))
+        try:
+            process.start()
+        except OSError as error:
+            assert "open files" in str(error)  # noqa: PT017 - it may also succeed
+        else:
+            process.join(_SECONDS)
+            assert 0 == process.exitcode
+            process.close()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert [] == procession.active_children()
+
+
+def test_a_child_has_none_of_its_siblings_descriptors(ctx: Any, tmp_path: Any) -> None:
+    """The hundredth child has as many open files as the first."""
+    waiting = [ctx.Process(target=_pause) for _ in range(10)]
+    counts = []
+    for name in ("alone", "crowded"):
+        process = ctx.Process(target=_report_open_files, args=(str(tmp_path / name),))
+        process.start()
+        process.join(_SECONDS)
+        process.close()
+        counts.append(int((tmp_path / name).read_text()))
+        for other in waiting:
+            if other.pid is None:
+                other.start()
+    for other in waiting:
+        other.kill()
+        other.join(_SECONDS)
+        other.close()
+    assert counts[0] == counts[1]
+
+
+def test_a_module_that_cannot_be_preloaded_is_named(ctx: Any, capfd: Any) -> None:
+    """A preload that fails is reported, and children start without it."""
+    ctx.set_forkserver_preload(["no_such_module_anywhere"])
+    try:
+        process = ctx.Process(target=_exit_with, args=(0,))
+        process.start()
+        process.join(_SECONDS)
+    finally:
+        ctx.set_forkserver_preload(["__main__"])
+
+    assert 0 == process.exitcode
+    assert "could not preload no_such_module_anywhere" in capfd.readouterr().err
+    process.close()
+
+
+def test_reports_are_read_whole_or_not_at_all() -> None:
+    """A line that ends raises `Ended`; a packet of the wrong size is no report."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    line = socket._socket.socket(fileno=ours.detach())  # type: ignore[attr-defined]
+    theirs.close()
+
+    with pytest.raises(_protocol.Ended):
+        _protocol.receive_report(line)
+    with pytest.raises(_protocol.Ended):
+        _protocol.send_report(line, _protocol.ENDED, 0)
+
+    line.close()
+    assert (_protocol.ENDED, -9) == _protocol.parse_report(
+        _protocol._REPORT.pack(_protocol.ENDED, -9)
+    )
