@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import os
-import select
 import sys
 import threading
 import time
 from abc import ABC, abstractmethod
 
+from procession._waiting import wait_readable
+
 #: The exit code of a child whose real one nobody can know any more: somebody else
 #: collected it, or the helper that should have reported it was killed. The standard
 #: library answers the same number.
 LOST_EXIT_CODE = 255
-
-
-def wait_readable(fd: int, timeout: float | None) -> bool:
-    """Wait until *fd* is readable or at its end; None waits for ever (seconds)."""
-    poller = select.poll()
-    poller.register(fd, select.POLLIN)
-    if timeout is None:
-        return bool(poller.poll())
-    # poll() takes milliseconds and rounds up, so that it never spins at the end.
-    return bool(poller.poll(max(0.0, timeout) * 1000))
 
 
 class Child(ABC):
