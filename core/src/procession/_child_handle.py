@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-import select
 import sys
 import threading
 import time
 from abc import ABC, abstractmethod
+
+from procession._waiting import wait_readable
 
 #: The exit code of a child whose real one nobody can know any more: somebody else
 #: collected it, or the helper that should have reported it was killed. The standard
@@ -16,18 +17,6 @@ LOST_EXIT_CODE = 255
 
 # Written out because the signal module costs a child more than a quarter of its own start.
 _SIGKILL = 9
-
-
-def wait_readable(fd: int, timeout: float | None) -> bool:
-    """Wait until *fd* is readable or at its end; None waits for ever (seconds)."""
-    if sys.platform == "win32":
-        raise OSError("descriptors cannot be polled on Windows")
-    poller = select.poll()
-    poller.register(fd, select.POLLIN)
-    if timeout is None:
-        return bool(poller.poll())
-    # poll() takes milliseconds and rounds up, so that it never spins at the end.
-    return bool(poller.poll(max(0.0, timeout) * 1000))
 
 
 class Child(ABC):

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from procession._child_handle import Child as Child
     from procession._child_handle import PidChild as PidChild
     from procession._child_handle import has_pidfd as has_pidfd
-    from procession._child_handle import wait_readable as wait_readable
     from procession._features import StartFeatures as StartFeatures
     from procession._features import TransportFeatures as TransportFeatures
     from procession._handoff import Exportable as Exportable
@@ -34,9 +33,12 @@ if TYPE_CHECKING:
     from procession._launch_plan import LaunchPlan as LaunchPlan
     from procession._launch_plan import Parcel as Parcel
     from procession._mailbox import Mailbox as Mailbox
+    from procession._packet_channel import PacketChannel as PacketChannel
     from procession._spawn import spawn_interpreter as spawn_interpreter
     from procession._start_method import StartMethod as StartMethod
     from procession._transport import Transport as Transport
+    from procession._vectors import write_all as write_all
+    from procession._waiting import wait_readable as wait_readable
 
 _HOMES = {
     "Channel": "_channel",
@@ -46,6 +48,7 @@ _HOMES = {
     "LOST_EXIT_CODE": "_child_handle",
     "LaunchPlan": "_launch_plan",
     "Mailbox": "_mailbox",
+    "PacketChannel": "_packet_channel",
     "Parcel": "_launch_plan",
     "PidChild": "_child_handle",
     "StartFeatures": "_features",
@@ -58,7 +61,8 @@ _HOMES = {
     "helper_command": "_interpreter",
     "hookimpl": "_hookspecs",
     "spawn_interpreter": "_spawn",
-    "wait_readable": "_child_handle",
+    "wait_readable": "_waiting",
+    "write_all": "_vectors",
 }
 
 __all__ = sorted(_HOMES)  # from the table, so that the two cannot differ

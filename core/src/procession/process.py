@@ -362,13 +362,13 @@ class _ParentProcess(BaseProcess):
 
     def is_alive(self) -> bool:
         """Return whether the parent still lives."""
-        from procession._child_handle import wait_readable
+        from procession._waiting import wait_readable
 
         return not wait_readable(self._lifeline, 0)
 
     def join(self, timeout: float | None = None) -> None:
         """Wait until the parent has ended, up to *timeout* seconds (None: for ever)."""
-        from procession._child_handle import wait_readable
+        from procession._waiting import wait_readable
 
         wait_readable(self._lifeline, timeout)
 

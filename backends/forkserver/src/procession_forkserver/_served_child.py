@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import select
 import signal
 import sys
 import threading
 from typing import TYPE_CHECKING
 
-from procession.plugin import LOST_EXIT_CODE, Child
+from procession.plugin import LOST_EXIT_CODE, Child, wait_readable
 from procession_forkserver import _protocol
 
 if TYPE_CHECKING:
@@ -47,14 +46,14 @@ class ServedChild(Child):
     def poll(self) -> int | None:
         """See `Child.poll`."""
         with self._lock:
-            if self._exit_code is None and _is_readable(self.sentinel, 0):
+            if self._exit_code is None and wait_readable(self.sentinel, 0):
                 self._exit_code = self._report()
             return self._exit_code
 
     def _report(self) -> int:
         """Return the exit code of a child that has ended; the lock is held."""
         alive = self._server_is_alive()
-        if not _is_readable(self._line.fileno(), _COLLECTING_SECONDS if alive else 0):
+        if not wait_readable(self._line.fileno(), _COLLECTING_SECONDS if alive else 0):
             return LOST_EXIT_CODE
         try:
             return _protocol.receive_report(self._line)[1]
@@ -83,9 +82,3 @@ class ServedChild(Child):
                 self._closed = True
                 os.close(self.sentinel)
                 self._line.close()
-
-
-def _is_readable(fd: int, seconds: float) -> bool:
-    poller = select.poll()
-    poller.register(fd, select.POLLIN)
-    return bool(poller.poll(seconds * 1000))

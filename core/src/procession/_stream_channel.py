@@ -1,0 +1,114 @@
+"""Messages over a stream of bytes, as multiprocessing's own connections frame them."""
+
+from __future__ import annotations
+
+import os
+from struct import Struct
+
+from procession._blocks import blocks
+from procession._descriptor_channel import DescriptorChannel
+from procession._pickling import join
+from procession._vectors import fill, write_all
+from procession.errors import BrokenConnectionError, MessageTooLongError
+
+TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from procession._channel import Buffer, Message
+
+_length = Struct("!i")
+_long_length = Struct("!Q")
+_LONG = _length.pack(-1)
+_LONGEST_SHORT = 0x7FFFFFFF
+#: Up to here, header and body are copied together to be written at once.
+_SHORT_ENOUGH_TO_COPY = 16 << 10
+
+
+def pack_length(length: int) -> bytes:
+    """Return what announces a message of *length* bytes."""
+    if length <= _LONGEST_SHORT:
+        return _length.pack(length)
+    return _LONG + _long_length.pack(length)
+
+
+class StreamChannel(DescriptorChannel):
+    """A channel over descriptors that carry a stream of bytes: pipes, stream sockets.
+
+    The peer may be a `multiprocessing.connection.Connection`: a message is its length,
+    4 bytes, big-endian and signed (-1 for a length of 8 bytes that comes next), and its
+    bytes. Buffers have no place in this, so a message that has some is made one pickle.
+    """
+
+    __slots__ = ()
+
+    def send(self, body: Buffer, buffers: Sequence[Buffer] = (), /) -> None:
+        """See `Channel.send`."""
+        if buffers:
+            body = join(body, buffers)
+        header = pack_length(len(body))
+        parts = [memoryview(header), memoryview(body)]
+        if len(body) <= _SHORT_ENOUGH_TO_COPY:
+            parts = [memoryview(b"".join(parts))]
+        with self.send_lock:
+            if self.sending:
+                self.busy("sending")
+            self.sending = True
+            try:
+                write_all(self.writer, parts)
+            except (BrokenPipeError, ConnectionResetError):
+                raise  # nobody will see what was written of it
+            except BaseException:
+                # A part of it may have been written.
+                self.close()
+                raise
+            finally:
+                self.sending = False
+
+    def receive(self, into: memoryview | None = None, limit: int | None = None, /) -> Message:
+        """See `Channel.receive`."""
+        with self.receive_lock:
+            if self.receiving:
+                self.busy("receiving")
+            try:
+                start = os.read(self.reader, _length.size)
+            except ConnectionResetError:
+                start = b""
+            if not start:
+                raise EOFError("the other end was closed")
+            self.receiving = True
+            try:
+                return self._receive_rest(start, into, limit)
+            except MessageTooLongError:
+                raise
+            except BaseException:
+                # What is left of the message would be taken for the next one.
+                self.close()
+                raise
+            finally:
+                self.receiving = False
+
+    def _receive_rest(self, start: bytes, into: memoryview | None, limit: int | None) -> Message:
+        (length,) = _length.unpack(self._complete(start, _length.size))
+        if length == -1:
+            (length,) = _long_length.unpack(self._complete(b"", _long_length.size))
+        if length < 0 or (limit is not None and length > limit):
+            self.stop_receiving()
+            raise MessageTooLongError(
+                f"bad message length: {length} bytes are announced"
+                + ("" if limit is None else f" and at most {limit} were asked for")
+            )
+        if into is not None and length <= len(into):
+            body = into[:length]
+        else:
+            body = blocks.take(length)
+        fill(self.reader, [body])
+        return body, ()
+
+    def _complete(self, start: bytes, size: int) -> bytes:
+        while len(start) < size:
+            more = os.read(self.reader, size - len(start))
+            if not more:
+                raise BrokenConnectionError("got end of file during message")
+            start += more
+        return start

@@ -1,0 +1,40 @@
+"""Waiting until descriptors are readable."""
+
+from __future__ import annotations
+
+import select
+import sys
+
+TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+#: The longest wait poll() can be asked for is 24 days; a longer one is asked for in parts.
+_LONGEST_POLL = 1_000_000.0
+
+
+def wait_readable(fd: int, timeout: float | None) -> bool:
+    """Wait until *fd* is readable or at its end; None waits for ever (seconds).
+
+    A negative *timeout* is 0. Goes on after a signal handler has run. Raises
+    `ValueError` for a negative *fd*.
+    """
+    return bool(wait_for_any((fd,), timeout))
+
+
+def wait_for_any(fds: Iterable[int], timeout: float | None) -> set[int]:
+    """Wait like `wait_readable` for any of *fds*, and return those that are ready."""
+    if sys.platform == "win32":
+        raise OSError("waiting for descriptors needs poll(), which Windows does not have")
+    poller = select.poll()
+    for fd in fds:
+        poller.register(fd, select.POLLIN)
+    if timeout is None:
+        return {fd for fd, _ in poller.poll()}
+    # poll() takes milliseconds and rounds up, so that it never spins at the end.
+    while timeout > _LONGEST_POLL:
+        ready = poller.poll(_LONGEST_POLL * 1000)
+        if ready:
+            return {fd for fd, _ in ready}
+        timeout -= _LONGEST_POLL
+    return {fd for fd, _ in poller.poll(max(0.0, timeout) * 1000)}

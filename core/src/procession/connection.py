@@ -1,0 +1,298 @@
+"""`Connection`: objects through a channel, and `wait` for many of them at once."""
+
+from __future__ import annotations
+
+from procession import abc
+from procession._pickling import dumps, join, loads
+from procession._waiting import wait_for_any
+from procession.errors import (
+    BrokenConnectionError,
+    BufferTooShort,
+    ConnectionClosedError,
+    ConnectionDirectionError,
+    EndOfConnectionError,
+    MessageTooLongError,
+)
+
+TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any, NoReturn, Protocol, Self
+
+    from procession._channel import Buffer, Channel, Message
+    from procession._transport import Transport
+
+    class HasFileno(Protocol):
+        """Anything that waits on a descriptor of its own."""
+
+        def fileno(self) -> int:
+            """Return the descriptor."""
+            ...
+
+
+__all__ = ["Connection", "pipe", "wait"]
+
+
+class Connection(abc.Connection):
+    """One end of a pipe that carries objects.
+
+    ``Connection(handle)`` wraps a descriptor, which it takes over, of a stream that
+    carries messages as multiprocessing's connections frame them. `Connection.over` makes
+    one of any channel; `Pipe` makes two.
+
+    Threads: any number may use one end at once; messages never interleave. Fork: both
+    processes hold the end afterwards; two *processes* that send, or that receive,
+    through one end at once need a lock. It is closed when it is collected.
+    """
+
+    _channel: Channel
+
+    def __init__(self, handle: int, readable: bool = True, writable: bool = True) -> None:
+        from procession._stream_channel import StreamChannel
+
+        handle = handle.__index__()
+        if handle < 0:
+            raise ValueError("invalid handle")
+        if not readable and not writable:
+            raise ValueError("at least one of `readable` and `writable` must be True")
+        self._set(StreamChannel(handle if readable else -1, handle if writable else -1))
+
+    @classmethod
+    def over(cls, channel: Channel) -> Self:
+        """Return a connection around *channel*, which it takes over."""
+        self = cls.__new__(cls)
+        self._set(channel)
+        return self
+
+    def _set(self, channel: Channel) -> None:
+        self._channel = channel
+        # None where it may not be called: one look tells all that there is to check.
+        self._send = channel.send if channel.writable else None
+        self._receive = channel.receive if channel.readable else None
+
+    # -- sending -------------------------------------------------------------------------
+
+    def send(self, obj: Any) -> None:
+        """Send an object that can be pickled; blocks while the transport has no room.
+
+        Large buffers in it (of numpy arrays, say) are written straight from their
+        memory. Raises what pickling raises, before anything is sent;
+        `BrokenConnectionError` (a `BrokenPipeError`) when nobody can receive any more;
+        `ConnectionClosedError` and `ConnectionDirectionError` (an `OSError` both).
+        """
+        send = self._send
+        if send is None:
+            self._refuse("read-only")
+        body, buffers = dumps(obj)
+        try:
+            send(body, buffers)
+        except OSError as error:
+            self._fail(error)
+
+    def send_bytes(self, buf: Buffer, offset: int = 0, size: int | None = None) -> None:
+        """Send *size* bytes of a bytes-like object, from *offset* on, as one message.
+
+        Raises `ValueError` when there are not so many, and like `send`.
+        """
+        send = self._send
+        if send is None:
+            self._refuse("read-only")
+        if type(buf) is not bytes or offset or size is not None:
+            buf = _part(buf, offset, size)
+        try:
+            send(buf)
+        except OSError as error:
+            self._fail(error)
+
+    # -- receiving -----------------------------------------------------------------------
+
+    def recv(self) -> Any:
+        """Wait for an object and return it.
+
+        Arrays in it lie in the memory they were received into, and can be written to.
+        Raises `EndOfConnectionError` (an `EOFError`) when the peer has closed and
+        everything was received, and `OSError` when the stream ends within a message.
+        """
+        receive = self._receive
+        if receive is None:
+            self._refuse("write-only")
+        try:
+            body, buffers = receive()
+        except (OSError, EOFError) as error:
+            self._fail(error)
+        return loads(body, buffers)
+
+    def recv_bytes(self, maxlength: int | None = None) -> bytes:
+        """Wait for one message and return it as bytes; of an object, its whole pickle.
+
+        Raises `MessageTooLongError` (an `OSError`) for one longer than *maxlength*;
+        nothing can be received here then, and a read-only end is closed.
+        """
+        if maxlength is not None and maxlength < 0:
+            raise ValueError("negative maxlength")
+        body, buffers = self._receive_message(None, maxlength)
+        if buffers:
+            body = join(body, buffers)
+            if maxlength is not None and len(body) > maxlength:
+                raise MessageTooLongError(
+                    f"bad message length: {len(body)} bytes have come and at most {maxlength} "
+                    f"were asked for"
+                )
+        return body if type(body) is bytes else bytes(body)
+
+    def recv_bytes_into(self, buf: Buffer, offset: int = 0) -> int:
+        """Receive one message into a writable buffer, from *offset* on; return its length.
+
+        Raises `BufferTooShort`, with the whole message, when it does not fit.
+        """
+        into = memoryview(buf)
+        if into.readonly:
+            raise TypeError("a writable buffer is needed, and this one is read-only")
+        if not into.contiguous:
+            raise ValueError("a contiguous buffer is needed")
+        into = into.cast("B") if into.nbytes else memoryview(bytearray())
+        if offset < 0:
+            raise ValueError("negative offset")
+        if offset > len(into):
+            raise ValueError("offset too large")
+        into = into[offset:]
+        body, buffers = self._receive_message(into, None)
+        if buffers:
+            body = join(body, buffers)
+            into[: len(body)] = body[: len(into)]
+        if len(body) > len(into):
+            raise BufferTooShort(bytes(body))
+        return len(body)
+
+    def _receive_message(self, into: memoryview | None, limit: int | None) -> Message:
+        receive = self._receive
+        if receive is None:
+            self._refuse("write-only")
+        try:
+            return receive(into, limit)
+        except (OSError, EOFError) as error:
+            self._fail(error)
+
+    def poll(self, timeout: float | None = 0.0) -> bool:
+        """Return whether there is something to receive, waiting up to *timeout* seconds.
+
+        None waits for ever. The end is something to receive: True. Takes nothing.
+        """
+        if self._receive is None:
+            self._refuse("write-only")
+        try:
+            return self._channel.wait(timeout)
+        except OSError as error:
+            self._fail(error)
+
+    # -- the end itself ------------------------------------------------------------------
+
+    def fileno(self) -> int:
+        """Return the descriptor to wait on with select and its relatives."""
+        if self._channel.closed:
+            self._refuse("closed")
+        return self._channel.fileno()
+
+    def close(self) -> None:
+        """Close this end. Idempotent; what was sent can still be received."""
+        self._send = self._receive = None
+        self._channel.close()
+
+    @property
+    def closed(self) -> bool:
+        """Whether this end was closed, here or because a message was interrupted."""
+        return self._channel.closed
+
+    @property
+    def readable(self) -> bool:
+        """Whether this end can receive."""
+        return self._channel.readable
+
+    @property
+    def writable(self) -> bool:
+        """Whether this end can send."""
+        return self._channel.writable
+
+    def _refuse(self, state: str) -> NoReturn:
+        """Say why an operation is impossible: this end is closed, or of the other kind."""
+        if self._channel.closed:
+            raise ConnectionClosedError(f"handle is closed: {self!r} was closed in this process")
+        raise ConnectionDirectionError(f"connection is {state}: {self!r}")
+
+    def _fail(self, error: Exception) -> NoReturn:
+        """Give what a channel has raised its final shape. Called while handling it."""
+        channel = self._channel
+        if self._receive is not None and not channel.readable:
+            self._receive = None
+        if isinstance(error, EOFError):
+            raise EndOfConnectionError(
+                f"the other end of {self!r} was closed, and everything was received"
+            ) from error
+        if isinstance(error, BrokenConnectionError | MessageTooLongError):
+            raise error
+        if isinstance(error, BrokenPipeError | ConnectionResetError):
+            raise BrokenConnectionError(
+                error.errno, f"nobody can receive any more what {self!r} sends"
+            ) from error
+        if channel.closed:
+            raise ConnectionClosedError(
+                f"handle is closed: {self!r} was closed in this process"
+            ) from error
+        raise error
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle for another process of this host; the end stays open here, too."""
+        if self._channel.closed:
+            self._refuse("closed")
+        return type(self).over, (self._channel,)
+
+    def __repr__(self) -> str:
+        """Return the class, the descriptor and what it can do."""
+        channel = self._channel
+        if channel.closed:
+            return f"<{type(self).__name__} closed>"
+        doing = {(True, False): "read-only", (False, True): "write-only"}
+        kind = doing.get((channel.readable, channel.writable), "duplex")
+        return f"<{type(self).__name__} {kind} fileno={channel.fileno()}>"
+
+
+def _part(buf: Buffer, offset: int, size: int | None) -> memoryview:
+    """Return the bytes of *buf* that `send_bytes` is to send."""
+    view = memoryview(buf)
+    if not view.contiguous:
+        view = memoryview(bytes(view))
+    view = view.cast("B") if view.nbytes else memoryview(b"")
+    length = len(view)
+    if offset < 0:
+        raise ValueError("offset is negative")
+    if length < offset:
+        raise ValueError("buffer length < offset")
+    if size is None:
+        return view[offset:]
+    if size < 0:
+        raise ValueError("size is negative")
+    if offset + size > length:
+        raise ValueError("buffer length < offset + size")
+    return view[offset : offset + size]
+
+
+def pipe(transport: Transport, duplex: bool = True) -> tuple[Connection, Connection]:
+    """Return two connected ends over *transport*; with *duplex* both send and receive.
+
+    Without, the first end only receives and the second only sends.
+    """
+    first, second = transport.pair(duplex=duplex)
+    return Connection.over(first), Connection.over(second)
+
+
+def wait(object_list: Iterable[HasFileno | int], timeout: float | None = None) -> list[Any]:
+    """Wait until some of the objects are ready to be received from, and return those.
+
+    Objects are connections (also multiprocessing's), sockets, descriptors such as
+    `Process.sentinel`, and whatever else has a `fileno`. One whose peer has closed is
+    ready. Returns them in the order in which they were given, or none if *timeout*
+    seconds are over (None: never; negative: 0). Raises `OSError` for a closed one.
+    """
+    items = [(item if isinstance(item, int) else item.fileno(), item) for item in object_list]
+    ready = wait_for_any((fd for fd, _ in items), timeout)
+    return [item for fd, item in items if fd in ready]
