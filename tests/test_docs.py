@@ -10,6 +10,7 @@ import sys
 import tomllib
 from dataclasses import dataclass
 from importlib.metadata import entry_points
+from itertools import zip_longest
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,7 @@ def blocks_of(page: Path, text: str) -> list[Block]:
     """Return the fenced blocks of *text* in order."""
     found: list[Block] = []
     matches = list(FENCE.finditer(text))
-    for match, after in zip(matches, [*matches[1:], None], strict=True):
+    for match, after in zip_longest(matches, matches[1:]):
         output = None
         if after and after["language"] == "text" and not text[match.end() : after.start()].strip():
             output = after["text"]

@@ -29,7 +29,8 @@ def _metadata(folder: Path) -> dict[str, Any]:
 
 
 def _package(folder: Path) -> Path:
-    return folder / "src" / _metadata(folder)["project"]["name"].replace("-", "_")
+    name: str = _metadata(folder)["project"]["name"]
+    return folder / "src" / name.replace("-", "_")
 
 
 def _version(folder: Path) -> str:

@@ -10,7 +10,8 @@ import pytest
 import procession
 from procession_niced._start_method import LOWER_BY
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no nice values")
+if sys.platform == "win32":
+    pytest.skip("Windows has no nice values", allow_module_level=True)
 
 
 def test_it_is_found_by_name() -> None:
