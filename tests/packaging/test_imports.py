@@ -1,0 +1,108 @@
+"""Who may import whom, and what an import costs."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+CORE = ROOT / "core" / "src"
+OUTSIDE = [
+    *sorted(ROOT.glob("backends/*")),
+    *sorted(ROOT.glob("transports/*")),
+    *sorted(path.parent for path in ROOT.glob("examples/*/pyproject.toml")),
+]
+HEAVY = {"attr", "attrs", "importlib.metadata", "multiprocessing", "pluggy", "socket", "subprocess"}
+
+
+def _sources(folder: Path) -> Iterator[tuple[Path, ast.Module]]:
+    for path in sorted(folder.rglob("*.py")):
+        yield path, ast.parse(path.read_text(encoding="utf-8"))
+
+
+def _imported(tree: ast.Module) -> Iterator[str]:
+    """Yield the dotted name of everything *tree* imports absolutely, at any depth."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _is_private(dotted: str) -> bool:
+    return any(part.startswith("_") and not part.startswith("__") for part in dotted.split("."))
+
+
+def test_core_never_imports_a_plugin() -> None:
+    """Core finds plugins by entry point; an import would make one of them special."""
+    found = [
+        f"{path.relative_to(ROOT)}: {name}"
+        for path, tree in _sources(CORE)
+        for name in _imported(tree)
+        if name.startswith("procession_")
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize("folder", OUTSIDE, ids=lambda path: path.name)
+def test_a_plugin_uses_public_names_only(folder: Path) -> None:
+    """What our plugins may not use, nobody else's plugin needs."""
+    found = [
+        f"{path.relative_to(ROOT)}: {name}"
+        for path, tree in _sources(folder)
+        for name in _imported(tree)
+        if name.split(".")[0] == "procession" and _is_private(name)
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize("folder", OUTSIDE, ids=lambda path: path.name)
+def test_a_plugin_does_not_reach_into_another(folder: Path) -> None:
+    """A plugin may build on another's class, never on its private modules."""
+    own = {path.name for path in (folder / "src").iterdir()}
+    found = [
+        f"{path.relative_to(ROOT)}: {name}"
+        for path, tree in _sources(folder)
+        for name in _imported(tree)
+        if name.startswith("procession_") and name.split(".")[0] not in own and _is_private(name)
+    ]
+    assert found == []
+
+
+def _loaded_by(code: str) -> set[str]:
+    """Return the modules that *code* adds to a fresh interpreter's."""
+    program = (
+        "import sys; before = set(sys.modules)\n"
+        f"{code}\n"
+        "names = sorted(set(sys.modules) - before)\n"
+        "import json; print(json.dumps(names))\n"
+    )
+    output = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=30
+    ).stdout
+    return set(json.loads(output))
+
+
+@pytest.mark.parametrize("module", ["procession", "procession.plugin", "procession.errors"])
+def test_the_front_doors_are_cheap(module: str) -> None:
+    """Most programs import much that they do not use; these doors cost them nothing."""
+    assert _loaded_by(f"import {module}") & HEAVY == set()
+
+
+def test_looking_at_the_names_loads_nothing() -> None:
+    """`dir()` is what completion in a shell calls."""
+    assert _loaded_by("import procession; dir(procession); procession.__all__") & HEAVY == set()
+
+
+@pytest.mark.parametrize("folder", OUTSIDE, ids=lambda path: path.name)
+def test_a_plugin_s_package_is_cheap(folder: Path) -> None:
+    """A child that attaches a channel imports the package around it."""
+    package = next((folder / "src").iterdir())
+    code = f"sys.path.insert(0, {str(package.parent)!r}); import {package.name}"
+    assert {name for name in _loaded_by(code) if not name.startswith(package.name)} & HEAVY == set()
