@@ -18,8 +18,10 @@ kills children that live on. The first test warms up every pair, so that what is
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -69,7 +71,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Declare the markers, give the run its own temporary directory, and adopt orphans."""
     for line in (
-        "slow: takes more than two seconds on one pair",
         "beyond(reason): promised by procession and not by multiprocessing",
         "one_pair_per(kind): run once per 'method' or per 'transport', not on every pair",
         "absent(what): needs a plugin that is not installed (set by the tests' own parametrization)",
@@ -79,17 +80,23 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(scope="session")
-def temporary_directory() -> Iterator[Path]:
-    """The directory that tests and their children use for temporary files; short, for sockets."""
-    with tempfile.TemporaryDirectory(prefix="pt-", ignore_cleanup_errors=True) as name:
-        before = os.environ.get("TMPDIR")
-        os.environ["TMPDIR"], tempfile.tempdir = name, None
-        yield Path(name)
-        tempfile.tempdir = None
-        if before is None:
-            del os.environ["TMPDIR"]
-        else:
-            os.environ["TMPDIR"] = before
+def temporary_directory() -> Path:
+    """The directory that tests and their children use for temporary files; short, for sockets.
+
+    It is removed when the interpreter exits, after what libraries clean up then.
+    """
+    os.environ["TMPDIR"] = str(_TEMPORARY)
+    tempfile.tempdir = None
+    return _TEMPORARY
+
+
+_TEMPORARY = Path(tempfile.mkdtemp(prefix="pt-"))
+
+
+@atexit.register  # here, so that it runs after what is registered later
+def _remove_temporary_directory(creator: int = os.getpid()) -> None:
+    if os.getpid() == creator:  # exit handlers run in forked children, too
+        shutil.rmtree(_TEMPORARY, ignore_errors=True)
 
 
 def _installed(subject: str) -> dict[str, list[str]]:
@@ -125,10 +132,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def _cheapest_first(methods: list[str]) -> list[str]:
-    return sorted(methods, key=["fork", "forkserver"].index) if set(methods) <= {
-        "fork",
-        "forkserver",
-    } else sorted(methods, key=lambda name: name != "fork")
+    return sorted(methods, key=lambda name: (name != "fork", name != "forkserver"))
 
 
 def _absent(what: str) -> Any:

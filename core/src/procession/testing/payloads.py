@@ -28,6 +28,14 @@ def nothing() -> None:
     """Return at once: exit code 0."""
 
 
+def nothing_with(argument: object) -> None:
+    """Return at once, whatever the argument."""
+
+
+class Reference:
+    """Something that can be pickled and weakly referred to."""
+
+
 def send_all(connection: Any, messages: list[Any]) -> None:
     """Send each message, then end."""
     for message in messages:
@@ -128,6 +136,17 @@ def environment_of_child() -> dict[str, Any]:
     }
 
 
+def open_descriptors() -> list[str]:
+    """What the descriptors of this process refer to, the one that lists them left out."""
+    found = []
+    for number in os.listdir("/proc/self/fd"):
+        try:
+            found.append(os.readlink(f"/proc/self/fd/{number}"))
+        except FileNotFoundError:  # the one that lists them
+            continue
+    return found
+
+
 def misuse(connection: Any, process: Any) -> None:
     """Call what only the creator of a process may call; send the error of each."""
     answers = []
@@ -192,6 +211,35 @@ def report_parent(connection: Any, package_name: str) -> None:
 def loaded_modules(names: list[str]) -> list[str]:
     """Those of ``names`` that this process has imported."""
     return [name for name in names if name in sys.modules]
+
+
+class SquareMixin:
+    """What a subclass of ``Process`` adds: attributes and a `run` that sends a square."""
+
+    def __init__(self, connection: Any, number: int) -> None:
+        """Keep both for `run`."""
+        super().__init__()
+        self.connection = connection
+        self.number = number
+
+    def run(self) -> None:
+        """Send the square of the number."""
+        self.connection.send(self.number**2)
+
+
+def squarer(spec: Spec) -> Any:
+    """The subclass of a context's ``Process``, such as ``Squarer__procession__spawn__pipe``."""
+    return getattr(sys.modules[__name__], "__".join(("Squarer", *spec)))
+
+
+def __getattr__(name: str) -> Any:
+    """Make a `squarer` when pickle looks for it by name, in whichever process."""
+    kind, *spec = name.split("__")
+    if kind != "Squarer" or len(spec) != 3:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    bases = (SquareMixin, context((spec[0], spec[1], spec[2])).Process)
+    made = globals()[name] = type(name, bases, {"__module__": __name__})
+    return made
 
 
 # Connections
