@@ -128,7 +128,7 @@ def test_send_bytes_takes_bytes_like_only(pipe: Make) -> None:
 
 
 @transports
-def test_recv_bytes_into(library: Any, pipe: Make) -> None:
+def test_recv_bytes_into(pipe: Make) -> None:
     """recv_bytes_into fills the buffer from the offset and returns the length."""
     receiver, sender = pipe(False)
     buffer = bytearray(10)

@@ -25,6 +25,7 @@ def test_three_generations(pair: Any, pipe: Make, finish: Make) -> None:
     assert receiver.recv() not in (os.getpid(), process.pid)
 
 
+@pytest.mark.beyond("multiprocessing's fork server cannot be used in a forked child")
 @pytest.mark.one_pair_per("transport")
 def test_mixed_methods(library: Any, pair: Any, pipe: Make) -> None:
     """Any method may be used inside any other, three deep."""

@@ -264,6 +264,12 @@ def use_received(channel: Any) -> None:
         connection.send("hello")
 
 
+def echo_through_received(channel: Any) -> None:
+    """Receive a connection and send back the first object that comes through it."""
+    with channel.recv() as connection:
+        connection.send(connection.recv())
+
+
 def receive_measured(data: Any, report: Any) -> None:
     """Receive one array; report its sum and by how many bytes memory grew meanwhile, at most."""
     report.send("ready")
