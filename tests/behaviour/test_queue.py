@@ -1,0 +1,303 @@
+"""`Queue` in one process and across processes: order, limits, timeouts, closing."""
+
+from __future__ import annotations
+
+import pickle
+import queue as queue_module
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from procession.testing import payloads
+
+DEADLINE = 30.0
+Make = Callable[..., Any]
+transports = pytest.mark.one_pair_per("transport")
+KINDS = pytest.mark.parametrize("kind", ["Queue", "JoinableQueue", "SimpleQueue"])
+
+
+@KINDS
+def test_items_arrive_in_order(queue: Make, start: Make, kind: str) -> None:
+    """What one producer puts is got in that order, from a child, on every pair."""
+    items = queue(kind=kind)
+    wanted: list[Any] = [42, None, "hello", b"", (1, 2), {"k": []}, *range(200)]
+    process = start(payloads.put_all, items, wanted)
+
+    assert wanted == [items.get() for _ in wanted]
+    process.join(DEADLINE)
+    assert 0 == process.exitcode
+
+
+@KINDS
+def test_items_reach_a_child(queue: Make, pipe: Make, start: Make, kind: str) -> None:
+    """A child gets what the parent puts, in order."""
+    items = queue(kind=kind)
+    answers, answerer = pipe(False)
+    process = start(payloads.get_until_none, items, answerer)
+    wanted = [*range(100), "text", 1.5]
+    for item in [*wanted, None]:
+        items.put(item)
+
+    assert wanted == answers.recv()
+    process.join(DEADLINE)
+
+
+def test_many_producers_and_consumers(queue: Make, pipe: Make, start: Make) -> None:
+    """Each item is got exactly once, and each consumer sees each producer's items in order."""
+    items = queue()
+    producers, consumers, each = 3, 3, 300
+    answers = [pipe(False) for _ in range(consumers)]
+    getters = [start(payloads.get_until_none, items, answerer) for _, answerer in answers]
+    putters = [start(payloads.put_numbered, items, who, each) for who in range(producers)]
+    for process in putters:
+        process.join(DEADLINE)
+        assert 0 == process.exitcode
+    for _ in getters:
+        items.put(None)
+    received = [receiver.recv() for receiver, _ in answers]
+    for process in getters:
+        process.join(DEADLINE)
+
+    everything = sorted(item for part in received for item in part)
+    assert [(who, number) for who in range(producers) for number in range(each)] == everything
+    for part in received:
+        for who in range(producers):
+            numbers = [number for producer, number in part if producer == who]
+            assert sorted(numbers) == numbers
+
+
+@transports
+def test_many_threads(queue: Make) -> None:
+    """Threads of one process share a queue as processes do."""
+    items = queue()
+    each, got = 200, []
+
+    def get() -> None:
+        while (item := items.get()) is not None:
+            got.append(item)
+
+    getters = [threading.Thread(target=get) for _ in range(3)]
+    putters = [
+        threading.Thread(target=payloads.put_numbered, args=(items, who, each)) for who in range(3)
+    ]
+    for thread in getters + putters:
+        thread.start()
+    for thread in putters:
+        thread.join(DEADLINE)
+    for _ in getters:
+        items.put(None)
+    for thread in getters:
+        thread.join(DEADLINE)
+
+    assert [(who, number) for who in range(3) for number in range(each)] == sorted(got)
+
+
+@transports
+def test_maxsize(queue: Make) -> None:
+    """A full queue refuses with Full, now or after the timeout, and takes one per get."""
+    items = queue(2)
+    items.put("a")
+    items.put("b", block=True, timeout=1)
+
+    assert items.full()
+    assert 2 == items.qsize()
+    with pytest.raises(queue_module.Full):
+        items.put("c", block=False)
+    with pytest.raises(queue_module.Full):
+        items.put_nowait("c")
+    begun = time.monotonic()
+    with pytest.raises(queue_module.Full):
+        items.put("c", timeout=0.05)
+    assert time.monotonic() - begun >= 0.05
+    assert "a" == items.get()
+    items.put_nowait("c")
+    assert ["b", "c"] == [items.get(), items.get()]
+
+
+def test_maxsize_holds_back_a_child(queue: Make, start: Make) -> None:
+    """A producer waits while the queue is full and loses nothing."""
+    items = queue(3)
+    process = start(payloads.put_all, items, list(range(50)))
+
+    assert list(range(50)) == [items.get(timeout=DEADLINE) for _ in range(50)]
+    process.join(DEADLINE)
+    assert 0 == process.exitcode
+
+
+@transports
+@pytest.mark.parametrize("maxsize", [0, -1])
+def test_no_maxsize(queue: Make, maxsize: int) -> None:
+    """Zero or less is no limit: the queue is never full."""
+    items = queue(maxsize)
+    for number in range(100):
+        items.put_nowait(number)
+
+    assert not items.full()
+    assert list(range(100)) == [items.get(timeout=DEADLINE) for _ in range(100)]
+
+
+@transports
+def test_empty(queue: Make) -> None:
+    """An empty queue refuses with Empty, now or after the timeout."""
+    items = queue()
+
+    assert items.empty()
+    assert 0 == items.qsize()
+    for get in (items.get_nowait, lambda: items.get(False), lambda: items.get(True, -1)):
+        with pytest.raises(queue_module.Empty):
+            get()
+    begun = time.monotonic()
+    with pytest.raises(queue_module.Empty):
+        items.get(timeout=0.05)
+    assert time.monotonic() - begun >= 0.05
+
+
+@transports
+def test_qsize_is_exact(queue: Make) -> None:
+    """qsize counts what was put and not yet got."""
+    items = queue()
+    for number in range(1, 21):
+        items.put(number)
+        assert number == items.qsize()
+    for number in range(19, -1, -1):
+        items.get(timeout=DEADLINE)
+        assert number == items.qsize()
+
+
+@transports
+def test_closed_queue_refuses(queue: Make) -> None:
+    """Neither put nor get on a closed queue: ValueError."""
+    items = queue()
+    items.close()
+    items.close()
+
+    for use in (lambda: items.put(1), items.get, lambda: items.put_nowait(1), items.get_nowait):
+        with pytest.raises(ValueError, match="is closed"):
+            use()
+    items.join_thread()
+
+
+@transports
+def test_join_thread_needs_close(queue: Make) -> None:
+    """join_thread before close is a mistake."""
+    items = queue()
+    with pytest.raises(AssertionError, match="not closed"):
+        items.join_thread()
+
+
+def test_producer_that_ends_loses_nothing(queue: Make, start: Make) -> None:
+    """A process that ends right after put hands its items over first, small and large."""
+    items = queue()
+    wanted = ["small", b"x" * 300_000, "last"]
+    process = start(payloads.put_all, items, wanted)
+
+    assert wanted == [items.get(timeout=DEADLINE) for _ in wanted]
+    process.join(DEADLINE)
+    assert 0 == process.exitcode
+
+
+@pytest.mark.one_pair_per("method")
+def test_cancel_join_thread_lets_a_producer_go(queue: Make, finish: Make) -> None:
+    """After cancel_join_thread a process ends although nobody gets its items."""
+    items = queue()
+    process = finish(payloads.cancel_and_end, items, [b"x" * 100_000] * 10)
+
+    assert 0 == process.exitcode
+
+
+@transports
+def test_unread_items_do_not_hold_the_program(run_program: Make, pair: Any) -> None:
+    """close and cancel_join_thread let a program end with unread items."""
+    done = run_program(_UNREAD, *pair.spec)
+
+    assert (0, "end\n", "") == (done.returncode, done.stdout, done.stderr)
+
+
+_UNREAD = """
+import sys
+from procession.testing import payloads
+
+if __name__ == "__main__":
+    q = payloads.context(sys.argv[1:]).Queue()
+    for _ in range(10):
+        q.put(b"x" * 100_000)
+    q.cancel_join_thread()
+    q.close()
+    print("end")
+"""
+
+
+@pytest.mark.beyond("multiprocessing reports it on stderr, from a thread")
+@transports
+@KINDS
+def test_unpicklable_item_raises_in_put(queue: Make, kind: str) -> None:
+    """What cannot be pickled raises in put; the queue goes on."""
+    items = queue(kind=kind)
+    with pytest.raises(TypeError, match="cannot pickle Unpicklable"):
+        items.put(payloads.Unpicklable())
+    with pytest.raises((AttributeError, pickle.PicklingError)):
+        items.put(lambda: None)
+
+    assert items.empty()
+    items.put("next")
+    assert "next" == items.get()
+
+
+@transports
+@KINDS
+def test_unpickling_error_raises_in_get(queue: Make, kind: str) -> None:
+    """What cannot be unpickled raises in get; the next item is got."""
+    items = queue(kind=kind)
+    items.put(payloads.FailsToUnpickle())
+    items.put("next")
+    with pytest.raises(ArithmeticError, match="cannot unpickle"):
+        items.get()
+
+    assert "next" == items.get()
+
+
+@transports
+def test_queue_is_a_snapshot_of_its_items(queue: Make) -> None:
+    """Changing an object after put does not change what is got."""
+    items = queue()
+    item = [1]
+    items.put(item)
+    assert [1] == items.get()
+    assert item is not items
+
+
+@transports
+@KINDS
+def test_pickling_needs_a_start(queue: Make, kind: str) -> None:
+    """A queue is shared by starting a process with it, not by pickling it anywhere."""
+    with pytest.raises(RuntimeError, match="should only be shared between processes through"):
+        pickle.dumps(queue(kind=kind))
+
+
+@transports
+def test_simple_queue(queue: Make) -> None:
+    """SimpleQueue has put, get, empty and close, and nothing about limits."""
+    items = queue(kind="SimpleQueue")
+
+    assert items.empty()
+    items.put([42, None, "hello"])
+    assert not items.empty()
+    assert [42, None, "hello"] == items.get()
+    items.close()
+    with pytest.raises(OSError, match="is closed"):
+        items.empty()
+
+
+@transports
+def test_types(queue: Make, subject: str) -> None:
+    """What a context makes are instances of the classes of the queues module."""
+    import importlib
+
+    module = importlib.import_module(f"{subject}.queues")
+
+    for kind in ("Queue", "JoinableQueue", "SimpleQueue"):
+        assert isinstance(queue(kind=kind), getattr(module, kind))
+    assert issubclass(module.JoinableQueue, module.Queue)

@@ -1,0 +1,239 @@
+"""What every test gets: the pairs to run on, and a check that nothing is left behind.
+
+*Pairs.* A test that takes ``ctx`` (or ``pair``) runs once for each installed and available start
+method x transport, with ids such as ``spawn-pipe``. ``@pytest.mark.one_pair_per("transport")``
+runs it once per transport with the first start method, and ``one_pair_per("method")`` the other
+way round: for behaviour that only one of the two decides. ``method`` and ``transport`` alone give
+names. Where no plugin is installed, such tests are deselected and the header of the run says so.
+
+*The reference.* ``pytest --subject multiprocessing`` runs the same tests on the standard library:
+the proof that they test multiprocessing's behaviour and not ours. Tests of what only procession
+promises are marked ``beyond`` and are deselected there. This is why contexts are typed ``Any`` in
+the tests: they are one of two unrelated classes.
+
+*Hang guards.* pytest-timeout limits every test; the ``nothing_left_behind`` fixture then names and
+kills children that live on. The first test warms up every pair, so that what is cached on purpose
+(the fork server and its socket) is there before anything is compared.
+"""
+
+from __future__ import annotations
+
+import atexit
+import importlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from procession.testing import leaks, payloads
+
+_DOMAINS = {"method": "start method", "transport": "transport"}
+_ABSENT = "needs a plugin that is not installed"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A start method and a transport of the library under test. ``spec`` works in children too."""
+
+    subject: str
+    method: str
+    transport: str
+
+    @property
+    def spec(self) -> tuple[str, str, str]:
+        """What `payloads.context` needs to make the same context in another process."""
+        return (self.subject, self.method, self.transport)
+
+    @property
+    def ctx(self) -> Any:
+        """A context of this pair."""
+        return payloads.context(self.spec)
+
+    def __str__(self) -> str:
+        return f"{self.method}-{self.transport}"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add ``--subject``."""
+    parser.addoption(
+        "--subject",
+        choices=("procession", "multiprocessing"),
+        default="procession",
+        help="the library the behaviour tests run on",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare the markers, give the run its own temporary directory, and adopt orphans."""
+    for line in (
+        "beyond(reason): promised by procession and not by multiprocessing",
+        "one_pair_per(kind): run once per 'method' or per 'transport', not on every pair",
+        "absent(what): needs a plugin that is not installed (set by the tests' own parametrization)",
+    ):
+        config.addinivalue_line("markers", line)
+    leaks.adopt_orphans()
+
+
+@pytest.fixture(scope="session")
+def temporary_directory() -> Path:
+    """The directory that tests and their children use for temporary files; short, for sockets.
+
+    It is removed when the interpreter exits, after what libraries clean up then.
+    """
+    os.environ["TMPDIR"] = str(_TEMPORARY)
+    tempfile.tempdir = None
+    return _TEMPORARY
+
+
+_TEMPORARY = Path(tempfile.mkdtemp(prefix="pt-"))
+
+
+@atexit.register  # here, so that it runs after what is registered later
+def _remove_temporary_directory(creator: int = os.getpid()) -> None:
+    if os.getpid() == creator:  # exit handlers run in forked children, too
+        shutil.rmtree(_TEMPORARY, ignore_errors=True)
+
+
+def _installed(subject: str) -> dict[str, list[str]]:
+    """The usable plugins of each kind, in order of preference."""
+    module = importlib.import_module(subject)
+    methods = list(module.get_all_start_methods())
+    if subject == "multiprocessing":
+        return {"method": methods, "transport": ["stdlib"]}
+    return {"method": methods, "transport": list(module.get_all_transports())}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Parametrize over the installed plugins, or mark the test as needing an absent one."""
+    subject = metafunc.config.getoption("--subject")
+    wanted = {"pair", "method", "transport"} & set(metafunc.fixturenames)
+    if not wanted:
+        return
+    installed = _installed(subject)
+    if "pair" in wanted:
+        methods, transports = installed["method"], installed["transport"]
+        mark = metafunc.definition.get_closest_marker("one_pair_per")
+        if mark is not None:
+            methods, transports = {
+                "method": (methods, transports[:1]),
+                "transport": (_cheapest_first(methods)[:1], transports),
+            }[mark.args[0]]
+        pairs = [Pair(subject, m, t) for m in methods for t in transports]
+        missing = "; ".join(f"no {_DOMAINS[kind]}" for kind in _DOMAINS if not installed[kind])
+        metafunc.parametrize("pair", pairs or [_absent(missing)], ids=str, indirect=True)
+    for kind in wanted - {"pair"}:
+        names = installed[kind] or [_absent(f"no {_DOMAINS[kind]}")]
+        metafunc.parametrize(kind, names, indirect=True)
+
+
+def _cheapest_first(methods: list[str]) -> list[str]:
+    return sorted(methods, key=lambda name: (name != "fork", name != "forkserver"))
+
+
+def _absent(what: str) -> Any:
+    return pytest.param(None, id="absent", marks=pytest.mark.absent(what))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect what cannot run here and remember why."""
+    kept, dropped = [], []
+    reasons: set[str] = set()
+    for item in items:
+        absent = item.get_closest_marker("absent")
+        beyond = item.get_closest_marker("beyond")
+        if absent is not None:
+            reasons.add(f"{_ABSENT} ({absent.args[0]})")
+        elif beyond is not None and config.getoption("--subject") == "multiprocessing":
+            reasons.add("promised by procession only")
+        else:
+            kept.append(item)
+            continue
+        dropped.append(item)
+    if dropped:
+        items[:] = kept
+        config.hook.pytest_deselected(items=dropped)
+        config.stash[_REASONS] = sorted(reasons)
+
+
+_REASONS = pytest.StashKey[list[str]]()
+
+
+def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
+    """Say which pairs run and why tests were deselected."""
+    found = _installed(config.getoption("--subject"))
+    lines = [
+        f"{config.getoption('--subject')}: start methods {', '.join(found['method']) or 'none'};"
+        f" transports {', '.join(found['transport']) or 'none'}"
+    ]
+    return lines + [f"deselected: {reason}" for reason in config.stash.get(_REASONS, [])]
+
+
+@pytest.fixture(scope="session")
+def subject(pytestconfig: pytest.Config) -> str:
+    """The name of the package under test."""
+    return str(pytestconfig.getoption("--subject"))
+
+
+@pytest.fixture
+def library(subject: str) -> Any:
+    """The package under test."""
+    return importlib.import_module(subject)
+
+
+@pytest.fixture
+def pair(request: pytest.FixtureRequest) -> Pair:
+    """One start method x transport."""
+    assert isinstance(request.param, Pair)
+    return request.param
+
+
+@pytest.fixture
+def method(request: pytest.FixtureRequest) -> str:
+    """The name of one start method."""
+    return str(request.param)
+
+
+@pytest.fixture
+def transport(request: pytest.FixtureRequest) -> str:
+    """The name of one transport."""
+    return str(request.param)
+
+
+@pytest.fixture
+def ctx(pair: Pair) -> Any:
+    """A context of one start method x transport."""
+    return pair.ctx
+
+
+@pytest.fixture(scope="session")
+def warm(subject: str, temporary_directory: Path) -> None:
+    """Use every pair once, so that helpers, sockets and modules are cached before a snapshot."""
+    found = _installed(subject)
+    for method in found["method"]:
+        for transport in found["transport"]:
+            ctx = payloads.context((subject, method, transport))
+            receiver, sender = ctx.Pipe(duplex=False)
+            process = ctx.Process(target=payloads.send_all, args=(sender, ["warm"]))
+            process.start()
+            assert receiver.recv() == "warm"
+            process.join()
+            process.close()
+            receiver.close()
+            sender.close()
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind(warm: None, temporary_directory: Path) -> Iterator[None]:
+    """Fail a test that leaves a process, thread, descriptor or file behind, and name it."""
+    before = leaks.Snapshot.take(temporary_directory)
+    yield
+    left = before.leaks()
+    for process in before.new_processes(0):
+        leaks.kill(process)
+    if left:
+        pytest.fail("left behind:\n  " + "\n  ".join(left), pytrace=False)
