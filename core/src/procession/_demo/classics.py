@@ -22,9 +22,7 @@ def through_process(context: Context) -> None:
     """Have a child print ``hello bob``, where this process prints, without a line's end."""
     child = context.Process(target=hello, args=("bob",), name="hello")
     with crew([child]):
-        if not wait([child.sentinel], timeout=_PATIENCE):
-            raise ChildFailedError(f"child 'hello' has not ended after {_PATIENCE:g} seconds")
-        check([child])
+        check([child], _PATIENCE)
 
 
 def through_queue(context: Context) -> Any:  # whatever came

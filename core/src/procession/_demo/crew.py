@@ -8,13 +8,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
+from procession._demo.listening import check
+
 if TYPE_CHECKING:
     from procession.process import Process
 
 __all__ = ["crew"]
 
 _PATIENCE: Final = 5.0
-"""How long, in seconds, a child may take to end."""
+"""How long, in seconds, a child may take to end once it has been told to."""
 
 
 @contextmanager
@@ -22,7 +24,8 @@ def crew(children: Sequence[Process]) -> Iterator[None]:
     """Start *children*; when the block ends, wait for them, or end them if it has failed.
 
     All of them have ended and are closed afterwards, also after an interrupt, for which
-    neither the starting nor the ending can be left half done.
+    neither the starting nor the ending can be left half done. Raises `ChildFailedError` if
+    one of them fails or does not end by itself.
     """
     started: list[Process] = []
     try:
@@ -31,8 +34,7 @@ def crew(children: Sequence[Process]) -> Iterator[None]:
                 child.start()
                 started.append(child)
         yield
-        for child in started:
-            child.join(_PATIENCE)
+        check(started)
     finally:
         with _interrupts_held():
             for child in started:

@@ -44,26 +44,27 @@ def next_answer(
             try:
                 return answers.get(timeout=_MOMENT)
             except Empty:
-                raise ChildFailedError(_describe(gone[0])) from None
+                raise ChildFailedError(f"{_title(gone[0])} ended without an answer") from None
 
 
-def check(ended: Collection[Process]) -> None:
-    """Raise `ChildFailedError` if one of these, which have ended, has failed."""
-    for child in ended:
-        child.join()
-        if child.exitcode != 0:
-            raise ChildFailedError(_describe(child))
+def check(children: Collection[Process], patience: float = 5.0) -> None:
+    """Wait for these to end; raise `ChildFailedError` if one of them fails, or does not end.
+
+    *patience*: how long one of them may take, in seconds.
+    """
+    for child in children:
+        child.join(patience)
+        code = child.exitcode
+        if code is None:
+            raise ChildFailedError(f"{_title(child)} has not ended after {patience:g} seconds")
+        if code < 0:
+            raise ChildFailedError(f"{_title(child)} was ended by {_signal_name(-code)}")
+        if code > 0:
+            raise ChildFailedError(f"{_title(child)} ended with exit status {code}")
 
 
-def _describe(child: Process) -> str:
-    code = child.exitcode
-    if code is None:
-        how = "did not end"
-    elif code < 0:
-        how = f"was ended by {_signal_name(-code)}"
-    else:
-        how = f"ended with exit status {code}"
-    return f"child {child.name!r} (pid {child.pid}) {how} before it had answered"
+def _title(child: Process) -> str:
+    return f"child {child.name!r} (pid {child.pid})"
 
 
 def _signal_name(number: int) -> str:
