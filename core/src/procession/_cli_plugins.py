@@ -1,0 +1,74 @@
+"""``procession plugins``: what is installed, and what is selected by whom."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import click
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+import procession
+from procession._installed import InstalledPlugin, take_inventory
+from procession._registry import KINDS, NOUNS
+from procession._selection import registry
+from procession.errors import PluginUnavailableError
+
+__all__ = ["plugins"]
+
+_STYLES: Final = {"available": "green", "unavailable": "yellow", "broken": "red"}
+
+
+@click.command
+def plugins() -> None:
+    """List the plugins that are installed, and say which are selected, and by whom."""
+    console = Console(highlight=False)
+    found = [plugin for kind in KINDS for plugin in registry().installed(kind)]
+    if found:
+        console.print(_table(found))
+    for broken in take_inventory().unreadable:
+        console.print(f"[red]unreadable:[/] {escape(broken)}", soft_wrap=True)
+    # Raises, and thereby ends the command with a line, when something is not to be had.
+    selection = procession.selection()
+    console.print()
+    for noun, choice in (
+        ("start method", selection.start_method),
+        ("transport", selection.transport),
+    ):
+        console.print(
+            f"[dim]selected {noun + ':':<14}[/][bold]{escape(choice.name)}[/]  "
+            f"[dim]by[/] {choice.source}[dim]:[/] {escape(choice.detail)}",
+            soft_wrap=True,
+        )
+
+
+def _table(found: list[InstalledPlugin]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="dim")
+    for heading in ("kind", "name", "distribution", "version"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("status", overflow="fold")
+    for plugin in found:
+        status, reason = _status(plugin)
+        line = Text(status, style=_STYLES[status])
+        if reason:
+            line.append(f": {reason}", style="default")
+        table.add_row(
+            NOUNS[plugin.kind],
+            Text(plugin.name, style="bold"),
+            Text("\n".join(claimant.distribution for claimant in plugin.claimants)),
+            Text("\n".join(claimant.version for claimant in plugin.claimants)),
+            line,
+        )
+    return table
+
+
+def _status(plugin: InstalledPlugin) -> tuple[str, str]:
+    """Return how a plugin is, and why it cannot be used, if so. Imports the plugin."""
+    problem = registry().problem(plugin.kind, plugin.name)
+    if problem is None:
+        return "available", ""
+    status = "unavailable" if isinstance(problem, PluginUnavailableError) else "broken"
+    return status, str(problem)
