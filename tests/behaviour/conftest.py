@@ -97,9 +97,7 @@ def queue(ctx: Any, cleanup: ExitStack) -> Callable[..., Any]:
 
 
 @pytest.fixture
-def ask(
-    pipe: Callable[..., tuple[Any, Any]], finish: Callable[..., Any]
-) -> Callable[..., Any]:
+def ask(pipe: Callable[..., tuple[Any, Any]], finish: Callable[..., Any]) -> Callable[..., Any]:
     """Return what a function of `payloads` returns in a child."""
     from procession.testing import payloads
 
@@ -113,9 +111,7 @@ def ask(
 
 
 @pytest.fixture
-def run_program(
-    subject: str, tmp_path: Path
-) -> Callable[..., subprocess.CompletedProcess[str]]:
+def run_program(subject: str, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run a program in a new interpreter, with a deadline that ends its whole family.
 
     ``{mp}`` in the text stands for the package under test.

@@ -21,9 +21,7 @@ def test_arguments_arrive(pipe: Make, finish: Make) -> None:
     """The target is called with args and kwargs, in a process of its own."""
     receiver, sender = pipe(False)
 
-    process = finish(
-        payloads.send_arguments, sender, 1, "two", kwargs={"three": [3], "none": None}
-    )
+    process = finish(payloads.send_arguments, sender, 1, "two", kwargs={"three": [3], "none": None})
 
     assert ((1, "two"), {"three": [3], "none": None}) == receiver.recv()
     assert 0 == process.exitcode

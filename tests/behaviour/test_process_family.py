@@ -33,9 +33,7 @@ def test_mixed_methods(library: Any, pair: Any, pipe: Make) -> None:
     for line in itertools.permutations(methods, min(3, len(methods))):
         specs = [(pair.subject, method, pair.transport) for method in line]
         receiver, sender = pipe(False)
-        process = payloads.context(specs[0]).Process(
-            target=payloads.nest, args=(sender, specs[1:])
-        )
+        process = payloads.context(specs[0]).Process(target=payloads.nest, args=(sender, specs[1:]))
         process.start()
         process.join(DEADLINE)
 

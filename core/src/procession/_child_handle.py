@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from abc import ABC, abstractmethod
+from functools import cache
 
 from procession._waiting import wait_readable
 
@@ -129,6 +130,7 @@ class PidChild(Child):
                 os.close(self.sentinel)
 
 
+@cache
 def has_pidfd() -> bool:
     """Return whether this kernel has pidfds that can be polled."""
     if sys.platform != "linux":

@@ -155,10 +155,16 @@ class ParcelPickler(Pickler):
         super().__init__(file, PROTOCOL)
         self._handoff = handoff
         self._reducers = reducers or {}
+        #: The modules of procession and its plugins that the child will import.
+        self.modules: set[str] = set()
 
     def reducer_override(self, obj: Any, /) -> Any:
         """Return how *obj* is pickled, or NotImplemented for the usual way."""
-        if isinstance(obj, Exportable):
+        if isinstance(obj, type):
+            if obj.__module__.startswith("procession"):
+                self.modules.add(obj.__module__)
+        elif isinstance(obj, Exportable):
+            self.modules.add(type(obj).__module__)
             return _attach, (type(obj), obj.export(self._handoff))
         reducer = self._reducers.get(type(obj))
         return NotImplemented if reducer is None else reducer(obj)

@@ -36,6 +36,9 @@ class Parcel:
     data: bytes | memoryview
     #: The descriptors that the data refers to by position.
     descriptors: tuple[int, ...]
+    #: The modules of procession and its plugins that the child will import: a helper that
+    #: forks children may import them once for all.
+    modules: frozenset[str]
 
     def open(self) -> int:
         """Return a descriptor of an anonymous file that holds the data, at its start.
@@ -111,8 +114,13 @@ class LaunchPlan:
         handoff = LaunchHandoff()
         file = io.BytesIO()
         ParcelPickler(file, handoff).dump(self._preparation(handoff, environ, keep))
-        ParcelPickler(file, handoff, self._reducers()).dump(self.process)
-        return Parcel(data=file.getbuffer(), descriptors=tuple(handoff.descriptors))
+        pickler = ParcelPickler(file, handoff, self._reducers())
+        pickler.dump(self.process)
+        return Parcel(
+            data=file.getbuffer(),
+            descriptors=tuple(handoff.descriptors),
+            modules=frozenset(pickler.modules),
+        )
 
     def _preparation(
         self, handoff: LaunchHandoff, environ: bool, keep: Sequence[int]

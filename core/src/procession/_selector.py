@@ -112,6 +112,8 @@ class Selector:
         # The last default, with the installed names that it was found among: whether a
         # plugin can work here may be expensive to find out, and a queue asks every time.
         self._defaults: dict[Kind, tuple[list[str], Reason]] = {}
+        # The names last bequeathed, with what they rested on.
+        self._bequeathed: tuple[tuple[Any, ...], dict[Kind, str]] | None = None
 
     # -- choosing ----------------------------------------------------------------------
 
@@ -232,12 +234,31 @@ class Selector:
         environment and configuration, and meets the same error if it ever needs one.
         """
         names: dict[Kind, str] = {}
-        for kind in KINDS:
-            try:
-                names[kind] = self.resolve(kind)[0]
-            except ProcessError:
-                continue
+        basis = self._basis()
+        if self._bequeathed is not None and self._bequeathed[0] == basis:
+            names = self._bequeathed[1]
+        else:
+            for kind in KINDS:
+                try:
+                    names[kind] = self.resolve(kind)[0]
+                except ProcessError:
+                    continue
+            self._bequeathed = basis, names
         return {"names": names, "roster": self.registry.roster()}
+
+    def _basis(self) -> tuple[Any, ...]:
+        """Return what the selection rests on, but for the contents of files.
+
+        A process starts many children on the same basis; to look for the configuration
+        again each time would cost a fifth of a fork. A file that was edited meanwhile
+        counts for the parent at once and for children when something else changes, too.
+        """
+        try:
+            directory = os.getcwd()
+        except FileNotFoundError:
+            directory = ""
+        variables = [self._environ.get(name) for name in (*VARIABLES.values(), "PROCESSION_CONFIG")]
+        return directory, variables, dict(_scope.get()), dict(self._set), dict(self._inherited)
 
     def inherit(self, bequest: Bequest) -> None:
         """Begin a child's selection with the parent's.

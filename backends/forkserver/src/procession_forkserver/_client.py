@@ -40,7 +40,7 @@ class Client:
         try:
             for _ in range(_TRIES):
                 server = self._running_server(plan)
-                child = _ask(server, (file, *parcel.descriptors))
+                child = _ask(server, parcel.modules, (file, *parcel.descriptors))
                 if child is not None:
                     return child
                 self._discard(server)
@@ -85,14 +85,16 @@ class Client:
             server.abandon()
 
 
-def _ask(server: ServerHandle, descriptors: tuple[int, ...]) -> Child | None:
+def _ask(
+    server: ServerHandle, modules: frozenset[str], descriptors: tuple[int, ...]
+) -> Child | None:
     """Ask *server* for a child; None when it ended before it had forked."""
     line, childs_end = packet_pair()
     try:
         try:
             try:
                 _protocol.send_descriptors(line, descriptors)
-                server.request(childs_end.fileno())
+                server.request(childs_end.fileno(), modules)
             finally:
                 childs_end.close()
             kind, number, pidfds = _protocol.receive_report(line)

@@ -30,6 +30,7 @@ from procession_forkserver import _protocol
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any, NoReturn
 
 
@@ -41,20 +42,26 @@ def main(requests: int) -> None:
     _detach_stdin()
     request_socket = socket(AF_UNIX, SOCK_SEQPACKET, 0, requests)
     try:
-        _preload(_receive_preparation(request_socket))
+        preparation = _receive_preparation(request_socket)
+        _prepare(preparation)
         # Objects made up to now are in every child; the collector would only dirty them.
         gc.collect()
         gc.freeze()
-        _Server(request_socket).serve()
+        _Server(request_socket, preparation).serve()
     except _protocol.Ended:
         return
+
+
+# A request names modules only when they are new, and there are few of them.
+_LONGEST_REQUEST = 1 << 16
 
 
 class _Server:
     """The children of this server that have not been collected."""
 
-    def __init__(self, requests: socket) -> None:
+    def __init__(self, requests: socket, preparation: dict[str, Any]) -> None:
         self._requests = requests
+        self._preparation = preparation
         self._poll = select.poll()
         self._poll.register(requests.fileno(), select.POLLIN)
         # By pidfd: the process id, and the line on which its exit code is awaited.
@@ -70,7 +77,8 @@ class _Server:
                     self._fork()
 
     def _fork(self) -> None:
-        _, (descriptor,) = _protocol.receive(self._requests)
+        request, (descriptor,) = _protocol.receive(self._requests, _LONGEST_REQUEST)
+        _import(request.decode().split()[1:], self._preparation)
         line = socket(AF_UNIX, SOCK_SEQPACKET, 0, descriptor)
         server = os.getpid()
         try:
@@ -142,10 +150,15 @@ def _receive_preparation(requests: socket) -> dict[str, Any]:
     return preparation
 
 
-def _preload(preparation: dict[str, Any]) -> None:
+def _prepare(preparation: dict[str, Any]) -> None:
     sys.path[:] = preparation["path"]
     sys.argv[:] = preparation["argv"]
-    for module in preparation["modules"]:
+    _import(preparation["modules"], preparation)
+
+
+def _import(modules: Sequence[str], preparation: dict[str, Any]) -> None:
+    """Import *modules* for all children to come; say which cannot be imported."""
+    for module in modules:
         try:
             if module == "__main__":
                 _main_module.import_again(preparation["main"])

@@ -37,6 +37,7 @@ class ServerHandle:
     def __init__(self, process: PidChild, requests: socket) -> None:
         self._process = process
         self._requests = requests
+        self._imported: frozenset[str] = frozenset()
 
     @classmethod
     def start(cls, preparation: Mapping[str, Any]) -> Self:
@@ -61,9 +62,15 @@ class ServerHandle:
             os.close(file)
         return server
 
-    def request(self, line: int) -> None:
-        """Ask for a child on *line*. Raises `_protocol.Ended` when the server has gone."""
-        _protocol.send(self._requests, b"f", (line,))
+    def request(self, line: int, modules: frozenset[str]) -> None:
+        """Ask for a child on *line*. Raises `_protocol.Ended` when the server has gone.
+
+        The server first imports those of *modules* that it was not told of before, so that
+        its children find them there.
+        """
+        new = modules - self._imported
+        _protocol.send(self._requests, b" ".join([b"f", *(name.encode() for name in new)]), (line,))
+        self._imported |= new
 
     def is_alive(self) -> bool:
         """Return whether the server has not ended."""

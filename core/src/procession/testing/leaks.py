@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _PROC = Path("/proc")
-_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - looked at, never written
+_SHARED_MEMORY = Path("/dev/shm")
 _PR_SET_CHILD_SUBREAPER = 36
 
 
