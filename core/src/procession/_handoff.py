@@ -14,6 +14,8 @@ import io
 import os
 from abc import ABC, abstractmethod
 
+import procession._pickle_accelerator  # noqa: F401 - makes the next import a cheap one
+
 try:
     from _pickle import Pickler, Unpickler
 except ImportError:  # an interpreter without the C accelerator
