@@ -6,14 +6,13 @@ import mmap
 import os
 import sys
 
+from procession.framing import MOST_VIEWS, cut
+
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from procession._channel import Buffer
-
-# The kernel takes at most IOV_MAX (1024) pieces in one call.
-_PIECES = 1000
 
 
 def write_all(fd: int, pieces: Sequence[Buffer], offset: int) -> None:
@@ -25,9 +24,9 @@ def write_all(fd: int, pieces: Sequence[Buffer], offset: int) -> None:
         raise OSError("this platform cannot write many pieces at an offset")
     left = [memoryview(piece) for piece in pieces if len(piece)]
     while left:
-        written = os.pwritev(fd, left[:_PIECES], offset)
+        written = os.pwritev(fd, left[:MOST_VIEWS], offset)
         offset += written
-        left = _after(left, written)
+        left = cut(left, written)[1]
 
 
 def read_all(fd: int, pieces: Sequence[memoryview], offset: int) -> None:
@@ -36,17 +35,18 @@ def read_all(fd: int, pieces: Sequence[memoryview], offset: int) -> None:
         raise OSError("this platform cannot read many pieces at an offset")
     left = [piece for piece in pieces if len(piece)]
     while left:
-        count = os.preadv(fd, left[:_PIECES], offset)
+        count = os.preadv(fd, left[:MOST_VIEWS], offset)
         if not count:
             raise OSError("the file is shorter than its own records say")
         offset += count
-        left = _after(left, count)
+        left = cut(left, count)[1]
 
 
 def give_back(fd: int, start: int, end: int) -> None:
     """Free the memory of the file from *start* to *end*, both multiples of the page size."""
     if sys.platform != "linux":
         raise OSError("this platform cannot free a part of a file")
+    end = min(end, os.fstat(fd).st_size)  # nothing can be mapped behind the end
     if start < end:
         with mmap.mmap(fd, end - start, offset=start) as window:
             window.madvise(mmap.MADV_REMOVE)
@@ -56,11 +56,3 @@ def page_end(offset: int) -> int:
     """Return the first multiple of the page size that is not below *offset*."""
     return -(-offset // mmap.PAGESIZE) * mmap.PAGESIZE
 
-
-def _after(pieces: list[memoryview], count: int) -> list[memoryview]:
-    """Return what is left of *pieces* when *count* bytes of them are done."""
-    for position, piece in enumerate(pieces):
-        if count < len(piece):
-            return [piece[count:], *pieces[position + 1 :]]
-        count -= len(piece)
-    return []

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import mmap
 import struct
 
+from procession._blocks import blocks
 from procession._sparse_file import give_back, page_end, read_all, write_all
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
@@ -13,9 +13,6 @@ if TYPE_CHECKING:
 
     from procession._channel import Buffer, Message
     from procession._mailbox_state import Ledger
-
-# Above this the interpreter's own allocator would clear memory that is about to be filled.
-_OWN_PAGES = 256 * 1024
 
 
 class Spool:
@@ -61,7 +58,7 @@ class Spool:
     def read(self, token: bytes) -> Message:
         """Return a copy of the message of *token*. The readers' lock is held."""
         start, *sizes = _unpack(token)
-        pieces = [_memory(size) for size in sizes]
+        pieces = [blocks.take(size) for size in sizes]
         read_all(self._fd, pieces, start)
         return pieces[0], pieces[1:]
 
@@ -91,9 +88,3 @@ class Spool:
 def _unpack(token: bytes) -> tuple[int, ...]:
     return struct.unpack(f"={len(token) // 8}Q", token)
 
-
-def _memory(size: int) -> memoryview:
-    """Return *size* bytes of new memory that its user may write to."""
-    if size < _OWN_PAGES:
-        return memoryview(bytearray(size))
-    return memoryview(mmap.mmap(-1, size))
