@@ -122,11 +122,13 @@ class FileLock:
     holds gets a `RuntimeError`, where it would otherwise wait for ever.
     """
 
-    __slots__ = ("_busy", "_file", "_lock", "_number", "_retired")
+    __slots__ = ("_busy", "_file", "_lock", "_number", "_retired", "_whole")
 
     def __init__(self, file: LockFile, number: int) -> None:
         self._file = file
         self._number = number
+        # flock() knows only whole files and costs two thirds of a record lock.
+        self._whole = number == 0 and file.private
         # Its release tells us, by an error, when this thread does not hold it.
         self._lock = _thread.RLock()
         self._busy = False
@@ -202,12 +204,11 @@ class FileLock:
         if sys.platform == "win32":
             raise OSError("file locks need a POSIX system")
         try:
-            if not self._file.private:
+            if self._whole:
+                fcntl.flock(fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            elif not self._file.private:
                 how = fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB
                 fcntl.lockf(fd, how, 1, self._number)
-            elif self._number == 0:
-                # flock() knows only whole files and costs two thirds of a record lock.
-                fcntl.flock(fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
             elif sys.platform == "linux":
                 command = fcntl.F_OFD_SETLKW if wait else fcntl.F_OFD_SETLK
                 fcntl.fcntl(fd, command, _record(fcntl.F_WRLCK, self._number))
@@ -221,10 +222,10 @@ class FileLock:
         """Unlock; no error when it was not locked."""
         if sys.platform == "win32":
             raise OSError("file locks need a POSIX system")
-        if not self._file.private:
-            fcntl.lockf(fd, fcntl.LOCK_UN, 1, self._number)
-        elif self._number == 0:
+        if self._whole:
             fcntl.flock(fd, fcntl.LOCK_UN)
+        elif not self._file.private:
+            fcntl.lockf(fd, fcntl.LOCK_UN, 1, self._number)
         elif sys.platform == "linux":
             fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _record(fcntl.F_UNLCK, self._number))
 

@@ -39,8 +39,11 @@ class OverflowLog:
         """Add a record. Raises `OSError` when memory has run out; *ledger* is then as before."""
         if not ledger.logged:
             self._rewind(ledger)
-        write_all(self._fd, (_HEADER.pack(len(packet), kind), packet), ledger.tail)
-        ledger.tail += _HEADER.size + len(packet)
+        record = _HEADER.pack(len(packet), kind) + packet
+        written = os.pwrite(self._fd, record, ledger.tail)
+        if written < len(record):  # memory is short: the rest raises, or is written, too
+            write_all(self._fd, (memoryview(record)[written:],), ledger.tail + written)
+        ledger.tail += len(record)
         ledger.logged += 1
 
     def first(self, ledger: Ledger) -> tuple[bytes, int]:

@@ -215,9 +215,8 @@ class PacketMailbox(Mailbox):
 
     def _put_closer(self, body: Buffer, buffers: Sequence[Buffer], timeout: float | None) -> None:
         """Put when it is not just one packet into a lane that anybody may use."""
-        size = len(body) + sum(map(len, buffers))
-        deadline = _deadline(timeout)
-        if size > _LONGEST_LOGGED:
+        deadline = None if timeout is None else _deadline(timeout)
+        if len(body) + sum(map(len, buffers)) > _LONGEST_LOGGED:
             while not self._writing.run(self._put_large, body, buffers):
                 self._wait_for_room(deadline)
             return
