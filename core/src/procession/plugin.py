@@ -30,10 +30,13 @@ if TYPE_CHECKING:
     from procession._handoff import Token as Token
     from procession._hookspecs import hookimpl as hookimpl
     from procession._interpreter import helper_command as helper_command
+    from procession._lane import Lane as Lane
     from procession._launch_plan import LaunchPlan as LaunchPlan
     from procession._launch_plan import Parcel as Parcel
     from procession._mailbox import Mailbox as Mailbox
     from procession._packet_channel import PacketChannel as PacketChannel
+    from procession._packet_lane import PacketLane as PacketLane
+    from procession._packet_mailbox import PacketMailbox as PacketMailbox
     from procession._spawn import spawn_interpreter as spawn_interpreter
     from procession._start_method import StartMethod as StartMethod
     from procession._transport import Transport as Transport
@@ -46,9 +49,12 @@ _HOMES = {
     "Exportable": "_handoff",
     "Handoff": "_handoff",
     "LOST_EXIT_CODE": "_child_handle",
+    "Lane": "_lane",
     "LaunchPlan": "_launch_plan",
     "Mailbox": "_mailbox",
     "PacketChannel": "_packet_channel",
+    "PacketLane": "_packet_lane",
+    "PacketMailbox": "_packet_mailbox",
     "Parcel": "_launch_plan",
     "PidChild": "_child_handle",
     "StartFeatures": "_features",

@@ -6,9 +6,10 @@ import os
 import sys
 from typing import ClassVar
 
-from procession.plugin import Channel, Transport, TransportFeatures
+from procession.plugin import Channel, Mailbox, PacketMailbox, Transport, TransportFeatures
 
 from ._channel import PipeChannel
+from ._lane import PipeLane
 
 #: More room lets reader and writer work at the same time: twice the speed of the default.
 _PIPE_SIZE = 1 << 20
@@ -39,6 +40,10 @@ class Pipe(Transport):
             os.close(writer)
             raise
         return PipeChannel(reader, back_writer), PipeChannel(back_reader, writer)
+
+    def mailbox(self, *, maxsize: int = 0, joinable: bool = False) -> Mailbox:
+        """See `Transport.mailbox`."""
+        return PacketMailbox(PipeLane.create(), maxsize=maxsize, joinable=joinable)
 
 
 def _open_packet_pipe() -> tuple[int, int]:

@@ -1,0 +1,244 @@
+"""Locks between processes that the kernel releases when their holder dies."""
+
+from __future__ import annotations
+
+import _thread
+import fcntl
+import os
+import struct
+import sys
+import time
+from weakref import WeakSet
+
+TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import ParamSpec, TypeVar
+
+    P = ParamSpec("P")
+    T = TypeVar("T")
+
+# How often a lock that is wanted within a time limit is tried again; the kernel has no
+# timed wait for it.
+_RETRY = 0.001
+
+# Those of this process, to be put in order in a forked child. A set of weak references
+# is the one piece of module state here: os.register_at_fork can not be undone.
+_files: WeakSet[LockFile] = WeakSet()
+_watches_forks = False
+
+
+class LockFile:
+    """One file and this process's own, private way to it, through which it is locked.
+
+    POSIX record locks (`lockf`) belong to the process, and *any* close of *any*
+    descriptor of the file drops them, also of a duplicate that some other thread hands
+    to a child at that moment. So we lock through an open file description of our own,
+    made by opening the file again under /proc, and never given to anybody: what others
+    do with duplicates of the file's first descriptor does not touch it, and two
+    `LockFile` of one file in one process exclude each other like two processes.
+
+    The price is that a forked child inherits this description and with it, as far as
+    the kernel knows, a lock that its parent holds. The child closes its copy before
+    anything else can run in it, and opens its own when it first needs one.
+
+    Where a file can not be opened again (no /proc, macOS), POSIX locks on the first
+    descriptor are used; one process must then not close a duplicate of it while
+    another of its threads holds a lock.
+
+    The file's first descriptor is borrowed: whoever made it closes it, after `close`.
+    """
+
+    __slots__ = ("__weakref__", "_fd", "_locks", "_private", "_reopens")
+
+    def __init__(self, fd: int) -> None:
+        global _watches_forks
+        if not _watches_forks:
+            os.register_at_fork(after_in_child=_start_afresh)
+            _watches_forks = True
+        self._fd = fd
+        self._private = -1
+        self._reopens = sys.platform == "linux" and os.path.exists(_path(fd))
+        self._locks: list[FileLock] = []
+        _files.add(self)
+
+    def lock(self, number: int = 0) -> FileLock:
+        """Return lock *number* of this file; the same number is the same lock everywhere.
+
+        Number 0 is the fastest. Call this while no other thread uses the file.
+        """
+        lock = FileLock(self, number)
+        self._locks.append(lock)
+        return lock
+
+    @property
+    def private(self) -> bool:
+        """Whether locks are bound to a description of our own, not to the process."""
+        return self._reopens
+
+    def descriptor(self) -> int:
+        """Return the descriptor to lock through, opening it if need be.
+
+        It is called with a thread lock of this file held, but not always the same one.
+        """
+        if not self._reopens:
+            return self._fd
+        fd = self._private
+        if fd < 0:
+            fd = os.open(_path(self._fd), os.O_RDWR | os.O_CLOEXEC)
+            if self._private >= 0:  # another thread was faster
+                os.close(fd)
+                return self._private
+            self._private = fd
+        return fd
+
+    def forget(self) -> None:
+        """Drop, in a forked child, what belongs to the parent."""
+        fd, self._private = self._private, -1
+        if fd >= 0:
+            os.close(fd)
+        for lock in self._locks:
+            lock.forget()
+
+    def close(self) -> None:
+        """Close the private descriptor, once no thread of this process holds a lock."""
+        _files.discard(self)
+        for lock in self._locks:
+            lock.retire()
+        fd, self._private = self._private, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+class FileLock:
+    """A lock between threads and processes, released when its holder is killed.
+
+    For short critical sections: whoever waits for it cannot be woken by a timeout
+    (`run`) or looks again every millisecond (`run_within`). What it guards must be
+    sound at every instruction, since a killed holder leaves it as it is. Made by
+    `LockFile.lock`.
+
+    Not re-entrant: a signal handler that wants the lock which the code it interrupted
+    holds gets a `RuntimeError`, where it would otherwise wait for ever.
+    """
+
+    __slots__ = ("_busy", "_file", "_lock", "_number", "_retired", "_whole")
+
+    def __init__(self, file: LockFile, number: int) -> None:
+        self._file = file
+        self._number = number
+        # flock() knows only whole files and costs two thirds of a record lock.
+        self._whole = number == 0 and file.private
+        # Its release tells us, by an error, when this thread does not hold it.
+        self._lock = _thread.RLock()
+        self._busy = False
+        self._retired = False
+
+    def run(self, critical: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call *critical* with the lock held and return its result.
+
+        A function and not a context manager, because a signal handler that raises
+        must find no gap between taking the lock and promising to release it: a
+        `with` of the interpreter's own lock has none, and releasing a file lock that
+        we do not hold is harmless.
+        """
+        with self._lock:
+            fd = self._descriptor()
+            try:
+                self._busy = True
+                self._take(fd, True)
+                return critical(*args, **kwargs)
+            finally:
+                self._busy = False
+                self._release(fd)
+
+    def run_within(
+        self, deadline: float | None, critical: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """As `run`, but raise `BlockingIOError` when the lock is not free by *deadline*.
+
+        *deadline* is a time of `time.monotonic`; None waits for ever.
+        """
+        if deadline is None:
+            return self.run(critical, *args, **kwargs)
+        try:
+            if not self._lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
+                raise BlockingIOError("the lock is held by another thread")
+            fd = self._descriptor()
+            try:
+                self._busy = True
+                while not self._take(fd, False):
+                    left = deadline - time.monotonic()
+                    if left <= 0:
+                        raise BlockingIOError("the lock is held by another process")
+                    time.sleep(min(left, _RETRY))
+                return critical(*args, **kwargs)
+            finally:
+                self._busy = False
+                self._release(fd)
+        finally:
+            try:
+                self._lock.release()
+            except RuntimeError:
+                pass  # not acquired; a signal handler that raises leaves us no other way to know
+
+    def forget(self) -> None:
+        """Drop the thread lock, which a thread of the parent may have held at the fork."""
+        self._lock = _thread.RLock()
+        self._busy = False
+
+    def retire(self) -> None:
+        """Refuse every further use, after the thread that holds the lock has left it."""
+        with self._lock:
+            self._retired = True
+
+    def _descriptor(self) -> int:
+        if self._retired:
+            raise OSError("the lock is closed")
+        if self._busy:
+            raise RuntimeError("a signal handler wants the lock that it interrupted")
+        return self._file.descriptor()
+
+    def _take(self, fd: int, wait: bool) -> bool:
+        """Lock; with *wait* until it is there, else return whether it was free."""
+        if sys.platform == "win32":
+            raise OSError("file locks need a POSIX system")
+        try:
+            if self._whole:
+                fcntl.flock(fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            elif not self._file.private:
+                how = fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB
+                fcntl.lockf(fd, how, 1, self._number)
+            elif sys.platform == "linux":
+                command = fcntl.F_OFD_SETLKW if wait else fcntl.F_OFD_SETLK
+                fcntl.fcntl(fd, command, _record(fcntl.F_WRLCK, self._number))
+        except (BlockingIOError, PermissionError):  # POSIX allows EAGAIN and EACCES
+            if wait:
+                raise
+            return False
+        return True
+
+    def _release(self, fd: int) -> None:
+        """Unlock; no error when it was not locked."""
+        if sys.platform == "win32":
+            raise OSError("file locks need a POSIX system")
+        if self._whole:
+            fcntl.flock(fd, fcntl.LOCK_UN)
+        elif not self._file.private:
+            fcntl.lockf(fd, fcntl.LOCK_UN, 1, self._number)
+        elif sys.platform == "linux":
+            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _record(fcntl.F_UNLCK, self._number))
+
+
+def _record(kind: int, number: int) -> bytes:
+    """Return a ``struct flock`` for the one byte at offset *number*."""
+    return struct.pack("hhqqi0q", kind, os.SEEK_SET, number, 1, 0)
+
+
+def _path(fd: int) -> str:
+    return f"/proc/self/fd/{fd}"
+
+
+def _start_afresh() -> None:
+    for file in list(_files):
+        file.forget()

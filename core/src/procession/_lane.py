@@ -1,0 +1,49 @@
+"""The contract of a lane: what a transport with atomic packets gives to a mailbox."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+from procession._handoff import Exportable
+
+
+class Lane(Exportable):
+    """A kernel object that carries packets from many processes to many processes.
+
+    A packet is sent and received whole or not at all, in one system call, without a
+    lock, so nothing that happens to a process, SIGKILL included, harms the lane: what
+    was sent stays until somebody receives it. Packets are received in the order in
+    which they were sent. Nothing here ever waits.
+
+    Any number of threads and processes may use a lane at once. A lane owns its
+    descriptors; every process closes its own copy.
+    """
+
+    __slots__ = ()
+
+    #: The longest packet, in bytes.
+    limit: int
+
+    @abstractmethod
+    def send(self, packet: bytes, kind: int = 0, /) -> bool:
+        """Send *packet*, at most `limit` bytes, and return whether there was room.
+
+        *kind*, 0 or 1, is handed to the receiver with it. Raises `OSError` when
+        memory has run out; the packet was not sent then.
+        """
+
+    @abstractmethod
+    def receive(self) -> tuple[bytes, int] | None:
+        """Take the next packet and its kind; None when there is none."""
+
+    @abstractmethod
+    def pending(self) -> int:
+        """Return how many packets were sent and not yet received, as the kernel knows it."""
+
+    @abstractmethod
+    def fileno(self) -> int:
+        """Return a descriptor that is readable while a packet is there."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give this process's descriptors back. Idempotent; others are not affected."""

@@ -1,0 +1,119 @@
+"""What the processes that share a mailbox know in common."""
+
+from __future__ import annotations
+
+import mmap
+import struct
+
+#: The bytes at the start of the mailbox's file that hold the state.
+SIZE = 4096
+
+_FIELDS = struct.Struct("=10Q")
+# Positions in words of eight bytes.
+_SELECTOR = 0
+_HOT = 8
+_COPIES = (64, 96)
+
+#: `Ledger.shut`.
+OPEN, DRAINING, DROPPED = 0, 1, 2
+
+
+class Ledger:
+    """One consistent reading of a mailbox's counters; see `MailboxState`."""
+
+    __slots__ = (
+        "done",
+        "freed",
+        "head",
+        "logged",
+        "shut",
+        "spool_freed",
+        "spool_head",
+        "spool_tail",
+        "tail",
+        "taken",
+    )
+
+    #: The overflow log's records lie in its file from `head` to `tail`; below `freed`
+    #: it has given its memory back.
+    head: int
+    tail: int
+    freed: int
+    #: How many messages are in the log.
+    logged: int
+    #: Likewise for the large messages in the spool.
+    spool_head: int
+    spool_tail: int
+    spool_freed: int
+    #: Messages taken under the lock, and messages counted as done.
+    taken: int
+    done: int
+    #: `OPEN`, `DRAINING` (no more puts) or `DROPPED` (nor gets).
+    shut: int
+
+
+class MailboxState:
+    """A page of memory shared by all processes that have the mailbox.
+
+    The *ledger* is changed by transactions: whoever holds the mailbox's lock loads it,
+    changes what it loaded, and commits. There are two copies, and one word says which
+    is valid; a commit writes the other copy and then that word. A process killed at any
+    instruction has therefore committed everything or nothing.
+
+    *Hot words* are single numbers that are read without the lock on every put and get.
+
+    The descriptor is borrowed while the page is mapped.
+    """
+
+    __slots__ = ("_map", "_words", "hot")
+
+    def __init__(self, fd: int) -> None:
+        self._map = mmap.mmap(fd, SIZE)
+        self._words = memoryview(self._map).cast("Q")
+        #: Eight words, to be read and written singly.
+        self.hot = self._words[_HOT : _HOT + 8]
+
+    def load(self) -> Ledger:
+        """Return the ledger, consistent also when it is loaded without the lock."""
+        ledger = Ledger()
+        while True:
+            selector = self._words[_SELECTOR]
+            (
+                ledger.head,
+                ledger.tail,
+                ledger.freed,
+                ledger.logged,
+                ledger.spool_head,
+                ledger.spool_tail,
+                ledger.spool_freed,
+                ledger.taken,
+                ledger.done,
+                ledger.shut,
+            ) = _FIELDS.unpack_from(self._map, _COPIES[selector & 1] * 8)
+            if self._words[_SELECTOR] == selector:
+                return ledger
+
+    def commit(self, ledger: Ledger) -> None:
+        """Make *ledger* the valid one; the mailbox's lock is held."""
+        selector = self._words[_SELECTOR]
+        _FIELDS.pack_into(
+            self._map,
+            _COPIES[(selector + 1) & 1] * 8,
+            ledger.head,
+            ledger.tail,
+            ledger.freed,
+            ledger.logged,
+            ledger.spool_head,
+            ledger.spool_tail,
+            ledger.spool_freed,
+            ledger.taken,
+            ledger.done,
+            ledger.shut,
+        )
+        self._words[_SELECTOR] = selector + 1
+
+    def close(self) -> None:
+        """Unmap the page."""
+        self.hot.release()
+        self._words.release()
+        self._map.close()

@@ -1,0 +1,621 @@
+"""A mailbox on a lane of packets: no feeder thread, and no lock for small messages."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import select
+import sys
+import time
+
+from procession._anonymous_file import anonymous_file
+from procession._bell import Bell
+from procession._file_lock import LockFile
+from procession._mailbox import Mailbox
+from procession._mailbox_state import DRAINING, DROPPED, OPEN, SIZE, MailboxState
+from procession._message_frame import frame, unframe
+from procession._overflow_log import OverflowLog
+from procession._patience import NAP, Patience
+from procession._spool import Spool
+from procession.errors import Empty, Full, ShutDown
+
+TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Self
+
+    from procession._channel import Buffer, Message
+    from procession._handoff import Handoff, Recipe, Takeover
+    from procession._lane import Lane
+    from procession._mailbox_state import Ledger
+
+# Hot words: getters are asleep; puts, gets have to look closer before they use the lane.
+_SLEEPING, _PUTS, _GETS = 0, 1, 2
+# Why they have to, in `_PUTS` and `_GETS`: the overflow log has messages, the mailbox was
+# shut down, it has a maxsize, its messages are counted when they are taken.
+_LOGGED, _SHUT, _BOUNDED, _COUNTED = 1, 2, 4, 8
+
+# Kinds of packets; a lane carries the first two.
+_PLAIN, _FRAMED, _SPOOLED = 0, 1, 2
+
+# A longer message goes to the spool, not through the log: what is copied while the
+# mailbox's lock is held must take microseconds only.
+_LONGEST_LOGGED = 64 << 10
+
+# Where the log and the spool lie in the file. It is sparse, and both give back what was
+# taken, so the distance costs nothing.
+_LOG = mmap.ALLOCATIONGRANULARITY
+_SPOOL = 1 << 40
+
+# A process killed between making a change and ringing the bell leaves others asleep;
+# so nobody sleeps for longer than this without looking.
+_LONGEST_SLEEP = 1.0
+
+
+class PacketMailbox(Mailbox):
+    """A mailbox made of a lane, and of memory for what the lane has no room for.
+
+    *The lane.* A message that fits a packet is one system call to put and one to get.
+    Nothing is kept in the process: a put that has returned has handed the message to
+    the kernel, and a process killed at any instruction changes nothing for the others.
+
+    *The overflow log.* When the lane is full, a producer lets the getters catch up for
+    some tenths of a millisecond as long as they are quick (`Patience`); after that it
+    appends to a log in anonymous memory, under a lock that the kernel releases when its
+    holder dies. While the log has messages, every put goes there, and getters take from
+    it when the lane is empty: so order is kept, and an unbounded put never waits for a
+    getter. Memory is given back as the log is read.
+
+    *The spool.* A message too long for the log is copied into memory beside it, one
+    producer at a time, and out of it, one getter at a time; all others go on meanwhile,
+    except that what was put after a large message is taken after it.
+
+    *Limits.* With a *maxsize*, puts are made under the lock, and room is counted from
+    the kernel's own number of packets and the log's committed one, so that the mailbox
+    never holds more, and never believes to be fuller than it is, whoever is killed.
+
+    *Counting.* A *joinable* mailbox makes gets under the lock, too, and counts each
+    message in the same moment as done or not. `join` waits for the messages that are
+    in the mailbox and for those that a get has *returned* (or is about to) without a
+    `task_done`: a consumer killed while it works on a message leaves it undone for
+    ever, as one that forgets `task_done` does. The one inexactness: a getter killed in
+    the microsecond between the kernel's giving it a packet and its counting of it
+    takes the message along uncounted, so that `join` does not wait for it.
+
+    *Shutting down.* A put that is being made while another process shuts the mailbox
+    down may still succeed; its message is there to be taken, also by a get after one
+    that raised `ShutDown`.
+
+    *Signals.* A signal handler that raises (KeyboardInterrupt) leaves everything
+    usable. In the instant after the kernel took a message and before `put` returns,
+    the message is there although `put` raises; in the same instant of a `get` the
+    message is lost. No pure Python code can close that gap. A handler may itself put
+    and get; if it interrupted a put or get of the same mailbox that holds the lock, it
+    gets a `RuntimeError`.
+
+    *Errors.* `OSError` when memory (ENOSPC, ENOMEM), descriptors (EMFILE) or file size
+    (EFBIG, with a resource limit on it) have run out: nothing was put or taken, and
+    the mailbox goes on.
+
+    *Timeouts* are kept to the clock's precision, but for the time that another process
+    takes to copy a large message into the spool: a put of a large message waits for it.
+
+    Linux only. Owns its descriptors; each process closes its own.
+    """
+
+    __slots__ = (
+        "_fd",
+        "_joinable",
+        "_lane",
+        "_lock",
+        "_lock_file",
+        "_log",
+        "_logged_bell",
+        "_patience",
+        "_poll",
+        "_reading",
+        "_room",
+        "_settled",
+        "_spool",
+        "_state",
+        "_wake",
+        "_words",
+        "_writing",
+        "closed",
+        "maxsize",
+    )
+
+    def __init__(self, lane: Lane, *, maxsize: int = 0, joinable: bool = False) -> None:
+        """Make a new mailbox on *lane*, which is taken over, also after an error."""
+        opened: list[Bell] = []
+        fd = -1
+        try:
+            fd = anonymous_file("procession-mailbox", bytes(SIZE))
+            for _ in range(2 + bool(maxsize) + joinable):
+                opened.append(Bell())
+            bells = iter(opened)
+            self._assemble(
+                lane,
+                fd,
+                next(bells),
+                next(bells),
+                next(bells) if maxsize else None,
+                next(bells) if joinable else None,
+                maxsize,
+            )
+        except BaseException:
+            lane.close()
+            for bell in opened:
+                bell.close()
+            if fd >= 0:
+                os.close(fd)
+            raise
+        ledger = self._state.load()
+        ledger.head = ledger.tail = ledger.freed = _LOG
+        ledger.spool_head = ledger.spool_tail = ledger.spool_freed = _SPOOL
+        self._state.commit(ledger)
+        self._words[_PUTS] = _BOUNDED if maxsize else 0
+        self._words[_GETS] = (_BOUNDED if maxsize else 0) | (_COUNTED if joinable else 0)
+
+    def _assemble(
+        self,
+        lane: Lane,
+        fd: int,
+        wake: Bell,
+        logged: Bell,
+        room: Bell | None,
+        settled: Bell | None,
+        maxsize: int,
+    ) -> None:
+        self._state = MailboxState(fd)
+        self.maxsize = maxsize
+        self.closed = False
+        self._joinable = settled is not None
+        self._lane = lane
+        self._fd = fd
+        self._words = self._state.hot
+        self._log = OverflowLog(fd, _LOG)
+        self._spool = Spool(fd, _SPOOL)
+        self._lock_file = LockFile(fd)
+        # The mailbox's lock; the locks of the spool's one writer and one reader. Whoever
+        # wants two takes the spool's first.
+        self._lock = self._lock_file.lock(0)
+        self._writing = self._lock_file.lock(1)
+        self._reading = self._lock_file.lock(2)
+        # Rung for getters that sleep; readable as long as the log has messages or the
+        # mailbox is shut down; rung for producers when a message was taken; for `join`.
+        self._wake = wake
+        self._logged_bell = logged
+        self._room = room
+        self._settled = settled
+        self._patience = Patience()
+        self._poll: select.epoll | None = None
+
+    # -- putting
+
+    def put(
+        self, body: Buffer, buffers: Sequence[Buffer] = (), /, *, timeout: float | None = None
+    ) -> None:
+        """See `Mailbox.put`."""
+        words = self._words
+        if words[_PUTS] or buffers or len(body) > self._lane.limit or type(body) is not bytes:
+            self._put_closer(body, buffers, timeout)
+        elif not self._lane.send(body):
+            self._put_on_full_lane(body)
+        if words[_SLEEPING]:
+            words[_SLEEPING] = 0
+            self._wake.ring()
+
+    def _put_on_full_lane(self, packet: bytes) -> None:
+        """Wait a little for room if that is worth it, then append to the log."""
+        while not self._words[_PUTS] and self._nap():
+            if not self._words[_PUTS] and self._lane.send(packet, _PLAIN):
+                return
+        self._lock.run(self._add, packet, _PLAIN)
+
+    def _put_closer(self, body: Buffer, buffers: Sequence[Buffer], timeout: float | None) -> None:
+        """Put when it is not just one packet into a lane that anybody may use."""
+        deadline = None if timeout is None else _deadline(timeout)
+        if len(body) + sum(map(len, buffers)) > _LONGEST_LOGGED:
+            while not self._writing.run(self._put_large, body, buffers):
+                self._wait_for_room(deadline)
+            return
+        packet, kind = (frame(body, buffers), _FRAMED) if buffers else (bytes(body), _PLAIN)
+        while not self._lock.run(self._add, packet, kind):
+            self._wait_for_room(deadline)
+        if self._words[_PUTS] & _LOGGED and not self._words[_SLEEPING]:
+            self._nap()
+
+    def _put_large(self, body: Buffer, buffers: Sequence[Buffer]) -> bool:
+        """Copy a message into the spool and add its token; False when there is no room."""
+        ledger = self._lock.run(self._prepare_large)
+        if ledger is None:
+            return False
+        # The lock is free again; only the place above the last message is ours.
+        token = self._spool.write(ledger, body, buffers)
+        return self._lock.run(self._add, token, _SPOOLED)
+
+    def _prepare_large(self) -> Ledger | None:
+        ledger = self._state.load()
+        self._check_open(ledger)
+        if self._is_full(ledger):
+            return None
+        self._spool.rewind(ledger)
+        self._state.commit(ledger)
+        return ledger
+
+    def _add(self, packet: bytes, kind: int) -> bool:
+        """Add a message with the lock held; return whether there was room for it."""
+        ledger = self._state.load()
+        self._check_open(ledger)
+        if self._is_full(ledger):
+            return False
+        fits = kind != _SPOOLED and len(packet) <= self._lane.limit
+        if fits and not ledger.logged and self._lane.send(packet, kind):
+            self._correct_marks(ledger)
+            return True
+        self._log.append(ledger, packet, kind)
+        if kind == _SPOOLED:
+            self._spool.add(ledger, packet)
+        self._correct_marks(ledger)
+        self._state.commit(ledger)
+        return True
+
+    def _check_open(self, ledger: Ledger) -> None:
+        if ledger.shut != OPEN:
+            raise ShutDown("the queue was shut down")
+
+    def _is_full(self, ledger: Ledger) -> bool:
+        """Return whether `maxsize` is reached; if so, the next get will ring for room."""
+        if self._room is None or self._lane.pending() + ledger.logged < self.maxsize:
+            return False
+        self._room.silence()
+        # A getter that took its message before this rang in vain.
+        return self._lane.pending() + ledger.logged >= self.maxsize
+
+    def _wait_for_room(self, deadline: float | None) -> None:
+        """Wait until a message was taken; raise `Full` at *deadline*."""
+        assert self._room is not None
+        left = _left(deadline)
+        if left <= 0:
+            raise Full
+        try:
+            self._room.wait(left)
+        finally:
+            if _left(deadline) <= 0:
+                self._room.ring()  # we may give up; what woke us, if so, is for the next
+
+    def _nap(self) -> bool:
+        """Let the getters catch up, if that is worth it; return whether we slept."""
+        begun = time.monotonic()
+        if not self._patience.allows(begun):
+            return False
+        before = self._state.load().taken, self._lane.pending()
+        time.sleep(NAP)
+        taken = self._state.load().taken - before[0]
+        now = time.monotonic()
+        self._patience.record(now, now - begun, max(taken, before[1] - self._lane.pending()))
+        return True
+
+    # -- getting
+
+    def get(self, *, timeout: float | None = None) -> Message:
+        """See `Mailbox.get`."""
+        if not self._words[_GETS]:
+            packet = self._lane.receive()
+            if packet is not None:
+                return (packet[0], ()) if packet[1] == _PLAIN else unframe(packet[0])
+        return self._get_closer(timeout)
+
+    def _get_closer(self, timeout: float | None) -> Message:
+        """Get when the lane is empty, or not the only thing to look at."""
+        deadline = _deadline(timeout)
+        message = self._try(deadline)
+        if message is not None:
+            return message
+        if _left(deadline) <= 0:
+            raise Empty
+        try:
+            while True:
+                # Whoever puts after this rings; who put before it is seen by the try.
+                self._words[_SLEEPING] = 1
+                message = self._try(deadline)
+                if message is not None:
+                    return message
+                left = _left(deadline)
+                if left <= 0:
+                    raise Empty
+                if self._wake.wait(left):
+                    self._wake.silence()
+        finally:
+            self._pass_on()
+
+    def _pass_on(self) -> None:
+        """Wake the next sleeping getter if there is something for it.
+
+        One getter is woken for many puts, as the first that sleep ends is the one that
+        notices; and one that gives up must not keep a ring that was meant for others.
+        """
+        if self.closed:
+            return
+        if self._words[_GETS] & _SHUT or self.size():
+            self._wake.ring()
+        else:
+            self._words[_SLEEPING] = 1
+
+    def _try(self, deadline: float | None) -> Message | None:
+        """Take a message if there is one."""
+        # The puts' mark may be there alone, when somebody was killed.
+        if (self._words[_GETS] | self._words[_PUTS]) & (_LOGGED | _SHUT | _COUNTED):
+            packet = self._lock.run(self._take)
+        else:
+            packet = self._lane.receive()
+        if packet is not None and packet[1] == _SPOOLED:
+            return self._take_large(deadline)
+        return self._open(packet)
+
+    def _open(self, packet: tuple[bytes, int] | None) -> Message | None:
+        """Return the message in a packet that was taken, after making its room known."""
+        if packet is None:
+            return None
+        if self._room is not None:
+            self._room.ring()
+        return (packet[0], ()) if packet[1] == _PLAIN else unframe(packet[0])
+
+    def _take(self) -> tuple[bytes, int] | None:
+        """Take the first packet, with the lock held; a spool's token is only looked at."""
+        ledger = self._state.load()
+        if ledger.shut == DROPPED:
+            raise ShutDown("the queue was shut down")
+        # Whatever is in the lane is older than the log, for each producer.
+        packet = self._lane.receive()
+        if packet is not None:
+            if self._joinable:
+                ledger.taken += 1
+                self._state.commit(ledger)
+            return packet
+        if not ledger.logged:
+            self._correct_marks(ledger)
+            if ledger.shut != OPEN:
+                raise ShutDown("the queue was shut down")
+            return None
+        packet = self._log.first(ledger)
+        if packet[1] != _SPOOLED:
+            self._drop_first(ledger, packet[0])
+        return packet
+
+    def _drop_first(self, ledger: Ledger, packet: bytes) -> None:
+        """Commit that the log's first record was taken."""
+        self._log.drop(ledger, packet)
+        ledger.taken += 1
+        self._state.commit(ledger)
+        if self._log.has_garbage(ledger):
+            self._log.reclaim(ledger)
+            self._state.commit(ledger)
+        if not ledger.logged:
+            self._correct_marks(ledger)
+
+    def _take_large(self, deadline: float | None) -> Message | None:
+        """Take the first message out of the spool; None when another getter was faster.
+
+        While we copy, the message is still there for all who look: should we be killed,
+        the next getter takes it.
+        """
+        try:
+            return self._reading.run_within(deadline, self._copy_large)
+        except BlockingIOError:
+            return None
+
+    def _copy_large(self) -> Message | None:
+        packet = self._lock.run(self._take)
+        if packet is None or packet[1] != _SPOOLED:
+            return self._open(packet)
+        message = self._spool.read(packet[0])
+        self._lock.run(self._finish_large, packet[0])
+        if self._room is not None:
+            self._room.ring()
+        return message
+
+    def _finish_large(self, token: bytes) -> None:
+        """Commit that the message of *token*, still the log's first, was taken."""
+        ledger = self._state.load()
+        if ledger.shut == DROPPED:
+            raise ShutDown("the queue was shut down")
+        self._spool.remove(ledger, token)
+        self._drop_first(ledger, token)
+        self._spool.reclaim(ledger)
+        self._state.commit(ledger)
+
+    # -- both
+
+    def size(self) -> int:
+        """See `Mailbox.size`."""
+        ledger = self._state.load()
+        return 0 if ledger.shut == DROPPED else self._lane.pending() + ledger.logged
+
+    def shutdown(self, *, immediate: bool = False) -> None:
+        """See `Mailbox.shutdown`."""
+        self._lock.run(self._shut, DROPPED if immediate else DRAINING)
+        for bell in (self._wake, self._room, self._settled):
+            if bell is not None:
+                bell.ring()
+
+    def _shut(self, how: int) -> None:
+        ledger = self._state.load()
+        ledger.shut = max(ledger.shut, how)
+        if how == DROPPED:
+            while self._lane.receive() is not None:
+                pass
+            self._log.clear(ledger)
+            self._spool.clear(ledger)
+            ledger.done = min(ledger.done, ledger.taken)
+        self._correct_marks(ledger)
+        self._state.commit(ledger)
+        if how == DROPPED:
+            self._log.reclaim(ledger)
+            self._spool.reclaim(ledger)
+            self._state.commit(ledger)
+
+    def _correct_marks(self, ledger: Ledger) -> None:
+        """Make hot words and bell agree with *ledger*; the lock is held.
+
+        What makes others look closer is marked before it is committed, and the marks are
+        taken away after. So a process killed in between leaves marks that are there in
+        vain: they cost time, and whoever follows them comes here. The mark for gets is
+        the last to be made and the first to go, so that if it is there all of it is.
+        """
+        words = self._words
+        why = (_LOGGED if ledger.logged else 0) | (_SHUT if ledger.shut else 0)
+        gets, puts = words[_GETS], words[_PUTS]
+        if gets & (_LOGGED | _SHUT) == why == puts & (_LOGGED | _SHUT):
+            return
+        others = ~(_LOGGED | _SHUT)
+        if why:
+            words[_PUTS] = puts & others | why
+            self._logged_bell.ring()
+            words[_GETS] = gets & others | why
+        else:
+            words[_GETS] = gets & others
+            self._logged_bell.silence()
+            words[_PUTS] = puts & others
+
+    # -- counting
+
+    def task_done(self) -> None:
+        """See `Mailbox.task_done`."""
+        if self._settled is None:
+            raise ValueError("task_done() called too many times: nothing is counted here")
+        if self._lock.run(self._count_done) == 0:
+            self._settled.ring()
+
+    def _count_done(self) -> int:
+        """Count one message as done and return how many are not."""
+        ledger = self._state.load()
+        unfinished = self._unfinished(ledger)
+        if unfinished <= 0:
+            raise ValueError("task_done() called too many times")
+        ledger.done += 1
+        self._state.commit(ledger)
+        return unfinished - 1
+
+    def _unfinished(self, ledger: Ledger) -> int:
+        return self._lane.pending() + ledger.logged + ledger.taken - ledger.done
+
+    def join(self, timeout: float | None = None, /) -> bool:
+        """See `Mailbox.join`."""
+        if self._settled is None:
+            raise ValueError("a mailbox that was not made joinable cannot be joined")
+        deadline = _deadline(timeout)
+        while not self._lock.run(self._is_settled):
+            left = _left(deadline)
+            if left <= 0:
+                return False
+            self._settled.wait_with_others(left)
+        return True
+
+    def _is_settled(self) -> bool:
+        """Return whether all is done; if not, the bell is silent until it is."""
+        assert self._settled is not None
+        ledger = self._state.load()
+        if self._unfinished(ledger) <= 0:
+            return True
+        self._settled.silence()
+        return False
+
+    # -- descriptors
+
+    def fileno(self) -> int:
+        """See `Mailbox.fileno`.
+
+        Readable, too, when the mailbox is shut down. It is made when it is first asked
+        for, and a lane that somebody waits on in this way is slower for everybody.
+        """
+        return self._lock.run(self._open_poll)
+
+    def _open_poll(self) -> int:
+        if sys.platform != "linux":
+            raise OSError("only Linux has epoll")
+        if self._poll is None:
+            poll = select.epoll()
+            try:
+                poll.register(self._lane.fileno(), select.EPOLLIN)
+                poll.register(self._logged_bell.fileno(), select.EPOLLIN)
+            except BaseException:
+                poll.close()
+                raise
+            self._poll = poll
+        return self._poll.fileno()
+
+    def export(self, handoff: Handoff, /) -> Recipe:
+        """See `Exportable.export`."""
+        return (
+            type(self._lane),
+            self._lane.export(handoff),
+            handoff.give(self._fd),
+            self.maxsize,
+            *(
+                None if bell is None else bell.export(handoff)
+                for bell in (self._wake, self._logged_bell, self._room, self._settled)
+            ),
+        )
+
+    @classmethod
+    def attach(cls, recipe: Recipe, takeover: Takeover, /) -> Self:
+        """See `Exportable.attach`."""
+        lane_type, lane_recipe, token, maxsize, *bell_recipes = recipe
+        lane: Lane | None = None
+        fd = -1
+        bells: list[Bell | None] = []
+        try:
+            lane = lane_type.attach(lane_recipe, takeover)
+            assert lane is not None
+            fd = takeover.take(token)
+            for bell_recipe in bell_recipes:
+                bells.append(None if bell_recipe is None else Bell.attach(bell_recipe, takeover))
+            wake, logged, room, settled = bells
+            assert wake is not None
+            assert logged is not None
+            self = cls.__new__(cls)
+            self._assemble(lane, fd, wake, logged, room, settled, maxsize)
+        except BaseException:
+            if lane is not None:
+                lane.close()
+            for bell in bells:
+                if bell is not None:
+                    bell.close()
+            if fd >= 0:
+                os.close(fd)
+            raise
+        return self
+
+    def close(self) -> None:
+        """See `Mailbox.close`. Threads of this process that wait in it get an `OSError`."""
+        if self.closed:
+            return
+        self.closed = True
+        self._lock_file.close()
+        self._wake.ring()
+        self._lane.close()
+        for bell in (self._wake, self._logged_bell, self._room, self._settled):
+            if bell is not None:
+                bell.close()
+        if self._poll is not None:
+            self._poll.close()
+        self._state.close()
+        os.close(self._fd)
+
+    def __del__(self) -> None:
+        # A constructor that ran out of descriptors has closed what it had.
+        if not getattr(self, "closed", True):
+            self.close()
+
+
+def _deadline(timeout: float | None) -> float | None:
+    return None if timeout is None else time.monotonic() + timeout
+
+
+def _left(deadline: float | None) -> float:
+    """Return how long to sleep now, zero or less when the time is over."""
+    if deadline is None:
+        return _LONGEST_SLEEP
+    return min(deadline - time.monotonic(), _LONGEST_SLEEP)

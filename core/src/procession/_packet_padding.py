@@ -1,0 +1,45 @@
+"""How the kernel is made to count packets: their lengths say it.
+
+The kernel tells the *sum* of the lengths of all packets that wait in a lane (FIONREAD),
+not their number. So every packet is padded to a length of -1 modulo `MODULUS`, and the
+number is minus the sum, modulo `MODULUS`; a lane must hold fewer packets than that.
+The last two bytes of a packet say how much of it is padding, and its kind.
+"""
+
+from __future__ import annotations
+
+MODULUS = 512
+_TRAILER = 2
+_KIND = 0x8000
+
+#: `PADDING[kind][length % MODULUS]` completes a packet of that length.
+PADDING: tuple[tuple[bytes, ...], tuple[bytes, ...]]
+
+
+def count(total: int) -> int:
+    """Return how many packets have *total* bytes in all."""
+    return -total % MODULUS
+
+
+def capacity(longest: int) -> int:
+    """Return the longest packet that is at most *longest* bytes long when padded."""
+    return (longest + 1) // MODULUS * MODULUS - 1 - _TRAILER
+
+
+def strip(padded: bytes) -> tuple[bytes, int]:
+    """Return the packet within *padded*, and its kind."""
+    trailer = padded[-2] | padded[-1] << 8
+    if trailer < _KIND:
+        return padded[:-trailer], 0
+    return padded[: _KIND - trailer], 1
+
+
+def _padding(length: int, kind: int) -> bytes:
+    missing = (MODULUS - 1 - _TRAILER - length) % MODULUS + _TRAILER
+    return bytes(missing - _TRAILER) + (missing | _KIND * kind).to_bytes(_TRAILER, "little")
+
+
+PADDING = (
+    tuple(_padding(length, 0) for length in range(MODULUS)),
+    tuple(_padding(length, 1) for length in range(MODULUS)),
+)

@@ -1,0 +1,44 @@
+"""How long a sender that finds no room lets the receivers catch up."""
+
+from __future__ import annotations
+
+#: One nap, in seconds. Long enough for receivers to take tens of messages without
+#: being woken for each, short against what a person or a deadline notices.
+NAP = 0.0001
+# What may be spent on naps that turn out to be in vain before we stop trying.
+_SAVINGS = 0.02
+# What a message that was taken during a nap earns: naps go on as long as receivers take
+# 20 000 messages a second or more.
+_REWARD = 0.00005
+# The share of its time that a sender goes on trying with when its savings are spent.
+_ALLOWANCE = 0.01
+
+
+class Patience:
+    """The time that the senders of one process may spend waiting for slow receivers.
+
+    Naps pay when receivers are about to make room, as taking turns in bulk is several
+    times faster than keeping every message in memory; they are a waste when nobody
+    receives. Which it is, a nap itself finds out. No thread needs a lock for this: an
+    update that two threads make at once may count once.
+    """
+
+    __slots__ = ("_savings", "_since")
+
+    def __init__(self) -> None:
+        self._savings = _SAVINGS
+        self._since = 0.0
+
+    def allows(self, now: float) -> bool:
+        """Return whether to take a nap at time *now*."""
+        if self._savings > 0:
+            return True
+        if now - self._since < NAP / _ALLOWANCE:
+            return False
+        self._savings = NAP
+        return True
+
+    def record(self, now: float, slept: float, taken: int) -> None:
+        """Count a nap of *slept* seconds, ended *now*, in which *taken* messages left."""
+        self._since = now
+        self._savings = min(_SAVINGS, self._savings - slept + taken * _REWARD)

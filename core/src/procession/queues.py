@@ -1,0 +1,287 @@
+"""`Queue`, `JoinableQueue` and `SimpleQueue`: objects from many processes to many processes.
+
+A queue is a mailbox and pickling. There is no feeder thread: `put` pickles and hands the
+message to the kernel itself, so what cannot be pickled raises in `put`, a `put` that has
+returned has happened, and a process may end, or be killed, at any time after it.
+"""
+
+from __future__ import annotations
+
+from procession import abc
+from procession._pickling import dumps, loads
+from procession.errors import ConnectionClosedError, QueueClosedError
+
+TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
+if TYPE_CHECKING:
+    from types import GenericAlias
+    from typing import Any
+
+    from procession._mailbox import Mailbox
+
+__all__ = ["JoinableQueue", "Queue", "SimpleQueue"]
+
+# The types module would have to be imported for its name.
+_GenericAlias: type[GenericAlias] = type(list[int])
+
+
+class Queue(abc.Queue):
+    """Objects from many processes to many processes, first in, first out.
+
+    A context makes it: ``ctx.Queue(maxsize)``. *mailbox* is what carries the messages;
+    it is taken over.
+
+    Any number of threads and processes may use it at once. What one producer puts is
+    got in that order, each object exactly once. A process killed at any instruction
+    leaves it usable for the others (see the mailbox of the transport for what exactly
+    is promised); `qsize`, `empty` and `full` are exact at the moment they look.
+
+    It may be an argument of a process, on every start method. Fork: both processes hold
+    it afterwards. Its descriptors are closed when it is collected, or by `close`.
+    """
+
+    def __init__(self, maxsize: int = 0, *, mailbox: Mailbox) -> None:
+        self._mailbox = mailbox
+        self._maxsize = max(0, maxsize)
+        self._closed = False
+
+    def put(self, obj: Any, block: bool = True, timeout: float | None = None) -> None:
+        """Add *obj*, waiting for room up to *timeout* seconds (None: for ever) if *block*.
+
+        Only a queue with a maxsize is ever full. Raises what pickling raises,
+        `queue.Full`, `ShutDown` after `shutdown`, `QueueClosedError` (a ValueError)
+        after `close`, and `OSError` when memory has run out; the object was not added
+        then. When this returns, it will be got even if this process is killed at once.
+        """
+        if self._closed:
+            raise self._closed_error()
+        body, buffers = dumps(obj)
+        try:
+            if block and timeout is None:
+                self._mailbox.put(body, buffers)
+            else:
+                self._mailbox.put(body, buffers, timeout=_seconds(block, timeout))
+        except (OSError, ValueError):
+            if self._closed:
+                raise self._closed_error() from None
+            raise
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        """Take the next object, waiting for one up to *timeout* seconds if *block*.
+
+        Raises `queue.Empty`; `ShutDown` after a shutdown, when nothing is left;
+        `QueueClosedError` (a ValueError) after `close`; what unpickling raises - the
+        object is gone then, and the next `get` gets the next one.
+        """
+        if self._closed:
+            raise self._closed_error()
+        try:
+            if block and timeout is None:
+                body, buffers = self._mailbox.get()
+            else:
+                body, buffers = self._mailbox.get(timeout=_seconds(block, timeout))
+        except (OSError, ValueError):
+            if self._closed:
+                raise self._closed_error() from None
+            raise
+        return loads(body, buffers)
+
+    def qsize(self) -> int:
+        """Return how many objects were put and not yet taken."""
+        self._check_open()
+        return self._mailbox.size()
+
+    def full(self) -> bool:
+        """Return whether there was no room when it was looked at."""
+        return 0 < self._maxsize <= self.qsize()
+
+    def shutdown(self, immediate: bool = False) -> None:
+        """Refuse every further put, in all processes, and wake who waits.
+
+        Gets go on until the queue is empty and then raise `ShutDown`; with *immediate*
+        what is in the queue is dropped and they raise it at once. As in Python 3.13's
+        `queue.Queue`.
+        """
+        self._check_open()
+        self._mailbox.shutdown(immediate=immediate)
+
+    def fileno(self) -> int:
+        """Return a descriptor that is readable when there may be something to get.
+
+        For select, epoll and asyncio; it stays the queue's. Another process may be
+        faster: follow it by `get_nowait`.
+        """
+        self._check_open()
+        return self._mailbox.fileno()
+
+    def close(self) -> None:
+        """End this process's use of the queue; others are not affected. Idempotent."""
+        self._closed = True
+        self._mailbox.close()
+
+    def join_thread(self) -> None:
+        """Return at once: every put that has returned has been made, there is no thread.
+
+        Raises `AssertionError` before `close`, as in multiprocessing.
+        """
+        if not self._closed:
+            raise AssertionError(f"Queue {self!r} not closed")
+
+    def cancel_join_thread(self) -> None:
+        """Do nothing: there is no thread that a process would wait for when it ends."""
+
+    def _closed_error(self) -> QueueClosedError:
+        return QueueClosedError(f"Queue {self!r} is closed")
+
+    def _check_open(self) -> None:
+        if self._closed:
+            # An OSError, which multiprocessing lets these raise on a closed queue.
+            raise ConnectionClosedError(f"Queue {self!r} is closed")
+
+    @property
+    def _reader(self) -> _Reader:
+        """What clients of multiprocessing's queues wait on and receive from."""
+        return _Reader(self._mailbox)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle for another process of this host; the queue stays open here, too."""
+        if self._closed:
+            raise self._closed_error()
+        return _rebuild, (type(self), self._maxsize, self._mailbox)
+
+    def __repr__(self) -> str:
+        """Return the class, the limit and the state."""
+        state = "closed" if self._closed else f"at {id(self):#x}"
+        limit = f" maxsize={self._maxsize}" if self._maxsize else ""
+        return f"<{type(self).__name__}{limit} {state}>"
+
+    def __class_getitem__(cls, item: Any, /) -> GenericAlias:
+        """Return ``Queue[item]``, for annotations."""
+        return _GenericAlias(cls, item)
+
+
+class JoinableQueue(Queue):
+    """A queue whose consumers report each object as done, and that can be waited for."""
+
+    def task_done(self) -> None:
+        """Report an object that was got as done.
+
+        Raises `ValueError` ("task_done() called too many times").
+        """
+        if self._closed:
+            raise self._closed_error()
+        self._mailbox.task_done()
+
+    def join(self) -> None:
+        """Wait until every object that was put has been reported as done."""
+        if self._closed:
+            raise self._closed_error()
+        self._mailbox.join()
+
+
+class SimpleQueue:
+    """A queue with nothing but `put`, `get`, `empty` and `close`.
+
+    A context makes it. Like `Queue` in every other respect; in particular `put` never
+    waits for a reader.
+    """
+
+    def __init__(self, *, mailbox: Mailbox) -> None:
+        self._mailbox = mailbox
+
+    def put(self, obj: Any) -> None:
+        """Add *obj*; see `Queue.put`. Raises `OSError` after `close`."""
+        self._check_open()
+        self._mailbox.put(*dumps(obj))
+
+    def get(self) -> Any:
+        """Wait for the next object and take it. Raises `OSError` after `close`."""
+        self._check_open()
+        body, buffers = self._mailbox.get()
+        return loads(body, buffers)
+
+    def empty(self) -> bool:
+        """Return whether nothing was there when it was looked at."""
+        self._check_open()
+        return self._mailbox.size() == 0
+
+    def fileno(self) -> int:
+        """Return a descriptor that is readable when there may be something to get."""
+        self._check_open()
+        return self._mailbox.fileno()
+
+    def close(self) -> None:
+        """End this process's use of the queue; others are not affected. Idempotent."""
+        self._mailbox.close()
+
+    def _check_open(self) -> None:
+        if self._mailbox.closed:
+            raise ConnectionClosedError(f"{self!r} is closed")
+
+    @property
+    def _reader(self) -> _Reader:
+        """What `concurrent.futures` waits on and receives from."""
+        return _Reader(self._mailbox)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle for another process of this host; the queue stays open here, too."""
+        self._check_open()
+        return _rebuild_simple, (type(self), self._mailbox)
+
+    def __repr__(self) -> str:
+        """Return the class and the state."""
+        state = "closed" if self._mailbox.closed else f"at {id(self):#x}"
+        return f"<{type(self).__name__} {state}>"
+
+    def __class_getitem__(cls, item: Any, /) -> GenericAlias:
+        """Return ``SimpleQueue[item]``, for annotations."""
+        return _GenericAlias(cls, item)
+
+
+class _Reader:
+    """The receiving side of a queue, with the methods of a connection."""
+
+    __slots__ = ("_mailbox",)
+
+    def __init__(self, mailbox: Mailbox) -> None:
+        self._mailbox = mailbox
+
+    def fileno(self) -> int:
+        """Return a descriptor that is readable when there may be something to receive."""
+        return self._mailbox.fileno()
+
+    def recv(self) -> Any:
+        """Wait for an object and return it."""
+        body, buffers = self._mailbox.get()
+        return loads(body, buffers)
+
+    def poll(self, timeout: float | None = 0.0) -> bool:
+        """Return whether there is something to receive, waiting up to *timeout* seconds."""
+        if self._mailbox.size():
+            return True
+        from procession._waiting import wait_readable
+
+        return wait_readable(self._mailbox.fileno(), timeout)
+
+    def close(self) -> None:
+        """Close the queue in this process."""
+        self._mailbox.close()
+
+    @property
+    def closed(self) -> bool:
+        """Whether the queue was closed in this process."""
+        return self._mailbox.closed
+
+
+def _seconds(block: bool, timeout: float | None) -> float | None:
+    """Return *timeout* as mailboxes understand it: None for ever, and never negative."""
+    if not block:
+        return 0.0
+    return None if timeout is None else max(0.0, timeout)
+
+
+def _rebuild(kind: type[Queue], maxsize: int, mailbox: Mailbox) -> Queue:
+    return kind(maxsize, mailbox=mailbox)
+
+
+def _rebuild_simple(kind: type[SimpleQueue], mailbox: Mailbox) -> SimpleQueue:
+    return kind(mailbox=mailbox)
