@@ -55,7 +55,7 @@ class Connection(abc.Connection):
             raise ValueError("invalid handle")
         if not readable and not writable:
             raise ValueError("at least one of `readable` and `writable` must be True")
-        self._set(StreamChannel(handle if readable else -1, handle if writable else -1))
+        self._set(StreamChannel((handle,) if readable else (), (handle,) if writable else ()))
 
     @classmethod
     def over(cls, channel: Channel) -> Self:

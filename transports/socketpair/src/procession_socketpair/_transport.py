@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 from typing import ClassVar
 
-from procession.plugin import Channel, Mailbox, PacketMailbox, Transport, TransportFeatures
+from procession.plugin import Channel, Transport, TransportFeatures
 
-from ._channel import LONGEST_PACKET, SocketPairChannel
-from ._lane import SocketLane
+from ._channel import SocketPairChannel
 
 #: More room lets reader and writer work at the same time.
 _BUFFER_SIZE = 1 << 20
+#: A packet must fit with what the kernel adds to it.
+_SMALLEST_BUFFER = 2 * SocketPairChannel.longest_write
 
 
 class SocketPair(Transport):
@@ -39,16 +40,12 @@ class SocketPair(Transport):
                 # The kernel gives as much of it as its limit allows.
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_SIZE)
                 given = end.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
-                if given < 2 * LONGEST_PACKET:
+                if given < _SMALLEST_BUFFER:
                     raise OSError(
-                        f"a socket's buffer is limited to {given} bytes, and {2 * LONGEST_PACKET} "
+                        f"a socket's buffer is limited to {given} bytes, and {_SMALLEST_BUFFER} "
                         f"are needed: raise net.core.wmem_max, or choose another transport"
                     )
             one, other = first.detach(), second.detach()
         if duplex:
-            return SocketPairChannel(one, one), SocketPairChannel(other, other)
-        return SocketPairChannel(one, -1), SocketPairChannel(-1, other)
-
-    def mailbox(self, *, maxsize: int = 0, joinable: bool = False) -> Mailbox:
-        """See `Transport.mailbox`."""
-        return PacketMailbox(SocketLane.create(), maxsize=maxsize, joinable=joinable)
+            return SocketPairChannel((one,), (one,)), SocketPairChannel((other,), (other,))
+        return SocketPairChannel((one,), ()), SocketPairChannel((), (other,))
