@@ -210,6 +210,8 @@ class _Progress:
         self._console = console
         self._tree = tree
         self._width = max(map(len, titles))
+        # Logs of CI systems like colours, for which FORCE_COLOR asks, and no moving bars.
+        self._moving = console.is_interactive and console.file.isatty()
         self._bars = Progress(
             TextColumn("  {task.description}"),
             BarColumn(bar_width=None, complete_style="cyan", finished_style="green"),
@@ -217,7 +219,7 @@ class _Progress:
             TimeElapsedColumn(),
             console=console,
             auto_refresh=False,
-            disable=not console.is_terminal,
+            disable=not self._moving,
             # A forked child would inherit a standard output that belongs to the bars.
             redirect_stdout=False,
             redirect_stderr=False,
@@ -260,7 +262,7 @@ class _Progress:
         if last is not None:
             draw(last, now=True)
         self._bars.stop_task(task)
-        if not self._console.is_terminal:
+        if not self._moving:
             report.show_run(
                 self._console,
                 f"{title:{self._width}}",
