@@ -90,7 +90,7 @@ def test_every_pair_runs_and_agrees(run: Any, tree: Path) -> None:
         classic = rf"  {re.escape(pair)} +hello bob( +\[42, None, 'hello'\]){{2}}\n"
         assert re.search(classic, result.stdout)
         assert re.search(rf"  {re.escape(pair)} +[\d.,]+ m?s +[\d,]+ .*[\d.]+x", result.stdout)
-    assert f"{len(pairs)} pairs and the single process found the same" in result.stdout
+    assert re.search(r"pairs? and the single process found the same", result.stdout)
     assert "8 uses of 4 identifiers" in result.stdout
     assert "bad_codec.py: unknown encoding: klingon" in result.stdout
 

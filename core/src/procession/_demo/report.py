@@ -214,14 +214,10 @@ def show_failures(console: Console, tree: SourceTree, tally: Tally) -> None:
 
 def show_proof(console: Console, tally: Tally, pairs: int) -> None:
     """Say that everybody has found the same, and what."""
-    who = (
-        "The pair and the single process"
-        if pairs == 1
-        else (f"All {pairs} pairs and the single process")
-    )
+    those = {1: "The pair", 2: "Both pairs"}.get(pairs, f"All {pairs} pairs")
     console.print()
     console.print(
-        f"[bold green]{who} found the same:[/] "
+        f"[bold green]{those} and the single process found the same:[/] "
         f"{tally.counts.total():,} uses of {len(tally.counts):,} identifiers",
         soft_wrap=True,
     )
