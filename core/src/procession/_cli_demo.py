@@ -25,7 +25,7 @@ from procession._demo.sources import SourceTree, find_sources
 if TYPE_CHECKING:
     from procession._demo.counting import Tally
     from procession._demo.indexing import Outcome
-    from procession.context import Context
+    from procession.context import BaseContext
 
 __all__ = ["demo"]
 
@@ -41,7 +41,7 @@ class _Pair:
 
     method: str
     transport: str
-    context: Context
+    context: BaseContext
 
     def __str__(self) -> str:
         return report.pair_title(self.method, self.transport)
@@ -174,7 +174,6 @@ def _run_classics(console: Console, pairs: list[_Pair]) -> None:
             # A forked child must not have a copy of what is still to be written.
             sys.stdout.flush()
             classics.through_process(pair.context)
-            lines.greeted()
             for program in (classics.through_queue, classics.through_pipe):
                 answer = program(pair.context)
                 lines.answered(answer)
@@ -193,7 +192,10 @@ def _run_indexing(
             alone = index_alone(tree, advance)
         for pair in pairs:
             with progress.of(str(pair)) as advance, _blaming(pair):
-                outcomes[str(pair)] = index(pair.context, tree, workers, advance)
+                outcome = index(pair.context, tree, workers, advance)
+            # Equal tallies are kept once: a child that is forked next has a copy of them all.
+            same = outcome.tally == alone.tally
+            outcomes[str(pair)] = attrs.evolve(outcome, tally=alone.tally) if same else outcome
     return alone, outcomes
 
 
@@ -208,6 +210,8 @@ class _Progress:
         self._console = console
         self._tree = tree
         self._width = max(map(len, titles))
+        # Logs of CI systems like colours, for which FORCE_COLOR asks, and no moving bars.
+        self._moving = console.is_interactive and console.file.isatty()
         self._bars = Progress(
             TextColumn("  {task.description}"),
             BarColumn(bar_width=None, complete_style="cyan", finished_style="green"),
@@ -215,7 +219,7 @@ class _Progress:
             TimeElapsedColumn(),
             console=console,
             auto_refresh=False,
-            disable=not console.is_terminal,
+            disable=not self._moving,
             # A forked child would inherit a standard output that belongs to the bars.
             redirect_stdout=False,
             redirect_stderr=False,
@@ -244,6 +248,8 @@ class _Progress:
         self._bars.start_task(task)
         begun = perf_counter()
 
+        last: Tally | None = None
+
         def draw(tally: Tally, *, now: bool = False) -> None:
             nonlocal last
             last = tally
@@ -252,12 +258,11 @@ class _Progress:
                 self._bars.refresh()
                 self._drawn = perf_counter()
 
-        last: Tally | None = None
         yield draw
         if last is not None:
             draw(last, now=True)
         self._bars.stop_task(task)
-        if not self._console.is_terminal:
+        if not self._moving:
             report.show_run(
                 self._console,
                 f"{title:{self._width}}",

@@ -28,7 +28,11 @@ def plugins() -> None:
     console = Console(highlight=False)
     found = [plugin for kind in KINDS for plugin in registry().installed(kind)]
     if found:
-        console.print(_table(found))
+        # The reasons are sentences, which a cell of a table would cut into pieces.
+        table, reasons = _table(found)
+        console.print(table)
+        for line in reasons:
+            console.print(line, soft_wrap=True)
     for broken in take_inventory().unreadable:
         console.print(f"[red]unreadable:[/] {escape(broken)}", soft_wrap=True)
     # Raises, and thereby ends the command with a line, when something is not to be had.
@@ -45,24 +49,25 @@ def plugins() -> None:
         )
 
 
-def _table(found: list[InstalledPlugin]) -> Table:
+def _table(found: list[InstalledPlugin]) -> tuple[Table, list[Text]]:
+    """Return the table, and a line for each plugin that cannot be used."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="dim")
-    for heading in ("kind", "name", "distribution", "version"):
+    reasons: list[Text] = []
+    for heading in ("kind", "name", "distribution", "version", "status"):
         table.add_column(heading, no_wrap=True)
-    table.add_column("status", overflow="fold")
     for plugin in found:
         status, reason = _status(plugin)
-        line = Text(status, style=_STYLES[status])
+        shown = Text(status, style=_STYLES[status])
         if reason:
-            line.append(f": {reason}", style="default")
+            reasons.append(shown + Text(f": {reason}", style="default"))
         table.add_row(
             NOUNS[plugin.kind],
             Text(plugin.name, style="bold"),
             Text("\n".join(claimant.distribution for claimant in plugin.claimants)),
             Text("\n".join(claimant.version for claimant in plugin.claimants)),
-            line,
+            shown,
         )
-    return table
+    return table, reasons
 
 
 def _status(plugin: InstalledPlugin) -> tuple[str, str]:

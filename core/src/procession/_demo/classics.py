@@ -10,7 +10,7 @@ from procession._demo.listening import ChildFailedError, check, next_answer
 from procession.connection import wait
 
 if TYPE_CHECKING:
-    from procession.context import Context
+    from procession.context import BaseContext
 
 __all__ = ["through_pipe", "through_process", "through_queue"]
 
@@ -18,14 +18,14 @@ _PATIENCE: Final = 30.0
 """How long, in seconds, to wait for one small message from one child."""
 
 
-def through_process(context: Context) -> None:
+def through_process(context: BaseContext) -> None:
     """Have a child print ``hello bob``, where this process prints, without a line's end."""
     child = context.Process(target=hello, args=("bob",), name="hello")
     with crew([child]):
         check([child], _PATIENCE)
 
 
-def through_queue(context: Context) -> Any:  # whatever came
+def through_queue(context: BaseContext) -> Any:  # whatever came
     """Return what a child has put into a queue."""
     queue = context.Queue()
     child = context.Process(target=answer_in_queue, args=(queue,), name="answer")
@@ -37,7 +37,7 @@ def through_queue(context: Context) -> Any:  # whatever came
         queue.join_thread()
 
 
-def through_pipe(context: Context) -> Any:  # whatever came
+def through_pipe(context: BaseContext) -> Any:  # whatever came
     """Return what a child has sent through a pipe."""
     here, there = context.Pipe()
     child = context.Process(target=answer_through_pipe, args=(there,), name="answer")

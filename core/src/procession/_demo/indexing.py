@@ -15,7 +15,7 @@ from procession._demo.listening import next_answer
 
 if TYPE_CHECKING:
     from procession._demo.sources import SourceTree
-    from procession.context import Context
+    from procession.context import BaseContext
     from procession.process import Process
     from procession.queues import Queue
 
@@ -50,7 +50,7 @@ def index_alone(tree: SourceTree, progress: Callable[[Tally], object]) -> Outcom
 
 
 def index(
-    context: Context, tree: SourceTree, workers: int, progress: Callable[[Tally], object]
+    context: BaseContext, tree: SourceTree, workers: int, progress: Callable[[Tally], object]
 ) -> Outcome:
     """Count everything in *workers* children, fed through one queue, answering through another.
 

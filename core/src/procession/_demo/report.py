@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rich import box
 from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 import procession
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
 
     from procession._demo.counting import Tally
     from procession._demo.indexing import Outcome
@@ -37,10 +38,14 @@ __all__ = [
 ]
 
 _MEGA: Final = 1e6
+_HEADINGS: Final = ("start-up", " files/s", " MB/s", " memory", "speed-up")
 _MOST_USED: Final = 20
 _EIGHTHS: Final = " ▏▎▍▌▋▊▉"
 _FAILURES_SHOWN: Final = 10
 _GAP: Final = "   "
+_INDENT: Final = 2
+_OTHER_COLUMNS: Final = _INDENT + sum(map(len, _HEADINGS)) + 2 * (len(_HEADINGS) + 1) + 1
+"""The width of the results without the names of the pairs and the bars."""
 
 
 def pair_title(method: str, transport: str) -> str:
@@ -61,7 +66,7 @@ def show_title(console: Console, tree: SourceTree, workers: int) -> None:
     """Say what is going to be done."""
     console.print(
         f"[bold]procession {procession.__version__}[/] on Python {platform.python_version()}: "
-        f"{len(tree.paths):,} files, {tree.size / _MEGA:.1f} MB, "
+        f"{len(tree.paths):,} files, {_size(tree.size)}, "
         f"{workers} {'worker' if workers == 1 else 'workers'}"
     )
     console.print(f"[dim]{escape(_shown(tree.root))}[/]")
@@ -79,7 +84,7 @@ def show_left_out(console: Console, reason: str) -> None:
 
 def show_run(console: Console, title: str, files: int, begun: float, ended: float) -> None:
     """Say that a run has ended, where there are no bars to see it."""
-    console.print(f"  {title}{_GAP}{files:,} files in {ended - begun:.1f} s")
+    console.print(f"  {title}{_GAP}{files:,} files in {_duration(ended - begun)}")
 
 
 class Classics:
@@ -113,13 +118,9 @@ class Classics:
         finally:
             self._console.print()
 
-    def greeted(self) -> None:
-        """Go on after what the child has written."""
-        self._write(_GAP)
-
     def answered(self, answer: Any) -> None:  # whatever has come
-        """Write what has come through the queue or the pipe."""
-        self._write(f"{answer!r:{len(self._ANSWER)}}{_GAP}")
+        """Write what has come through the queue or the pipe, after what is there already."""
+        self._write(f"{_GAP}{answer!r:{len(self._ANSWER)}}".rstrip())
 
     def _write(self, text: str) -> None:
         self._console.print(text, end="", markup=False, soft_wrap=True)
@@ -137,10 +138,10 @@ def show_results(
     best = max(ratios, key=ratios.__getitem__)
     table = _table()
     table.add_column("pair", no_wrap=True)
-    for heading in ("start-up", "files/s", "MB/s", "memory", "speed-up"):
+    for heading in _HEADINGS:
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
-    room = console.width - 2 * 6 - 2 - max(map(len, rows)) - sum((8, 7, 5, 7, 8))
+    room = console.width - max(map(len, rows)) - _OTHER_COLUMNS
     for title, outcome in rows.items():
         files, size = outcome.tally.files, outcome.tally.size
         share = ratios[title] / ratios[best]
@@ -157,7 +158,7 @@ def show_results(
         )
     console.print()
     show_heading(console, "Results")
-    console.print(table)
+    console.print(Padding(table, (0, 0, 0, _INDENT), expand=False))
     console.print(
         "  [dim]start-up: from the first start() until every worker was ready; "
         "it is part of the time\n  that the other columns are about. "
@@ -170,31 +171,32 @@ def show_identifiers(console: Console, tally: Tally) -> None:
     """Show the most used identifiers with their counts, in two halves side by side."""
     # Those with the same count in the order of the alphabet, so that no run differs.
     ranked = sorted(tally.counts.items(), key=lambda item: (-item[1], item[0]))[:_MOST_USED]
-    console.print()
-    show_heading(console, f"The {len(ranked)} most used identifiers")
     if not ranked:
         return
+    console.print()
+    show_heading(console, f"The {len(ranked)} most used identifiers")
     half = (len(ranked) + 1) // 2
     name_width = min(24, max(len(name) for name, _ in ranked))
     count_width = max(len(f"{count:,}") for _, count in ranked)
-    room = (console.width - 2) // 2 - (3 + name_width + count_width + 5 + 2)
+    room = (console.width - _INDENT) // 2 - (2 + name_width + count_width + 4 * 1)
     table = _table(show_header=False)
+    table.padding = (0, 2, 0, 0)
     for _ in range(2 if len(ranked) > 1 else 1):
         table.add_column(justify="right", style="dim")
         table.add_column(no_wrap=True, max_width=name_width)
         table.add_column(justify="right", no_wrap=True)
         if room >= 4:
             table.add_column(no_wrap=True, style="cyan")
-    cells = []
+    cells: list[list[RenderableType]] = []
     for rank, (name, count) in enumerate(ranked, 1):
-        cell = [str(rank), Text(name), f"{count:,}"]
+        cell: list[RenderableType] = [str(rank), Text(name), f"{count:,}"]
         if room >= 4:
             bar = _bar(count / ranked[0][1], min(room, 24), console.options.ascii_only)
-            cell.append(Text(bar))
+            cell.append(bar)
         cells.append(cell)
     for left, right in zip(cells[:half], [*cells[half:], []], strict=False):
         table.add_row(*left, *right)
-    console.print(table)
+    console.print(Padding(table, (0, 0, 0, _INDENT), expand=False))
 
 
 def show_failures(console: Console, tree: SourceTree, tally: Tally) -> None:
@@ -212,15 +214,12 @@ def show_failures(console: Console, tree: SourceTree, tally: Tally) -> None:
 
 def show_proof(console: Console, tally: Tally, pairs: int) -> None:
     """Say that everybody has found the same, and what."""
-    who = (
-        "The pair and the single process"
-        if pairs == 1
-        else (f"All {pairs} pairs and the single process")
-    )
+    those = {1: "The pair", 2: "Both pairs"}.get(pairs, f"All {pairs} pairs")
     console.print()
     console.print(
-        f"[bold green]{who} found the same:[/] "
-        f"{tally.counts.total():,} uses of {len(tally.counts):,} identifiers"
+        f"[bold green]{those} and the single process found the same:[/] "
+        f"{tally.counts.total():,} uses of {len(tally.counts):,} identifiers",
+        soft_wrap=True,
     )
     console.print(f"[dim]SHA-256 of the counts: {digest(tally)}[/]", soft_wrap=True)
 
@@ -233,14 +232,18 @@ def _table(*, show_header: bool = True) -> Table:
         box=box.SIMPLE_HEAD if show_header else None,
         show_header=show_header,
         show_edge=False,
-        pad_edge=True,
-        padding=(0, 1),
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
         header_style="dim",
     )
 
 
 def _duration(seconds: float) -> str:
-    return f"{seconds * 1000:.0f} ms" if seconds < 10 else f"{seconds:.1f} s"
+    return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
+
+
+def _size(size: int) -> str:
+    return f"{size / _MEGA:.1f} MB" if size >= _MEGA else f"{size / 1000:.1f} kB"
 
 
 def _bar(share: float, width: int, ascii_only: bool) -> str:
