@@ -84,13 +84,13 @@ def answer(answers: AnyQueue) -> None:
     answers.put((os.getpid(), "answer"))
 
 
-def produce(queue: AnyQueue, path: str, gate: int, ready: int, started: int, count: int) -> None:
+def produce(queue: AnyQueue, path: str, gate: int, ready: int, began: int, count: int) -> None:
     """Put *count* small tuples once slot *gate* is set; stamp when the first was put."""
     board = Board(path)
     board[ready] = READY
     board.wait(gate)
     put = queue.put
-    board[started] = time.monotonic_ns()
+    board[began] = time.monotonic_ns()
     for index in range(count):
         put((index, "item", 2.5))
 

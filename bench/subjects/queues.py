@@ -42,8 +42,8 @@ def small_items(
             for ready, ended, counted in get_slots
         ]
         putters = [
-            started(context, payloads.produce, queue, path, gate, ready, started, count)
-            for ready, started in put_slots
+            started(context, payloads.produce, queue, path, gate, ready, began, count)
+            for ready, began in put_slots
         ]
         for ready, *_ in [*put_slots, *get_slots]:
             numbers.wait(ready)
@@ -55,7 +55,7 @@ def small_items(
         taken = sum(numbers[counted] for _, _, counted in get_slots)
         if taken != producers * count:
             raise RuntimeError(f"{producers * count} items were put and {taken} taken")
-        begin = min(numbers[started] for _, started in put_slots)
+        begin = min(numbers[began] for _, began in put_slots)
         end = max(numbers[ended] for _, ended, _ in get_slots)
     queue.close()
     queue.join_thread()
