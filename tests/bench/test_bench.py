@@ -1,0 +1,70 @@
+"""The benchmarks run from one end to the other. No figure is ever asserted."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+RUN = Path(__file__).resolve().parents[2] / "bench" / "run.py"
+
+for library in ("matplotlib", "numpy", "rich"):
+    pytest.importorskip(library)
+
+
+def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the benchmarks with *arguments*."""
+    return subprocess.run(
+        [sys.executable, str(RUN), *arguments], capture_output=True, text=True, timeout=120
+    )
+
+
+def test_harness_runs_end_to_end(tmp_path: Path) -> None:
+    """A quick run of one subject, library against itself, gives table, JSON and plots."""
+    done = bench(
+        "--quick",
+        "--only",
+        "start/small",
+        "--candidate",
+        "multiprocessing",
+        "--output",
+        tmp_path.as_posix(),
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert "Starting a process" in done.stdout
+    results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    assert results["failures"] == []
+    assert {"python", "numpy", "procession"} <= results["versions"].keys()
+    measured = {(row["figure"], row["candidate"]["method"]) for row in results["rows"]}
+    assert ("first instruction", "spawn") in measured
+    assert all(len(row["ratio"]["rounds"]) == 2 for row in results["rows"])
+    assert (tmp_path / "ratios.png").read_bytes().startswith(b"\x89PNG")
+    assert "<svg" in (tmp_path / "ratios.svg").read_text(encoding="utf-8")
+
+
+def test_failed_measurement_is_reported(tmp_path: Path) -> None:
+    """A measurement that hangs is killed, named, and makes the exit status 1."""
+    done = bench(
+        *("--quick", "--rounds", "1", "--only", "memory/idle", "--candidate", "multiprocessing"),
+        *("--time-limit", "0.01", "--output", tmp_path.as_posix()),
+    )
+
+    assert done.returncode == 1
+    assert "had not ended after 0.01 s" in done.stdout
+    results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    assert results["rows"] == []
+    assert {"memory"} == {failure["subject"] for failure in results["failures"]}
+
+
+@pytest.mark.parametrize("arguments", [["--only", "nothing"], ["--candidate", "nobody"]])
+def test_unknown_name_is_refused_in_one_line(arguments: list[str]) -> None:
+    """A name that nobody knows costs one line and exit status 2, not a traceback."""
+    done = bench(*arguments)
+
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert arguments[1] in done.stderr
