@@ -223,8 +223,13 @@ def warm(subject: str, temporary_directory: Path) -> None:
             assert receiver.recv() == "warm"
             process.join()
             process.close()
-            receiver.close()
-            sender.close()
+            here, there = ctx.Pipe()
+            here.send(sender)  # starts what hands descriptors to running processes
+            with there.recv() as copy:
+                copy.send("warm")
+            assert receiver.recv() == "warm"
+            for end in (receiver, sender, here, there):
+                end.close()
 
 
 @pytest.fixture(autouse=True)
