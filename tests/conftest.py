@@ -223,13 +223,24 @@ def warm(subject: str, temporary_directory: Path) -> None:
             assert receiver.recv() == "warm"
             process.join()
             process.close()
-            here, there = ctx.Pipe()
-            here.send(sender)  # starts what hands descriptors to running processes
-            with there.recv() as copy:
-                copy.send("warm")
-            assert receiver.recv() == "warm"
-            for end in (receiver, sender, here, there):
-                end.close()
+            receiver.close()
+            sender.close()
+
+
+@pytest.fixture(scope="session")
+def warm_handing_over(subject: str, warm: None) -> None:
+    """Send a connection through a connection once: what serves that stays for good."""
+    found = _installed(subject)
+    for transport in found["transport"]:
+        ctx = payloads.context((subject, found["method"][0], transport))
+        receiver, sender = ctx.Pipe(duplex=False)
+        here, there = ctx.Pipe()
+        here.send(sender)
+        with there.recv() as copy:
+            copy.send("warm")
+        assert receiver.recv() == "warm"
+        for end in (receiver, sender, here, there):
+            end.close()
 
 
 @pytest.fixture(autouse=True)

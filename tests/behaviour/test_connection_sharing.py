@@ -15,6 +15,7 @@ from procession.testing import payloads
 
 DEADLINE = 30.0
 Make = Callable[..., Any]
+pytestmark = pytest.mark.usefixtures("warm_handing_over")
 
 
 @pytest.mark.beyond("multiprocessing lets messages of several threads interleave")
