@@ -22,6 +22,7 @@ import atexit
 import importlib
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -211,7 +212,17 @@ def ctx(pair: Pair) -> Any:
 
 
 @pytest.fixture(scope="session")
-def warm(subject: str, temporary_directory: Path) -> None:
+def plain_main_module() -> Iterator[None]:
+    """Keep children from importing pytest's own script again, which costs more than they do."""
+    main = vars(sys.modules["__main__"])
+    file = main.pop("__file__", None)
+    yield
+    if file is not None:
+        main["__file__"] = file
+
+
+@pytest.fixture(scope="session")
+def warm(subject: str, temporary_directory: Path, plain_main_module: None) -> None:
     """Use every pair once, so that helpers, sockets and modules are cached before a snapshot."""
     found = _installed(subject)
     for method in found["method"]:
@@ -225,6 +236,22 @@ def warm(subject: str, temporary_directory: Path) -> None:
             process.close()
             receiver.close()
             sender.close()
+
+
+@pytest.fixture(scope="session")
+def warm_handing_over(subject: str, warm: None) -> None:
+    """Send a connection through a connection once: what serves that stays for good."""
+    found = _installed(subject)
+    for transport in found["transport"]:
+        ctx = payloads.context((subject, found["method"][0], transport))
+        receiver, sender = ctx.Pipe(duplex=False)
+        here, there = ctx.Pipe()
+        here.send(sender)
+        with there.recv() as copy:
+            copy.send("warm")
+        assert receiver.recv() == "warm"
+        for end in (receiver, sender, here, there):
+            end.close()
 
 
 @pytest.fixture(autouse=True)

@@ -15,6 +15,7 @@ from procession.testing import payloads
 
 DEADLINE = 30.0
 Make = Callable[..., Any]
+handing_over = pytest.mark.usefixtures("warm_handing_over")
 
 
 @pytest.mark.beyond("multiprocessing lets messages of several threads interleave")
@@ -45,6 +46,7 @@ def test_many_threads_on_each_end(pipe: Make, size: int) -> None:
     assert all(bytes([message[0]]) * size == message[2:] for message in received)
 
 
+@handing_over
 def test_connection_through_a_connection(pipe: Make, start: Make) -> None:
     """A connection sent to a running child arrives usable, and stays the sender's own, too."""
     here, there = pipe()
@@ -59,6 +61,7 @@ def test_connection_through_a_connection(pipe: Make, start: Make) -> None:
     assert "mine still" == receiver.recv()
 
 
+@handing_over
 def test_duplex_connection_through_a_connection(pipe: Make, start: Make) -> None:
     """A duplex connection that was sent can be used in both directions."""
     here, there = pipe()
@@ -73,6 +76,7 @@ def test_duplex_connection_through_a_connection(pipe: Make, start: Make) -> None
     assert 0 == process.exitcode
 
 
+@handing_over
 def test_connection_through_a_queue(pipe: Make, queue: Make, start: Make) -> None:
     """A connection put into a queue arrives usable with whoever gets it."""
     items = queue()
@@ -85,6 +89,7 @@ def test_connection_through_a_queue(pipe: Make, queue: Make, start: Make) -> Non
     assert 0 == process.exitcode
 
 
+@handing_over
 def test_sent_connection_closes_with_its_last_user(pipe: Make, start: Make) -> None:
     """The other end sees the end of file once sender and receiver have both closed."""
     here, there = pipe()

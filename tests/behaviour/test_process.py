@@ -254,14 +254,14 @@ def test_active_children_forgets_the_ended(library: Any, start: Make) -> None:
 
 
 @pytest.mark.one_pair_per("method")
-def test_forty_processes(start: Make) -> None:
+def test_twenty_processes(start: Make) -> None:
     """Many children in a row end well and are all told apart."""
-    processes = [start(payloads.exit_with, number % 7) for number in range(40)]
+    processes = [start(payloads.exit_with, number % 7) for number in range(20)]
     for process in processes:
         process.join(DEADLINE)
 
-    assert [number % 7 for number in range(40)] == [each.exitcode for each in processes]
-    assert 40 == len({each.pid for each in processes})
+    assert [number % 7 for number in range(20)] == [each.exitcode for each in processes]
+    assert 20 == len({each.pid for each in processes})
 
 
 @pytest.mark.one_pair_per("method")

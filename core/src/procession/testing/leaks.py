@@ -115,10 +115,17 @@ class Snapshot:
         }
 
     def _new_files(self) -> list[str]:
-        new = set(_files(self.directories)) - self.files
+        new = {}
+        for path in set(_files(self.directories)) - self.files:
+            try:
+                new[path] = os.stat(path).st_ino
+            except FileNotFoundError:  # it was on its way out
+                continue
         if any(path.startswith(str(_SHARED_MEMORY)) for path in new):
-            new -= _mapped_by_strangers()
-        return list(new)
+            strangers = _mapped_by_strangers()
+            new = {path: inode for path, inode in new.items() if inode not in strangers}
+        # What a stranger makes and unlinks at once, as semaphores are, has gone by now.
+        return [path for path in new if os.path.exists(path)]
 
 
 def descriptors() -> dict[int, str]:
@@ -218,16 +225,19 @@ def _files(directories: tuple[Path, ...]) -> list[str]:
     ]
 
 
-def _mapped_by_strangers() -> set[str]:
-    """Files in ``/dev/shm`` that processes outside this tree use: not ours, whoever made them."""
+def _mapped_by_strangers() -> set[int]:
+    """Files in ``/dev/shm`` that processes outside this tree use: not ours, whoever made them.
+
+    By inode, since a semaphore is mapped under another name than the one it ends up with.
+    """
     ours = {os.getpid(), *(each.pid for each in descendants())}
-    found: set[str] = set()
+    found: set[int] = set()
     for entry in _PROC.glob("[0-9]*/maps"):
         if int(entry.parent.name) in ours:
             continue
         try:
-            text = entry.read_text()
+            lines = entry.read_text().splitlines()
         except OSError:  # it ended meanwhile, or is another user's
             continue
-        found.update(re.findall(r"/dev/shm/\S+", text))
+        found.update(int(line.split()[4]) for line in lines if str(_SHARED_MEMORY) in line)
     return found

@@ -136,6 +136,11 @@ def environment_of_child() -> dict[str, Any]:
     }
 
 
+def chosen_method(package_name: str) -> Any:
+    """The start method that this process would use for its own children."""
+    return __import__(package_name).get_start_method()
+
+
 def open_descriptors() -> list[str]:
     """What the descriptors of this process refer to, the one that lists them left out."""
     found = []

@@ -1,0 +1,188 @@
+"""What a child finds around it: streams, directory, arguments, environment, interpreter flags."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from procession.testing import payloads
+
+Make = Callable[..., Any]
+pytestmark = pytest.mark.one_pair_per("method")
+
+
+def test_surroundings(
+    pair: Any, ask: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    """argv, path and directory are the parent's; stdin is the null device."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["program", "--argument"])
+    found = ask(payloads.environment_of_child)
+
+    assert ["program", "--argument"] == found["argv"]
+    assert str(tmp_path) == found["cwd"]
+    assert set(filter(None, sys.path)) <= set(found["path"])
+    assert "" == found["stdin"]
+
+
+def test_environment(pair: Any, ask: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable set before the start is seen by the child."""
+    if pair.subject == "multiprocessing" and pair.method == "forkserver":
+        pytest.skip("multiprocessing's fork server keeps the environment it was started in")
+    monkeypatch.setenv("PROCESSION_TESTS_VARIABLE", "set late")
+
+    assert "set late" == ask(payloads.environment_of_child)["variable"]
+
+
+_STREAMS = """
+import os, sys
+import {mp} as mp
+from procession.testing import payloads
+
+if __name__ == "__main__":
+    report = os.dup(1)
+    {spoil}
+    p = mp.get_context(sys.argv[1]).Process(target=payloads.exit_with, args=(3,))
+    p.start()
+    p.join()
+    os.write(report, b"%d\\n" % p.exitcode)
+"""
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        "os.close(0)",
+        "sys.stdin.close()",
+        "sys.stdin = None",
+        "sys.stdout = sys.stderr = None",
+        "os.close(0); os.close(1)",
+        "sys.stdin = sys.stdout = sys.stderr = None; os.close(0); os.close(1); os.close(2)",
+        "sys.stdin = __import__('io').StringIO('typed')",
+    ],
+)
+def test_missing_streams(run_program: Make, pair: Any, spoil: str) -> None:
+    """Standard streams may be closed, None or something else: start works all the same."""
+    done = run_program(_STREAMS.replace("{spoil}", spoil), pair.method)
+
+    assert "3\n" == done.stdout, done.stderr
+
+
+def test_stdin_belongs_to_the_parent(run_program: Make, pair: Any) -> None:
+    """A child that reads its stdin gets the end of file; the parent's input is untouched."""
+    done = run_program(
+        """
+import sys
+import {mp} as mp
+
+def work(conn):
+    conn.send(sys.stdin.read())
+
+if __name__ == "__main__":
+    ctx = mp.get_context(sys.argv[1])
+    here, there = ctx.Pipe()
+    p = ctx.Process(target=work, args=(there,))
+    p.start()
+    print(repr(here.recv()))
+    p.join()
+    print(sys.stdin.read())
+""",
+        pair.method,
+        given="for the parent",
+    )
+
+    assert "''\nfor the parent\n" == done.stdout, done.stderr
+
+
+_FLAGS = """
+import json, sys
+import {mp} as mp
+
+def flags(conn, depth):
+    if depth:
+        p = mp.get_context(sys.argv[1]).Process(target=flags, args=(conn, depth - 1))
+        p.start()
+        p.join()
+        return
+    conn.send([list(sys.flags), sys._xoptions, sys.warnoptions])
+
+if __name__ == "__main__":
+    here, there = mp.Pipe()
+    flags(there, 2)
+    there_found = here.recv()
+    flags(there, 0)
+    print(json.dumps([here.recv(), there_found]))
+"""
+
+
+def test_interpreter_flags_reach_grandchildren(run_program: Make, pair: Any) -> None:
+    """-O, -W, -X, -B ... of the program hold in its children's children."""
+    if pair.subject == "multiprocessing" and pair.method == "forkserver":
+        pytest.skip("multiprocessing's fork server does not nest under every flag")
+    done = run_program(
+        _FLAGS, pair.method, options=("-O", "-B", "-W", "error::UserWarning", "-X", "dev")
+    )
+    here, there = json.loads(done.stdout or "[0, 1]")
+
+    assert here == there, done.stderr
+
+
+@pytest.mark.parametrize("options", [("-E",), ("-s",), ("-OO", "-b"), ("-I",)])
+def test_single_flags(run_program: Make, pair: Any, options: tuple[str, ...]) -> None:
+    """Flags that change where modules come from reach a child, too."""
+    done = run_program(_FLAGS, pair.method, options=options)
+    here, there = json.loads(done.stdout or "[0, 1]")
+
+    assert here == there, done.stderr
+
+
+def test_set_executable(run_program: Make, pair: Any) -> None:
+    """Children of a fresh-interpreter method run the interpreter that set_executable names."""
+    if pair.method != "spawn":
+        pytest.skip("only spawn starts an interpreter for each child")
+    done = run_program(
+        """
+import os, stat, sys
+import {mp} as mp
+from procession.testing import payloads
+
+if __name__ == "__main__":
+    wrapper = os.path.abspath("wrapper")
+    with open(wrapper, "w") as file:
+        file.write(f'#!/bin/sh\\nexport WRAPPED=yes\\nexec "{sys.executable}" "$@"\\n')
+    os.chmod(wrapper, 0o700)
+    mp.set_executable(wrapper)
+    ctx = mp.get_context("spawn")
+    here, there = ctx.Pipe()
+    p = ctx.Process(target=payloads.call, args=(there, os.getenv, "WRAPPED"))
+    p.start()
+    print(here.recv())
+    p.join()
+""",
+        pair.method,
+    )
+
+    assert "yes\n" == done.stdout, done.stderr
+
+
+@pytest.mark.beyond("multiprocessing's children import much of it")
+def test_children_import_little(pair: Any, ask: Make) -> None:
+    """A fresh child has imported none of the libraries that only a parent needs."""
+    if pair.method == "fork":
+        pytest.skip("a forked child has what its parent has")
+    heavy = ["attrs", "attr", "pluggy", "importlib.metadata", "re", "socket", "subprocess"]
+
+    assert [] == ask(payloads.loaded_modules, [*heavy, "typing", "multiprocessing"])
+
+
+def test_environment_is_kept_clean(ask: Make) -> None:
+    """Starting children sets no variables in the parent."""
+    before = dict(os.environ)
+    ask(payloads.environment_of_child)
+
+    assert before == dict(os.environ)
