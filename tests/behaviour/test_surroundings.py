@@ -16,9 +16,7 @@ Make = Callable[..., Any]
 pytestmark = pytest.mark.one_pair_per("method")
 
 
-def test_surroundings(
-    pair: Any, ask: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
-) -> None:
+def test_surroundings(pair: Any, ask: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     """argv, path and directory are the parent's; stdin is the null device."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["program", "--argument"])

@@ -55,4 +55,3 @@ def give_back(fd: int, start: int, end: int) -> None:
 def page_end(offset: int) -> int:
     """Return the first multiple of the page size that is not below *offset*."""
     return -(-offset // mmap.PAGESIZE) * mmap.PAGESIZE
-

@@ -87,4 +87,3 @@ class Spool:
 
 def _unpack(token: bytes) -> tuple[int, ...]:
     return struct.unpack(f"={len(token) // 8}Q", token)
-

@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 from typing import ClassVar
 
-from procession.plugin import Channel, Transport, TransportFeatures
+from procession.plugin import Channel, Mailbox, PacketMailbox, Transport, TransportFeatures
 
 from ._channel import SocketPairChannel
+from ._lane import SocketLane
 
 #: More room lets reader and writer work at the same time.
 _BUFFER_SIZE = 1 << 20
@@ -49,3 +50,7 @@ class SocketPair(Transport):
         if duplex:
             return SocketPairChannel((one,), (one,)), SocketPairChannel((other,), (other,))
         return SocketPairChannel((one,), ()), SocketPairChannel((), (other,))
+
+    def mailbox(self, *, maxsize: int = 0, joinable: bool = False) -> Mailbox:
+        """See `Transport.mailbox`."""
+        return PacketMailbox(SocketLane.create(), maxsize=maxsize, joinable=joinable)
