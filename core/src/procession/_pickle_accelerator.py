@@ -23,10 +23,10 @@ def _load() -> None:
     if "functools" in sys.modules or "_pickle" in sys.modules:
         return
     try:
-        import _functools
+        __import__("_functools")
     except ImportError:
-        return
-    sys.modules["functools"] = _functools
+        return  # an interpreter that makes do without
+    sys.modules["functools"] = sys.modules["_functools"]
     try:
         __import__("_pickle")
     except ImportError:

@@ -47,10 +47,6 @@ class Pipe(Transport):
         """See `Transport.mailbox`."""
         return PacketMailbox(PipeLane.create(), maxsize=maxsize, joinable=joinable)
 
-    def mailbox(self, *, maxsize: int = 0, joinable: bool = False) -> Mailbox:
-        """See `Transport.mailbox`."""
-        return PacketMailbox(PipeLane.create(), maxsize=maxsize, joinable=joinable)
-
 
 def _open_pipes() -> tuple[tuple[int, int], tuple[int, int]]:
     """Return the reading and the writing ends of a packet pipe and an ordinary one.
