@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-import select
 import sys
 
 from procession._anonymous_file import above_standard
 from procession._handoff import Exportable
+from procession._waiting import wait_readable
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
+    import select
     from typing import Self
 
     from procession._handoff import Handoff, Recipe, Takeover
@@ -28,10 +29,13 @@ class Bell(Exportable):
     look again. Owns its descriptors.
     """
 
+    if sys.platform == "linux":
+        _poll: select.epoll | None
+
     __slots__ = ("_poll", "_reader", "_writer")
 
     def __init__(self, reader: int = -1, writer: int = -1) -> None:
-        self._poll: select.epoll | None = None
+        self._poll = None
         self._reader, self._writer = reader, writer
         if reader < 0:
             self._reader, self._writer = _make()
@@ -56,6 +60,8 @@ class Bell(Exportable):
             return self.wait_with_others(timeout)
         poll = self._poll
         if poll is None:
+            import select
+
             poll = select.epoll()
             poll.register(self._reader, select.EPOLLIN | select.EPOLLEXCLUSIVE)
             # Two threads may come here at once: the later one's stays, the other's is
@@ -65,9 +71,7 @@ class Bell(Exportable):
 
     def wait_with_others(self, timeout: float) -> bool:
         """As `wait`, but every waiter is woken by a ring."""
-        poll = select.poll()
-        poll.register(self._reader, select.POLLIN)
-        return bool(poll.poll(timeout * 1000))
+        return wait_readable(self._reader, timeout)
 
     def fileno(self) -> int:
         """Return the descriptor that is readable while the bell rings."""
@@ -89,9 +93,9 @@ class Bell(Exportable):
         """Close this process's descriptors. Idempotent."""
         reader, writer = self._reader, self._writer
         self._reader = self._writer = -1
-        poll, self._poll = self._poll, None
-        if poll is not None:
-            poll.close()
+        if sys.platform == "linux" and self._poll is not None:
+            self._poll.close()
+            self._poll = None
         if reader >= 0:
             os.close(reader)
         if writer not in (-1, reader):
@@ -113,6 +117,8 @@ def _make() -> tuple[int, int]:
         fd = above_standard(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
         return fd, fd
     reader, writer = os.pipe()
+    if sys.platform == "win32":
+        raise OSError("bells need a POSIX system")
     os.set_blocking(reader, False)
     os.set_blocking(writer, False)
     return reader, writer

@@ -53,7 +53,7 @@ class LockFile:
 
     def __init__(self, fd: int) -> None:
         global _watches_forks
-        if not _watches_forks:
+        if not _watches_forks and sys.platform != "win32":
             os.register_at_fork(after_in_child=_start_afresh)
             _watches_forks = True
         self._fd = fd
@@ -81,7 +81,7 @@ class LockFile:
 
         It is called with a thread lock of this file held, but not always the same one.
         """
-        if not self._reopens:
+        if sys.platform != "linux" or not self._reopens:
             return self._fd
         fd = self._private
         if fd < 0:

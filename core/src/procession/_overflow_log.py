@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+import sys
 
 from procession._sparse_file import give_back, write_all
 
@@ -37,6 +38,8 @@ class OverflowLog:
 
     def append(self, ledger: Ledger, packet: bytes, kind: int) -> None:
         """Add a record. Raises `OSError` when memory has run out; *ledger* is then as before."""
+        if sys.platform == "win32":
+            raise OSError("this platform cannot write at an offset")
         if not ledger.logged:
             self._rewind(ledger)
         record = _HEADER.pack(len(packet), kind) + packet
@@ -48,6 +51,8 @@ class OverflowLog:
 
     def first(self, ledger: Ledger) -> tuple[bytes, int]:
         """Return the first record; there is one."""
+        if sys.platform == "win32":
+            raise OSError("this platform cannot read at an offset")
         data = os.pread(self._fd, _GUESS, ledger.head)
         length, kind = _HEADER.unpack_from(data)
         end = _HEADER.size + length

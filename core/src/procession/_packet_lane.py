@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 _PLAIN, _OTHER = PADDING
 _LAST = MODULUS - 1
 _INTEGER = 4
+_read = os.read
+_write = os.write
 
 
 class PacketLane(Lane):
@@ -47,7 +49,7 @@ class PacketLane(Lane):
         """See `Lane.send`."""
         padding = _OTHER if kind else _PLAIN
         try:
-            os.write(self._writer, packet + padding[len(packet) & _LAST])
+            _write(self._writer, packet + padding[len(packet) & _LAST])
         except BlockingIOError:
             return False
         return True
@@ -55,7 +57,7 @@ class PacketLane(Lane):
     def receive(self) -> tuple[bytes, int] | None:
         """See `Lane.receive`."""
         try:
-            return strip(os.read(self._reader, self.longest))
+            return strip(_read(self._reader, self.longest))
         except BlockingIOError:
             return None
 

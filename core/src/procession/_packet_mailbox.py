@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import mmap
 import os
-import select
 import sys
 import time
 
@@ -21,6 +20,7 @@ from procession.errors import Empty, Full, ShutDown
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
+    import select
     from collections.abc import Sequence
     from typing import Self
 
@@ -103,10 +103,14 @@ class PacketMailbox(Mailbox):
     Linux only. Owns its descriptors; each process closes its own.
     """
 
+    if sys.platform == "linux":
+        _poll: select.epoll | None
+
     __slots__ = (
         "_fd",
         "_joinable",
         "_lane",
+        "_limit",
         "_lock",
         "_lock_file",
         "_log",
@@ -114,7 +118,9 @@ class PacketMailbox(Mailbox):
         "_patience",
         "_poll",
         "_reading",
+        "_receive",
         "_room",
+        "_send",
         "_settled",
         "_spool",
         "_state",
@@ -172,6 +178,7 @@ class PacketMailbox(Mailbox):
         self.closed = False
         self._joinable = settled is not None
         self._lane = lane
+        self._limit, self._send, self._receive = lane.limit, lane.send, lane.receive
         self._fd = fd
         self._words = self._state.hot
         self._log = OverflowLog(fd, _LOG)
@@ -189,7 +196,7 @@ class PacketMailbox(Mailbox):
         self._room = room
         self._settled = settled
         self._patience = Patience()
-        self._poll: select.epoll | None = None
+        self._poll = None
 
     # -- putting
 
@@ -198,9 +205,9 @@ class PacketMailbox(Mailbox):
     ) -> None:
         """See `Mailbox.put`."""
         words = self._words
-        if words[_PUTS] or buffers or len(body) > self._lane.limit or type(body) is not bytes:
+        if words[_PUTS] or buffers or len(body) > self._limit or type(body) is not bytes:
             self._put_closer(body, buffers, timeout)
-        elif not self._lane.send(body):
+        elif not self._send(body):
             self._put_on_full_lane(body)
         if words[_SLEEPING]:
             words[_SLEEPING] = 0
@@ -302,7 +309,7 @@ class PacketMailbox(Mailbox):
     def get(self, *, timeout: float | None = None) -> Message:
         """See `Mailbox.get`."""
         if not self._words[_GETS]:
-            packet = self._lane.receive()
+            packet = self._receive()
             if packet is not None:
                 return (packet[0], ()) if packet[1] == _PLAIN else unframe(packet[0])
         return self._get_closer(timeout)
@@ -536,6 +543,8 @@ class PacketMailbox(Mailbox):
         if sys.platform != "linux":
             raise OSError("only Linux has epoll")
         if self._poll is None:
+            import select
+
             poll = select.epoll()
             try:
                 poll.register(self._lane.fileno(), select.EPOLLIN)
@@ -599,7 +608,7 @@ class PacketMailbox(Mailbox):
         for bell in (self._wake, self._logged_bell, self._room, self._settled):
             if bell is not None:
                 bell.close()
-        if self._poll is not None:
+        if sys.platform == "linux" and self._poll is not None:
             self._poll.close()
         self._state.close()
         os.close(self._fd)

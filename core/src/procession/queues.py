@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["JoinableQueue", "Queue", "SimpleQueue"]
 
 # The types module would have to be imported for its name.
-_GenericAlias: type[GenericAlias] = type(list[int])
+_GenericAlias: Any = type(list[int])
 
 
 class Queue(abc.Queue):
@@ -154,9 +154,11 @@ class Queue(abc.Queue):
         limit = f" maxsize={self._maxsize}" if self._maxsize else ""
         return f"<{type(self).__name__}{limit} {state}>"
 
+    @classmethod
     def __class_getitem__(cls, item: Any, /) -> GenericAlias:
         """Return ``Queue[item]``, for annotations."""
-        return _GenericAlias(cls, item)
+        alias: GenericAlias = _GenericAlias(cls, item)
+        return alias
 
 
 class JoinableQueue(Queue):
@@ -232,9 +234,11 @@ class SimpleQueue:
         state = "closed" if self._mailbox.closed else f"at {id(self):#x}"
         return f"<{type(self).__name__} {state}>"
 
+    @classmethod
     def __class_getitem__(cls, item: Any, /) -> GenericAlias:
         """Return ``SimpleQueue[item]``, for annotations."""
-        return _GenericAlias(cls, item)
+        alias: GenericAlias = _GenericAlias(cls, item)
+        return alias
 
 
 class _Reader:

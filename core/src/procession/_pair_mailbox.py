@@ -1,0 +1,336 @@
+"""A mailbox on a pair of channels: what a transport gets that offers nothing better."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import time
+
+from procession._anonymous_file import anonymous_file
+from procession._bell import Bell
+from procession._file_lock import LockFile
+from procession._mailbox import Mailbox
+from procession._waiting import wait_for_any
+from procession.errors import BrokenConnectionError, Empty, Full, ShutDown
+
+TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Self
+
+    from procession._channel import Buffer, Channel, Message
+    from procession._handoff import Handoff, Recipe, Takeover
+
+_SIZE = 4096
+# Positions of numbers in the shared page. Each is written by the holder of one lock: the
+# first two by the sender, the next two by the receiver, the last two by the keeper.
+_PUT, _SENDING, _TAKEN, _RECEIVING, _DONE, _SHUT = range(6)
+_OPEN, _DRAINING, _DROPPED = 0, 1, 2
+
+# So that nobody who waits is left behind by somebody killed before ringing a bell.
+_LONGEST_SLEEP = 1.0
+
+
+class PairMailbox(Mailbox):
+    """A mailbox made of a one-way pair of channels, and of locks that the kernel releases.
+
+    Every process holds both ends; one at a time sends and one at a time receives. It
+    works on any transport and promises less than a mailbox on a lane of packets:
+
+    * `put` blocks while the pair is full, with or without a timeout: that limits only
+      how long it waits for a `maxsize`. A transport's pair holds what it holds, also
+      when the mailbox has no maxsize.
+    * A process killed *while it sends or receives* may leave half a message in the
+      pair. Nobody can know, so every later put or get in every process raises
+      `BrokenConnectionError`, saying so; nothing hangs and no message is wrong. Killed
+      at any other moment it harms nothing. The same goes for a signal handler that
+      raises in the middle of a message.
+    * `get` may exceed its timeout by the time that a message takes to arrive, once its
+      first byte is there.
+
+    Sizes and counts are exact unless it is broken. Owns the channels and its descriptors.
+    """
+
+    __slots__ = (
+        "_bell",
+        "_fd",
+        "_joinable",
+        "_keeping",
+        "_lock_file",
+        "_map",
+        "_reader",
+        "_receiving",
+        "_room",
+        "_sending",
+        "_settled",
+        "_words",
+        "_writer",
+        "closed",
+        "maxsize",
+    )
+
+    def __init__(
+        self, reader: Channel, writer: Channel, *, maxsize: int = 0, joinable: bool = False
+    ) -> None:
+        """Make a new mailbox on a pair, which is taken over, also after an error."""
+        self.closed = True  # nothing to close for __del__ until it is complete
+        fd = -1
+        bells: list[Bell] = []
+        try:
+            fd = anonymous_file("procession-mailbox", bytes(_SIZE))
+            for _ in range(3):
+                bells.append(Bell())
+            self._assemble(reader, writer, fd, bells, maxsize, joinable)
+        except BaseException:
+            _close_all(reader, writer, bells, fd)
+            raise
+
+    def _assemble(
+        self,
+        reader: Channel,
+        writer: Channel,
+        fd: int,
+        bells: Sequence[Bell],
+        maxsize: int,
+        joinable: bool,
+    ) -> None:
+        self._map = mmap.mmap(fd, _SIZE)
+        self._words = memoryview(self._map).cast("Q")
+        self._reader, self._writer = reader, writer
+        self._fd = fd
+        self._lock_file = LockFile(fd)
+        # Whoever wants two of them takes them in this order.
+        self._sending = self._lock_file.lock(1)
+        self._receiving = self._lock_file.lock(2)
+        self._keeping = self._lock_file.lock(0)
+        # Rung at shutdown, and when somebody broke the pair; for room; for `join`.
+        self._bell, self._room, self._settled = bells
+        self.maxsize = maxsize
+        self._joinable = joinable
+        self.closed = False
+
+    def put(
+        self, body: Buffer, buffers: Sequence[Buffer] = (), /, *, timeout: float | None = None
+    ) -> None:
+        """See `Mailbox.put`, and the class for what is different."""
+        deadline = _deadline(timeout)
+        while not self._sending.run(self._send, body, buffers):
+            left = _left(deadline)
+            if left <= 0:
+                raise Full
+            self._room.wait_with_others(left)
+
+    def _send(self, body: Buffer, buffers: Sequence[Buffer]) -> bool:
+        """Send a message if there is room; the lock for sending is held."""
+        words = self._words
+        self._check_whole(_SENDING)
+        if words[_SHUT]:
+            raise ShutDown("the queue was shut down")
+        if self.maxsize and self.size() >= self.maxsize:
+            self._room.silence()
+            if self.size() >= self.maxsize:
+                return False
+        words[_SENDING] = 1
+        # Counted first: a getter must not take what was not put yet.
+        words[_PUT] += 1
+        try:
+            self._writer.send(body, buffers)
+        except BaseException:
+            if not self._writer.closed:  # nothing of it was written
+                words[_PUT] -= 1
+                words[_SENDING] = 0
+            raise
+        words[_SENDING] = 0
+        return True
+
+    def get(self, *, timeout: float | None = None) -> Message:
+        """See `Mailbox.get`, and the class for what is different."""
+        deadline = _deadline(timeout)
+        while True:
+            try:
+                message = self._receiving.run_within(deadline, self._receive)
+            except BlockingIOError:
+                raise Empty from None
+            if message is not None:
+                if self.maxsize:
+                    self._room.ring()
+                return message
+            left = _left(deadline)
+            if left <= 0:
+                raise Empty
+            wait_for_any((self._reader.fileno(), self._bell.fileno()), left)
+
+    def _receive(self) -> Message | None:
+        """Receive a message if one is there; the lock for receiving is held."""
+        words = self._words
+        self._check_whole(_RECEIVING)
+        shut = words[_SHUT]
+        if shut == _DROPPED:
+            raise ShutDown("the queue was shut down")
+        if not self._reader.wait(0):
+            if shut and not self.size():
+                raise ShutDown("the queue was shut down")
+            if words[_SENDING] and self._is_abandoned():
+                self._check_whole(_SENDING)
+            return None
+        words[_RECEIVING] = 1
+        try:
+            message = self._reader.receive()
+        except BaseException:
+            if not self._reader.closed:
+                words[_RECEIVING] = 0
+            raise
+        words[_TAKEN] += 1
+        words[_RECEIVING] = 0
+        return message
+
+    def _is_abandoned(self) -> bool:
+        """Return whether nobody is sending, although the page says so."""
+        try:
+            self._sending.run_within(time.monotonic(), lambda: None)
+        except BlockingIOError:
+            return False
+        return bool(self._words[_SENDING])
+
+    def _check_whole(self, which: int) -> None:
+        """Refuse to go on when the last holder of this lock died in the middle."""
+        if self._words[which]:
+            self._bell.ring()
+            doing = "putting a message into" if which == _SENDING else "getting a message from"
+            raise BrokenConnectionError(
+                f"a process was killed or interrupted while {doing} this queue, and its transport "
+                f"cannot tell how much of it went through; use a transport with atomic messages"
+            )
+
+    def size(self) -> int:
+        """See `Mailbox.size`."""
+        words = self._words
+        if words[_SHUT] == _DROPPED:
+            return 0
+        # In this order: what is put in between makes it larger, never negative.
+        taken = words[_TAKEN]
+        return words[_PUT] - taken
+
+    def shutdown(self, *, immediate: bool = False) -> None:
+        """See `Mailbox.shutdown`."""
+        how = _DROPPED if immediate else _DRAINING
+        self._keeping.run(self._shut, how)
+        for bell in (self._bell, self._room, self._settled):
+            bell.ring()
+
+    def _shut(self, how: int) -> None:
+        self._words[_SHUT] = max(self._words[_SHUT], how)
+
+    def task_done(self) -> None:
+        """See `Mailbox.task_done`."""
+        if not self._joinable:
+            raise ValueError("task_done() called too many times: nothing is counted here")
+        if self._keeping.run(self._count_done) <= 0:
+            self._settled.ring()
+
+    def _count_done(self) -> int:
+        unfinished = self._unfinished()
+        if unfinished <= 0:
+            raise ValueError("task_done() called too many times")
+        self._words[_DONE] += 1
+        return unfinished - 1
+
+    def _unfinished(self) -> int:
+        words = self._words
+        done = words[_DONE]
+        # What an immediate shutdown dropped will not be done by anybody.
+        return (words[_TAKEN] if words[_SHUT] == _DROPPED else words[_PUT]) - done
+
+    def join(self, timeout: float | None = None, /) -> bool:
+        """See `Mailbox.join`."""
+        if not self._joinable:
+            raise ValueError("a mailbox that was not made joinable cannot be joined")
+        deadline = _deadline(timeout)
+        while not self._keeping.run(self._is_settled):
+            left = _left(deadline)
+            if left <= 0:
+                return False
+            self._settled.wait_with_others(left)
+        return True
+
+    def _is_settled(self) -> bool:
+        """Return whether all is done; if not, the bell is silent until it is."""
+        if self._unfinished() <= 0:
+            return True
+        self._settled.silence()
+        return False
+
+    def fileno(self) -> int:
+        """See `Mailbox.fileno`. A shutdown does not make it readable."""
+        return self._reader.fileno()
+
+    def export(self, handoff: Handoff, /) -> Recipe:
+        """See `Exportable.export`."""
+        return (
+            (type(self._reader), self._reader.export(handoff)),
+            (type(self._writer), self._writer.export(handoff)),
+            handoff.give(self._fd),
+            [bell.export(handoff) for bell in (self._bell, self._room, self._settled)],
+            self.maxsize,
+            self._joinable,
+        )
+
+    @classmethod
+    def attach(cls, recipe: Recipe, takeover: Takeover, /) -> Self:
+        """See `Exportable.attach`."""
+        ends, token, bell_recipes, maxsize, joinable = recipe[:2], *recipe[2:]
+        channels: list[Channel] = []
+        bells: list[Bell] = []
+        fd = -1
+        self = cls.__new__(cls)
+        self.closed = True
+        try:
+            for kind, end in ends:
+                channels.append(kind.attach(end, takeover))
+            fd = takeover.take(token)
+            for bell_recipe in bell_recipes:
+                bells.append(Bell.attach(bell_recipe, takeover))
+            self._assemble(channels[0], channels[1], fd, bells, maxsize, joinable)
+        except BaseException:
+            for channel in channels:
+                channel.close()
+            _close_all(None, None, bells, fd)
+            raise
+        return self
+
+    def close(self) -> None:
+        """See `Mailbox.close`."""
+        if self.closed:
+            return
+        self.closed = True
+        self._lock_file.close()
+        self._words.release()
+        self._map.close()
+        _close_all(self._reader, self._writer, (self._bell, self._room, self._settled), self._fd)
+
+    def __del__(self) -> None:
+        if not getattr(self, "closed", True):
+            self.close()
+
+
+def _close_all(
+    reader: Channel | None, writer: Channel | None, bells: Sequence[Bell], fd: int
+) -> None:
+    for channel in (reader, writer):
+        if channel is not None:
+            channel.close()
+    for bell in bells:
+        bell.close()
+    if fd >= 0:
+        os.close(fd)
+
+
+def _deadline(timeout: float | None) -> float | None:
+    return None if timeout is None else time.monotonic() + timeout
+
+
+def _left(deadline: float | None) -> float:
+    """Return how long to sleep now, zero or less when the time is over."""
+    if deadline is None:
+        return _LONGEST_SLEEP
+    return min(deadline - time.monotonic(), _LONGEST_SLEEP)
