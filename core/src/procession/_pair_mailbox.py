@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 _SIZE = 4096
 # Positions of numbers in the shared page. Each is written by the holder of one lock: the
-# first two by the sender, the next two by the receiver, the last two by the keeper.
-_PUT, _SENDING, _TAKEN, _RECEIVING, _DONE, _SHUT = range(6)
+# first two by the sender, the next two by the receiver, two by the keeper; anybody who
+# finds the pair broken sets the last one.
+_PUT, _SENDING, _TAKEN, _RECEIVING, _DONE, _SHUT, _BROKEN = range(7)
 _OPEN, _DRAINING, _DROPPED = 0, 1, 2
 
 # So that nobody who waits is left behind by somebody killed before ringing a bell.
@@ -41,10 +42,11 @@ class PairMailbox(Mailbox):
       how long it waits for a `maxsize`. A transport's pair holds what it holds, also
       when the mailbox has no maxsize.
     * A process killed *while it sends or receives* may leave half a message in the
-      pair. Nobody can know, so every later put or get in every process raises
-      `BrokenConnectionError`, saying so; nothing hangs and no message is wrong. Killed
-      at any other moment it harms nothing. The same goes for a signal handler that
-      raises in the middle of a message.
+      pair. Nobody can know, so as soon as somebody comes to it, every put and get in
+      every process raises `BrokenConnectionError`, saying so; no message is wrong.
+      Killed at any other moment it harms nothing. The same goes for a signal handler
+      that raises in the middle of a message. A getter that was already receiving the
+      message waits for the rest of it, and with it all others.
     * `get` may exceed its timeout by the time that a message takes to arrive, once its
       first byte is there.
 
@@ -123,7 +125,7 @@ class PairMailbox(Mailbox):
     def _send(self, body: Buffer, buffers: Sequence[Buffer]) -> bool:
         """Send a message if there is room; the lock for sending is held."""
         words = self._words
-        self._check_whole(_SENDING)
+        self._check_whole(words[_SENDING] or words[_BROKEN])
         if words[_SHUT]:
             raise ShutDown("the queue was shut down")
         if self.maxsize and self.size() >= self.maxsize:
@@ -163,15 +165,16 @@ class PairMailbox(Mailbox):
     def _receive(self) -> Message | None:
         """Receive a message if one is there; the lock for receiving is held."""
         words = self._words
-        self._check_whole(_RECEIVING)
+        self._check_whole(words[_RECEIVING] or words[_BROKEN])
         shut = words[_SHUT]
         if shut == _DROPPED:
             raise ShutDown("the queue was shut down")
+        if shut and not self.size():
+            raise ShutDown("the queue was shut down")
+        if words[_SENDING] and self.size() <= 1:
+            # All that is there, if anything, is the message of somebody who is sending.
+            self._check_whole(self._is_abandoned())
         if not self._reader.wait(0):
-            if shut and not self.size():
-                raise ShutDown("the queue was shut down")
-            if words[_SENDING] and self._is_abandoned():
-                self._check_whole(_SENDING)
             return None
         words[_RECEIVING] = 1
         try:
@@ -192,14 +195,15 @@ class PairMailbox(Mailbox):
             return False
         return bool(self._words[_SENDING])
 
-    def _check_whole(self, which: int) -> None:
-        """Refuse to go on when the last holder of this lock died in the middle."""
-        if self._words[which]:
+    def _check_whole(self, broken: int) -> None:
+        """Refuse to go on when the last holder of a lock left a message unfinished."""
+        if broken:
+            self._words[_BROKEN] = 1
             self._bell.ring()
-            doing = "putting a message into" if which == _SENDING else "getting a message from"
             raise BrokenConnectionError(
-                f"a process was killed or interrupted while {doing} this queue, and its transport "
-                f"cannot tell how much of it went through; use a transport with atomic messages"
+                "a process was killed or interrupted in the middle of a message of this queue, and "
+                "its transport cannot tell how much of it went through; choose a transport with "
+                "atomic messages (pipe, socketpair)"
             )
 
     def size(self) -> int:

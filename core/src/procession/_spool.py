@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from procession._mailbox_state import Ledger
 
 
+# Behind the end of any file.
+_END = 1 << 62
+
+
 class Spool:
     """Regions of a file, one for each large message, first in, first out.
 
@@ -77,11 +81,13 @@ class Spool:
         ledger.spool_freed = ledger.spool_head
 
     def rewind(self, ledger: Ledger) -> None:
-        """Start again at the beginning if nothing is left; keeps offsets small.
+        """Start again at the beginning if nothing is left, to keep offsets small.
 
-        The writers' lock is held, so that nobody is writing above the last message.
+        The writers' lock is held, so nobody is writing: what lies in the file now was
+        written by somebody who was killed, and is given back.
         """
         if ledger.spool_freed == ledger.spool_tail:
+            give_back(self._fd, self._base, _END)
             ledger.spool_head = ledger.spool_tail = ledger.spool_freed = self._base
 
 

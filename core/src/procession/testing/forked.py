@@ -1,0 +1,81 @@
+"""Forked processes for tests of what processes share, and waiting for what they do."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+DEADLINE = 30.0
+
+
+class Forked:
+    """A forked process that runs one function and exits; killed at the end of `crew`."""
+
+    def __init__(self, work: Callable[[], object]) -> None:
+        self.pid = os.fork()
+        if self.pid == 0:
+            code = 1
+            try:
+                work()
+                code = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(code)
+        self._pidfd = os.pidfd_open(self.pid)
+        self.code: int | None = None
+
+    def kill(self) -> None:
+        """Send SIGKILL and reap."""
+        if self.code is None:
+            os.kill(self.pid, signal.SIGKILL)
+            self.join()
+
+    def stopped(self) -> bool:
+        """Return whether it has ended, without reaping."""
+        return bool(select.select([self._pidfd], [], [], 0)[0])
+
+    def join(self, timeout: float = DEADLINE) -> int:
+        """Wait for the end, at most *timeout* seconds, and return the exit code."""
+        if self.code is None:
+            if not select.select([self._pidfd], [], [], timeout)[0]:
+                raise TimeoutError(f"process {self.pid} is still running")
+            self.code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+            os.close(self._pidfd)
+        return self.code
+
+
+@contextmanager
+def crew() -> Iterator[Callable[[Callable[[], object]], Forked]]:
+    """Give a function that forks; what still runs at the end is killed."""
+    members: list[Forked] = []
+
+    def fork(work: Callable[[], object]) -> Forked:
+        members.append(Forked(work))
+        return members[-1]
+
+    try:
+        yield fork
+    finally:
+        for member in members:
+            member.kill()
+
+
+def until(condition: Callable[[], bool], timeout: float = DEADLINE) -> None:
+    """Wait until *condition* holds, looking a thousand times a second."""
+    end = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > end:
+            raise TimeoutError("the condition did not become true")
+        select.select([], [], [], 0.001)
+
+
+def sleeps(pid: int) -> bool:
+    """Return whether the main thread of process *pid* is blocked in the kernel."""
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        return file.read().rpartition(b")")[2].split()[0] == b"S"
