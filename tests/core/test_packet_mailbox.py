@@ -1,0 +1,450 @@
+"""`PacketMailbox`: what it promises without anybody being killed (see test_mailbox_kills)."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import resource
+import select
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from queue import Empty, Full
+from types import FrameType
+
+import pytest
+
+if sys.platform != "linux":
+    pytest.skip("packet pipes are a Linux thing", allow_module_level=True)
+
+import fcntl
+
+from procession._handoff import LaunchHandoff, LaunchTakeover
+from procession._packet_lane import PacketLane
+from procession._packet_mailbox import PacketMailbox
+from procession.errors import ShutDown
+from procession.testing.forked import DEADLINE, crew, sleeps, until
+
+KIBI = 1024
+SLOTS = 4
+Make = Callable[..., PacketMailbox]
+
+
+def short_lane() -> PacketLane:
+    """A lane of four packets."""
+    reader, writer = os.pipe2(os.O_DIRECT | os.O_NONBLOCK | os.O_CLOEXEC)
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, SLOTS * mmap.PAGESIZE)
+    return PacketLane(reader, writer)
+
+
+@pytest.fixture
+def make() -> Iterator[Make]:
+    """Make mailboxes on short lanes; they are closed after the test."""
+    made: list[PacketMailbox] = []
+
+    def make(*, maxsize: int = 0, joinable: bool = False) -> PacketMailbox:
+        made.append(PacketMailbox(short_lane(), maxsize=maxsize, joinable=joinable))
+        return made[-1]
+
+    yield make
+    for mailbox in made:
+        mailbox.close()
+
+
+def readable(mailbox: PacketMailbox) -> bool:
+    """Return whether somebody who polls the mailbox would look at it."""
+    return bool(select.select([mailbox.fileno()], [], [], 0)[0])
+
+
+def test_messages_of_every_size_are_taken_in_order(make: Make) -> None:
+    """Lane, log and spool together are one queue; bodies and buffers come out as put in."""
+    mailbox = make()
+    sizes = [0, 1, 508, 509, 510, 4000, 4093, 4094, 5000, 65_000, 65_536, 65_537, 300_000, 3]
+    for size in sizes:
+        mailbox.put(b"b" * size)
+        mailbox.put(b"", [b"x" * size, memoryview(b"y" * size)])
+
+    assert 2 * len(sizes) == mailbox.size()
+    for size in sizes:
+        assert b"b" * size == mailbox.get()[0]
+        body, buffers = mailbox.get()
+        assert (b"", [b"x" * size, b"y" * size]) == (body, [bytes(each) for each in buffers])
+        assert not any(memoryview(each).readonly for each in buffers)
+    assert 0 == mailbox.size()
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_bodies_may_be_any_buffer(make: Make, kind: Callable[[bytes], bytes]) -> None:
+    """bytes, bytearray and memoryview are bodies, short and long."""
+    mailbox = make()
+    for size in (5, 5000, 100_000):
+        mailbox.put(kind(b"k" * size))
+        assert b"k" * size == mailbox.get()[0]
+
+
+def test_an_unbounded_put_waits_for_nobody(make: Make) -> None:
+    """20 000 messages with nobody reading go in and come out, and their memory is given back."""
+    mailbox = make()
+    for number in range(20_000):
+        mailbox.put(b"%d" % number)
+    recipe = mailbox.export(LaunchHandoff())
+    handoff = LaunchHandoff()
+    mailbox.export(handoff)
+    file = handoff.descriptors[recipe[2]]
+    full = os.fstat(file).st_blocks * 512
+
+    assert 20_000 == mailbox.size()
+    for number in range(20_000):
+        assert b"%d" % number == mailbox.get(timeout=0)[0]
+    assert full > 200 * KIBI
+    assert os.fstat(file).st_blocks * 512 <= 264 * KIBI
+    mailbox.put(b"back in the lane")
+    assert b"back in the lane" == mailbox.get()[0]
+
+
+def test_large_messages_leave_no_memory_behind(make: Make) -> None:
+    """The spool gives every page back as soon as its message was taken."""
+    mailbox = make()
+    handoff = LaunchHandoff()
+    file = handoff.descriptors[mailbox.export(handoff)[2]]
+    for _ in range(5):
+        mailbox.put(bytes(1 << 20))
+    assert os.fstat(file).st_blocks * 512 >= 5 << 20
+    for _ in range(5):
+        mailbox.get()
+
+    assert os.fstat(file).st_blocks * 512 <= 264 * KIBI
+
+
+def test_maxsize(make: Make) -> None:
+    """Full at once, after the timeout exactly, and for large messages, too."""
+    mailbox = make(maxsize=7)
+    for number in range(7):
+        mailbox.put(b"%d" % number, timeout=0)
+
+    for body in (b"", bytes(100_000)):
+        with pytest.raises(Full):
+            mailbox.put(body, timeout=0)
+        begun = time.monotonic()
+        with pytest.raises(Full):
+            mailbox.put(body, timeout=0.05)
+        assert time.monotonic() - begun >= 0.05
+        assert 7 == mailbox.size()
+    assert b"0" == mailbox.get()[0]
+    mailbox.put(bytes(100_000), timeout=0)
+    assert 7 == mailbox.size()
+
+
+def test_a_get_wakes_each_waiting_put(make: Make) -> None:
+    """Producers that wait for room, in threads and processes, go on one by one."""
+    mailbox = make(maxsize=1)
+    mailbox.put(b"first")
+    threads = [threading.Thread(target=mailbox.put, args=(b"more",)) for _ in range(3)]
+    with crew() as fork:
+        processes = [fork(lambda: mailbox.put(b"more")) for _ in range(3)]
+        until(lambda: all(sleeps(process.pid) for process in processes))
+        for thread in threads:
+            thread.start()
+
+        got = [mailbox.get(timeout=DEADLINE)[0] for _ in range(7)]
+
+        assert [b"first"] + [b"more"] * 6 == got
+        assert [0] * 3 == [process.join() for process in processes]
+    for thread in threads:
+        thread.join(DEADLINE)
+
+
+def test_an_empty_mailbox(make: Make) -> None:
+    """Empty at once, and after the timeout exactly."""
+    mailbox = make()
+    with pytest.raises(Empty):
+        mailbox.get(timeout=0)
+    begun = time.monotonic()
+    with pytest.raises(Empty):
+        mailbox.get(timeout=0.05)
+    assert time.monotonic() - begun >= 0.05
+
+
+def test_a_put_wakes_each_waiting_get(make: Make) -> None:
+    """Consumers that sleep are all woken, one for each message, well before they look again."""
+    mailbox = make()
+    with crew() as fork:
+        processes = [fork(lambda: mailbox.get()) for _ in range(6)]
+        until(lambda: all(sleeps(process.pid) for process in processes))
+        begun = time.monotonic()
+        for _ in processes:
+            mailbox.put(b"message")
+
+        assert [0] * 6 == [process.join() for process in processes]
+        assert time.monotonic() - begun < 0.9
+
+
+@pytest.mark.parametrize("immediate", [False, True])
+def test_shutdown_wakes_everybody(make: Make, immediate: bool) -> None:
+    """Getters and putters of all processes that wait get ShutDown, at once."""
+    empty, full = make(), make(maxsize=1)
+    full.put(b"message")
+
+    def refused(use: Callable[[], object]) -> None:
+        with pytest.raises(ShutDown):
+            use()
+
+    with crew() as fork:
+        processes = [fork(lambda: refused(empty.get)) for _ in range(4)]
+        processes += [fork(lambda: refused(lambda: full.put(b""))) for _ in range(4)]
+        until(lambda: all(sleeps(process.pid) for process in processes))
+        begun = time.monotonic()
+        empty.shutdown(immediate=immediate)
+        full.shutdown(immediate=immediate)
+
+        assert [0] * 8 == [process.join() for process in processes]
+        assert time.monotonic() - begun < 0.9
+    assert (0 if immediate else 1) == full.size()
+
+
+def test_shutdown_lets_out_what_is_there(make: Make) -> None:
+    """After shutdown lane, log and spool are emptied, then ShutDown comes; puts are refused."""
+    mailbox = make(joinable=True)
+    bodies = [*(b"%d" % number for number in range(10)), bytes(100_000)]
+    for body in bodies:
+        mailbox.put(body)
+    mailbox.shutdown()
+    for body in (b"late", bytes(100_000)):
+        with pytest.raises(ShutDown):
+            mailbox.put(body)
+
+    assert bodies == [mailbox.get()[0] for _ in bodies]
+    with pytest.raises(ShutDown):
+        mailbox.get(timeout=0)
+    assert readable(mailbox)
+
+
+def test_immediate_shutdown_drops_all(make: Make) -> None:
+    """Nothing can be taken, memory is given back, and only what was taken is waited for."""
+    mailbox = make(joinable=True)
+    for _ in range(10):
+        mailbox.put(bytes(1000))
+    mailbox.put(bytes(1 << 20))
+    mailbox.get()
+    mailbox.shutdown(immediate=True)
+
+    assert 0 == mailbox.size()
+    with pytest.raises(ShutDown):
+        mailbox.get()
+    assert not mailbox.join(0)
+    mailbox.task_done()
+    assert mailbox.join(0)
+    with pytest.raises(ValueError, match="too many"):
+        mailbox.task_done()
+    handoff = LaunchHandoff()
+    file = handoff.descriptors[mailbox.export(handoff)[2]]
+    assert os.fstat(file).st_blocks * 512 <= 264 * KIBI
+
+
+def test_join_waits_for_what_was_taken(make: Make) -> None:
+    """join ends with the last task_done, whichever process calls it."""
+    mailbox = make(joinable=True)
+    for _ in range(10):
+        mailbox.put(b"task")
+    with crew() as fork:
+        joiner = fork(lambda: mailbox.join())
+        for _ in range(10):
+            mailbox.get()
+        until(lambda: sleeps(joiner.pid))
+        assert not mailbox.join(0)
+        for _ in range(9):
+            mailbox.task_done()
+        assert not mailbox.join(0.01)
+        assert 0 == fork(mailbox.task_done).join()
+        begun = time.monotonic()
+        assert 0 == joiner.join()
+        assert time.monotonic() - begun < 0.9
+    assert mailbox.join()
+
+
+def test_fileno_is_readable_while_messages_are_there(make: Make) -> None:
+    """Whether they lie in the lane, the log or the spool; and it is not readable after."""
+    mailbox = make()
+    assert not readable(mailbox)
+    for body in (b"in the lane", *[b"in the log"] * 10, bytes(100_000)):
+        mailbox.put(body)
+    for _ in range(12):
+        assert readable(mailbox)
+        mailbox.get()
+    with pytest.raises(Empty):
+        mailbox.get(timeout=0)
+
+    assert not readable(mailbox)
+
+
+def test_a_fork_during_puts(make: Make) -> None:
+    """A child that is forked while threads put and get can put and get itself."""
+    mailbox = make()
+    stop = threading.Event()
+
+    def work() -> None:
+        while not stop.is_set():
+            mailbox.put(b"message")
+            mailbox.put(bytes(70_000))
+            mailbox.get()
+            mailbox.get()
+
+    def use() -> None:
+        for body in (b"message", bytes(70_000)):
+            mailbox.put(body)
+            mailbox.get(timeout=DEADLINE)
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        with crew() as fork:
+            for _ in range(40):
+                assert 0 == fork(use).join()
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(DEADLINE)
+    assert 0 == mailbox.size()
+
+
+def test_an_interrupted_wait_leaves_it_usable(make: Make) -> None:
+    """KeyboardInterrupt out of get and put: nothing was taken, nothing added, all goes on."""
+    empty, full = make(), make(maxsize=1)
+    full.put(b"message")
+
+    def interrupted(use: Callable[[], object]) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        with pytest.raises(KeyboardInterrupt):
+            use()
+        empty.put(b"one")
+        assert b"one" == empty.get()[0]
+
+    with crew() as fork:
+        for use in (empty.get, lambda: full.put(b"")):
+            process = fork(lambda use=use: interrupted(use))
+            until(lambda process=process: sleeps(process.pid))
+            os.kill(process.pid, signal.SIGINT)
+            assert 0 == process.join()
+    assert (0, 1) == (empty.size(), full.size())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_interrupts_at_any_instruction(make: Make, seed: int) -> None:
+    """Signal handlers that raise in the middle of put and get lose and double next to nothing."""
+    mailbox = make()
+
+    class Alarm(Exception):
+        """Raised by the handler."""
+
+    def ring(number: int, frame: FrameType | None) -> None:
+        raise Alarm
+
+    def work() -> None:
+        signal.signal(signal.SIGALRM, ring)
+        signal.setitimer(signal.ITIMER_REAL, 0.001 + seed / 10_000, 0.0007)
+        interrupts, difference = 0, 0
+        while interrupts < 150:
+            try:
+                mailbox.put(b"message" * (1 + 200 * (interrupts % 7)))
+                difference += 1
+                mailbox.get(timeout=0)
+                difference -= 1
+            except (Alarm, Empty):
+                interrupts += 1
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        # Each interrupt can hit the instant between the kernel's act and the count here.
+        assert abs(mailbox.size() - difference) <= interrupts
+        for _ in range(mailbox.size()):
+            mailbox.get(timeout=0)
+        mailbox.put(b"message")
+        assert b"message" == mailbox.get(timeout=0)[0]
+
+    with crew() as fork:
+        assert 0 == fork(work).join()
+    mailbox.put(b"after")
+    assert b"after" == mailbox.get(timeout=DEADLINE)[0]
+
+
+@pytest.mark.parametrize("size", [10, 5_000, 200_000])
+def test_no_space_left(make: Make, size: int) -> None:
+    """When memory runs out, put raises one OSError, adds nothing, and goes on afterwards."""
+    mailbox = make()
+
+    def work() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        for _ in range(SLOTS):
+            mailbox.put(b"fill the lane")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (mmap.PAGESIZE, resource.RLIM_INFINITY))
+        for _ in range(3):
+            with pytest.raises(OSError, match="too large"):
+                mailbox.put(bytes(size))
+        assert SLOTS == mailbox.size()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+        mailbox.put(bytes(size))
+
+    with crew() as fork:
+        assert 0 == fork(work).join()
+    bodies = [mailbox.get(timeout=0)[0] for _ in range(SLOTS + 1)]
+    assert [b"fill the lane"] * SLOTS + [bytes(size)] == bodies
+
+
+def test_no_descriptors_left() -> None:
+    """When descriptors run out, making and using a mailbox raises OSError and leaks none."""
+
+    def work() -> None:
+        mailbox = PacketMailbox(short_lane())
+        used = len(os.listdir("/proc/self/fd"))
+        for more in range(8):
+            highest = max(int(name) for name in os.listdir("/proc/self/fd"))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1 + more, 4096))
+            try:
+                PacketMailbox(short_lane()).close()
+            except OSError as error:
+                assert "Too many open files" in str(error)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, 4096))
+        for _ in range(SLOTS):
+            mailbox.put(b"message")
+        with pytest.raises(OSError, match="Too many open files"):
+            mailbox.put(b"needs the lock")
+        resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 4096))
+        assert len(os.listdir("/proc/self/fd")) == used
+        mailbox.put(b"message")
+        assert SLOTS + 1 == mailbox.size()
+
+    with crew() as fork:
+        assert 0 == fork(work).join()
+
+
+def test_export_and_attach(make: Make) -> None:
+    """A copy built from the recipe is the same mailbox; each copy closes its own descriptors."""
+    original = make(maxsize=20, joinable=True)
+    handoff = LaunchHandoff()
+    recipe = original.export(handoff)
+    takeover = LaunchTakeover([os.dup(fd) for fd in handoff.descriptors])
+    copy = PacketMailbox.attach(recipe, takeover)
+    for body in (*[b"message"] * 10, bytes(100_000)):
+        original.put(body)
+
+    assert (20, 11) == (copy.maxsize, copy.size())
+    for _ in range(11):
+        copy.get()
+        copy.task_done()
+    assert original.join(0)
+    copy.close()
+    copy.close()
+    original.put(b"message")
+    assert 1 == original.size()
+
+
+def test_a_failed_attach_leaks_nothing(make: Make) -> None:
+    """When a descriptor cannot be taken, those that were are closed."""
+    original = make(maxsize=1, joinable=True)
+    handoff = LaunchHandoff()
+    recipe = original.export(handoff)
+    for available in range(len(handoff.descriptors)):
+        takeover = LaunchTakeover([os.dup(fd) for fd in handoff.descriptors[:available]])
+        with pytest.raises(IndexError):
+            PacketMailbox.attach(recipe, takeover)
