@@ -340,7 +340,9 @@ def test_interrupts_at_any_instruction(make: Make, seed: int) -> None:
         """Raised by the handler."""
 
     def ring(number: int, frame: FrameType | None) -> None:
-        raise Alarm
+        # Only out of put and get, not out of the test's own accounting.
+        if frame is not None and frame.f_globals["__name__"].startswith("procession._"):
+            raise Alarm
 
     def work() -> None:
         signal.signal(signal.SIGALRM, ring)
@@ -348,11 +350,13 @@ def test_interrupts_at_any_instruction(make: Make, seed: int) -> None:
         interrupts, difference = 0, 0
         while interrupts < 150:
             try:
-                mailbox.put(b"message" * (1 + 200 * (interrupts % 7)))
+                mailbox.put(b"message" * (1 + 2000 * (interrupts % 7)))
                 difference += 1
                 mailbox.get(timeout=0)
                 difference -= 1
-            except (Alarm, Empty):
+            except Empty:
+                pass
+            except Alarm:
                 interrupts += 1
         signal.setitimer(signal.ITIMER_REAL, 0)
         # Each interrupt can hit the instant between the kernel's act and the count here.
@@ -396,21 +400,27 @@ def test_no_descriptors_left() -> None:
 
     def work() -> None:
         mailbox = PacketMailbox(short_lane())
-        used = len(os.listdir("/proc/self/fd"))
-        for more in range(8):
-            highest = max(int(name) for name in os.listdir("/proc/self/fd"))
-            resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1 + more, 4096))
-            try:
-                PacketMailbox(short_lane()).close()
-            except OSError as error:
-                assert "Too many open files" in str(error)
+        highest = max(int(name) for name in os.listdir("/proc/self/fd"))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 20, 4096))
+        fillers = []
+        with pytest.raises(OSError, match="Too many open files"):
+            while True:
+                fillers.append(os.dup(0))
+        for available in range(6):
+            for _ in range(3):
+                with pytest.raises(OSError, match="Too many open files"):
+                    PacketMailbox(short_lane())
+            # Those that are free can all be had, so none was leaked.
+            for fd in [os.dup(0) for _ in range(available)]:
+                os.close(fd)
+            os.close(fillers.pop())
+        PacketMailbox(short_lane()).close()
         resource.setrlimit(resource.RLIMIT_NOFILE, (3, 4096))
         for _ in range(SLOTS):
             mailbox.put(b"message")
         with pytest.raises(OSError, match="Too many open files"):
             mailbox.put(b"needs the lock")
         resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 4096))
-        assert len(os.listdir("/proc/self/fd")) == used
         mailbox.put(b"message")
         assert SLOTS + 1 == mailbox.size()
 

@@ -93,6 +93,10 @@ class MailboxState:
             if self._words[_SELECTOR] == selector:
                 return ledger
 
+    def version(self) -> int:
+        """Return a number that every commit changes."""
+        return self._words[_SELECTOR]
+
     def commit(self, ledger: Ledger) -> None:
         """Make *ledger* the valid one; the mailbox's lock is held."""
         selector = self._words[_SELECTOR]

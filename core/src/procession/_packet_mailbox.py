@@ -51,6 +51,9 @@ _SPOOL = 1 << 40
 # so nobody sleeps for longer than this without looking.
 _LONGEST_SLEEP = 1.0
 
+# How often a size is counted without the lock before it is counted with it.
+_TRIES = 3
+
 
 class PacketMailbox(Mailbox):
     """A mailbox made of a lane, and of memory for what the lane has no room for.
@@ -270,6 +273,8 @@ class PacketMailbox(Mailbox):
 
     def _check_open(self, ledger: Ledger) -> None:
         if ledger.shut != OPEN:
+            if self._room is not None:
+                self._room.ring()  # for the next who waits, as one ring wakes one
             raise ShutDown("the queue was shut down")
 
     def _is_full(self, ledger: Ledger) -> bool:
@@ -437,6 +442,15 @@ class PacketMailbox(Mailbox):
 
     def size(self) -> int:
         """See `Mailbox.size`."""
+        for _ in range(_TRIES):
+            version = self._state.version()
+            size = self._count()
+            # If nothing was committed, the log had this many when the kernel counted.
+            if self._state.version() == version:
+                return size
+        return self._lock.run(self._count)
+
+    def _count(self) -> int:
         ledger = self._state.load()
         return 0 if ledger.shut == DROPPED else self._lane.pending() + ledger.logged
 

@@ -92,7 +92,7 @@ class Queue(abc.Queue):
 
     def full(self) -> bool:
         """Return whether there was no room when it was looked at."""
-        return 0 < self._maxsize <= self.qsize()
+        return self.qsize() >= self._maxsize > 0
 
     def shutdown(self, immediate: bool = False) -> None:
         """Refuse every further put, in all processes, and wake who waits.

@@ -24,7 +24,8 @@ class Forked:
                 work()
                 code = 0
             except BaseException:
-                traceback.print_exc()
+                # Past sys.stderr, whose buffer would be lost with the process.
+                os.write(2, traceback.format_exc().encode())
             finally:
                 os._exit(code)
         self._pidfd = os.pidfd_open(self.pid)

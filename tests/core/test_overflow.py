@@ -1,0 +1,199 @@
+"""The parts of a mailbox's memory: padding, ledger, overflow log, spool, patience."""
+
+from __future__ import annotations
+
+import os
+import struct
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+if sys.platform != "linux":
+    pytest.skip("parts of files can be given back on Linux only", allow_module_level=True)
+
+from procession._anonymous_file import anonymous_file
+from procession._mailbox_state import SIZE, Ledger, MailboxState
+from procession._message_frame import frame, unframe
+from procession._overflow_log import CHUNK, OverflowLog
+from procession._packet_padding import MODULUS, PADDING, capacity, count, strip
+from procession._patience import NAP, Patience
+from procession._spool import Spool
+
+BASE = 1 << 16
+
+
+@pytest.fixture
+def fd() -> Iterator[int]:
+    """A file with the state's page."""
+    fd = anonymous_file("test", bytes(SIZE))
+    yield fd
+    os.close(fd)
+
+
+@pytest.fixture
+def state(fd: int) -> Iterator[MailboxState]:
+    """The state in the file."""
+    state = MailboxState(fd)
+    yield state
+    state.close()
+
+
+def new_ledger(state: MailboxState) -> Ledger:
+    """A ledger of an empty mailbox."""
+    ledger = state.load()
+    ledger.head = ledger.tail = ledger.freed = BASE
+    ledger.spool_head = ledger.spool_tail = ledger.spool_freed = BASE
+    return ledger
+
+
+def test_padding_makes_lengths_countable() -> None:
+    """Every length is padded to -1 modulo 512 and stripped again, with its kind."""
+    for length in range(2000):
+        for kind in (0, 1):
+            packet = b"p" * length
+            padded = packet + PADDING[kind][length % MODULUS]
+            assert MODULUS - 1 == len(padded) % MODULUS
+            assert (packet, kind) == strip(padded)
+
+
+def test_counts_are_right_below_the_modulus() -> None:
+    """Sums of mixed lengths give the number of packets, up to 511."""
+    total = 0
+    for number in range(1, MODULUS):
+        total += MODULUS * (1 + number % 7) - 1
+        assert number == count(total)
+
+
+def test_capacity_is_the_longest_that_fits() -> None:
+    """One byte more would be padded beyond the longest packet."""
+    for longest in (511, 4096, 32768):
+        fits = capacity(longest)
+        assert fits + len(PADDING[0][fits % MODULUS]) <= longest
+        assert fits + 1 + len(PADDING[0][(fits + 1) % MODULUS]) > longest
+
+
+def test_frame() -> None:
+    """A framed message comes out as it went in; its buffers may be written to."""
+    for buffers in ([], [b""], [b"one", b"", b"three" * 1000]):
+        body, out = unframe(frame(b"body", buffers))
+        assert (b"body", buffers) == (body, [bytes(each) for each in out])
+        for each in out:
+            assert not memoryview(each).readonly
+
+
+def test_ledger_changes_only_by_commit(state: MailboxState) -> None:
+    """Whoever is killed before the commit has changed nothing."""
+    ledger = state.load()
+    ledger.taken, ledger.done, ledger.shut = 5, 3, 1
+    assert (0, 0, 0) == (state.load().taken, state.load().done, state.load().shut)
+    state.commit(ledger)
+
+    again = state.load()
+    for name in Ledger.__slots__:
+        assert getattr(ledger, name) == getattr(again, name)
+
+
+def test_log_keeps_order_and_kinds(fd: int, state: MailboxState) -> None:
+    """Records of every length come out in order, first looked at, then dropped."""
+    log, ledger = OverflowLog(fd, BASE), new_ledger(state)
+    records = [(bytes([number]) * (number * 97), number % 3) for number in range(200)]
+    for packet, kind in records:
+        log.append(ledger, packet, kind)
+
+    assert 200 == ledger.logged
+    for packet, kind in records:
+        assert (packet, kind) == log.first(ledger) == log.first(ledger)
+        log.drop(ledger, packet)
+    assert 0 == ledger.logged
+
+
+def test_log_gives_memory_back(fd: int, state: MailboxState) -> None:
+    """What was read is freed chunk by chunk, and an empty log keeps one chunk."""
+    log, ledger = OverflowLog(fd, BASE), new_ledger(state)
+    for _ in range(100):
+        log.append(ledger, bytes(50_000), 0)
+    full = os.fstat(fd).st_blocks
+    for dropped in range(100):
+        log.drop(ledger, bytes(50_000))
+        if log.has_garbage(ledger):
+            log.reclaim(ledger)
+        assert os.fstat(fd).st_blocks * 512 <= (99 - dropped) * 50_008 + 2 * CHUNK
+    log.append(ledger, b"first again", 0)
+
+    assert full * 512 >= 100 * 50_000
+    assert os.fstat(fd).st_blocks * 512 <= CHUNK + SIZE
+    assert BASE == ledger.head
+    assert (b"first again", 0) == log.first(ledger)
+
+
+def test_an_uncommitted_record_is_overwritten(fd: int, state: MailboxState) -> None:
+    """What a killed process appended and did not commit is nobody's message."""
+    log = OverflowLog(fd, BASE)
+    state.commit(new_ledger(state))
+    log.append(state.load(), b"killed before the commit", 0)
+    ledger = state.load()
+    assert 0 == ledger.logged
+    log.append(ledger, b"mine", 1)
+
+    assert (b"mine", 1) == log.first(ledger)
+
+
+def test_spool_is_first_in_first_out(fd: int, state: MailboxState) -> None:
+    """Messages come out as they went in, and their memory is freed one by one."""
+    spool, ledger = Spool(fd, BASE), new_ledger(state)
+    messages = [(bytes([n]) * 10_000 * n, [bytes([n]) * 70_000, b"", b"x"]) for n in range(1, 6)]
+    tokens = []
+    for body, buffers in messages:
+        tokens.append(spool.write(ledger, body, buffers))
+        spool.add(ledger, tokens[-1])
+    for token, (body, buffers) in zip(tokens, messages, strict=True):
+        got, views = spool.read(token)
+        assert (body, buffers) == (bytes(got), [bytes(view) for view in views])
+        before = os.fstat(fd).st_blocks
+        spool.remove(ledger, token)
+        spool.reclaim(ledger)
+        assert os.fstat(fd).st_blocks < before
+
+    assert os.fstat(fd).st_blocks * 512 <= 2 * SIZE
+    spool.rewind(ledger)
+    assert BASE == ledger.spool_tail
+
+
+def test_spool_reuses_what_a_killed_writer_left(fd: int, state: MailboxState) -> None:
+    """A message that was written and not added is overwritten; its memory is not lost."""
+    spool, ledger = Spool(fd, BASE), new_ledger(state)
+    spool.write(ledger, bytes(1 << 20), ())
+    assert os.fstat(fd).st_blocks * 512 >= 1 << 20
+    spool.rewind(ledger)
+    assert os.fstat(fd).st_blocks * 512 <= 2 * SIZE
+    token = spool.write(ledger, b"mine", ())
+
+    assert b"mine" == bytes(spool.read(token)[0])
+    assert BASE == struct.unpack_from("=Q", token)[0]
+
+
+def test_patience_lasts_while_messages_are_taken() -> None:
+    """Naps go on for ever when receivers are quick, and cost next to nothing when not."""
+    quick, idle = Patience(), Patience()
+    now = slept = 0.0
+    for _ in range(10_000):
+        now += NAP
+        assert quick.allows(now)
+        quick.record(now, NAP, 100)
+        if idle.allows(now):
+            idle.record(now, NAP, 0)
+            slept += NAP
+
+    assert now * 0.005 < slept < 0.02 + now * 0.02
+
+
+def test_patience_comes_back() -> None:
+    """A nap that found receivers at work makes up for those that did not."""
+    patience = Patience()
+    patience.record(0.0, 1.0, 0)
+    assert not patience.allows(0.001)
+    assert patience.allows(1.0)
+    patience.record(1.0, NAP, 100)
+
+    assert patience.allows(1.0)
