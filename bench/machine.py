@@ -22,11 +22,11 @@ def describe() -> Mapping[str, object]:
             "system": platform.system(),
             "kernel": platform.release(),
             "architecture": platform.machine(),
-            "processor": _processor(),
-            "cores": len(os.sched_getaffinity(0)),
-            "memory_bytes": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
-            # High numbers here explain wide spreads.
-            "load_average_at_begin": os.getloadavg(),
+            "processor": _line("/proc/cpuinfo", "model name"),
+            "cores": os.cpu_count(),
+            "memory": _line("/proc/meminfo", "MemTotal"),
+            # High numbers here explain wide spreads. Over 1, 5, and 15 minutes.
+            "load_average_at_begin": Path("/proc/loadavg").read_text().split()[:3],
         },
     }
 
@@ -50,13 +50,10 @@ def _versions() -> Mapping[str, str | None]:
     }
 
 
-def _processor() -> str:
-    """Return the processor's name, as the kernel knows it."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        text = ""
-    for line in text.splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()
+def _line(path: str, name: str) -> str | None:
+    """Return what stands after *name* and a colon in the file at *path*; None if it is absent."""
+    for line in Path(path).read_text(encoding="utf-8").splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() == name:
+            return value.strip()
+    return None

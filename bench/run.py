@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rich.console import Console
+
     from schedule import Run
 
 ROUNDS, QUICK_ROUNDS = 5, 2
@@ -30,10 +31,13 @@ FINE, FAILED, USAGE = 0, 1, 2
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what *arguments* ask for, print the tables, write JSON and plot; return the status."""
     options = _parser().parse_args(arguments)
+    if sys.platform != "linux":
+        return _refuse("the benchmarks read /proc and run on Linux only")
+
+    from rich.console import Console
 
     import schedule
     from contenders import LIBRARIES
-    from rich.console import Console
 
     for library in options.candidate:
         if library not in LIBRARIES:
@@ -58,6 +62,7 @@ def _run(run: Run, rounds: int) -> None:
     """Make *rounds* rounds, with a progress bar on standard error; Ctrl-C ends them early."""
     from rich.console import Console
     from rich.progress import Progress
+
     from schedule import Measurement
 
     with Progress(console=Console(stderr=True), transient=True) as progress:

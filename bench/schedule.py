@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from subject import Case, Subject
 
 MEASURE = Path(__file__).resolve().parent / "measure.py"
-#: Lines of a failed measurement's standard error that are worth showing.
-REASON_LINES = 3
 
 
 @dataclass(frozen=True)
@@ -189,10 +187,10 @@ def measure(measurement: Measurement, *, quick: bool, time_limit: float) -> Mapp
 
 def _kill_group(leader: int) -> None:
     """Kill the process group of *leader*, which was not waited for yet: the id is still its."""
-    os.killpg(leader, signal.SIGKILL)
+    if sys.platform != "win32":  # which run.py refuses: this is for type checkers
+        os.killpg(leader, signal.SIGKILL)
 
 
 def _reason(status: int, errors: str) -> str:
-    """Return why a measurement failed: its last words."""
-    lines = [line.strip() for line in errors.splitlines() if line.strip()]
-    return "; ".join(lines[-REASON_LINES:]) or f"ended with status {status} and said nothing"
+    """Return why a measurement failed: its last words, where a traceback has the exception."""
+    return errors.strip().rpartition("\n")[2] or f"ended with status {status} and said nothing"

@@ -11,10 +11,11 @@ from results import Spread
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from results import Failure, Results, Row
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from results import Failure, Results, Row
 
 #: Ratios this near to parity are not coloured: noise does as much.
 PARITY = 1.1

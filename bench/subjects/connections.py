@@ -167,7 +167,7 @@ def _one_way_pipe(contender: Contender, context: Context) -> tuple[AnyConnection
     return context.Pipe(duplex=contender.transport != "pipe")
 
 
-RATE = (Figure("rate", "k messages/s", "more"),)
+RATE = (Figure("rate", "k/s", "more"),)
 ROUND_TRIP = (Figure("round trip", "us"),)
 THROUGHPUT = (Figure("throughput", "GB/s", "more"),)
 SIZES = (1, 16, 256)

@@ -95,8 +95,10 @@ def _numbers(source: str) -> list[float]:
     """Run *source* in a fresh interpreter and return the numbers it printed."""
     # The runner's time limit kills our whole session, these interpreters included.
     done = subprocess.run(
-        [sys.executable, "-c", source], cwd=BENCH, check=True, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", source], cwd=BENCH, capture_output=True, text=True, check=False
     )
+    if done.returncode != 0:
+        raise RuntimeError(done.stderr.strip().rpartition("\n")[2])
     numbers: list[float] = json.loads(done.stdout.rpartition("figures")[2])
     return numbers
 

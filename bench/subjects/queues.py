@@ -103,7 +103,7 @@ def arrays(size: int, contender: Contender, effort: Effort) -> Mapping[str, floa
     return {"throughput": count * array.nbytes / elapsed}
 
 
-RATE = (Figure("rate", "k items/s", "more"),)
+RATE = (Figure("rate", "k/s", "more"),)
 THROUGHPUT = (Figure("throughput", "GB/s", "more"),)
 SUBJECT = Subject(
     name="queues",
