@@ -8,9 +8,11 @@ imports it. Answers travel through the connection or queue given as an argument,
 from __future__ import annotations
 
 import os
-import signal
 import sys
-from typing import Any
+
+TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
+if TYPE_CHECKING:
+    from typing import Any
 
 Spec = tuple[str, str, str]
 
@@ -60,6 +62,8 @@ def hold(connection: Any) -> None:
 
 def hold_for_ever() -> None:
     """Never return."""
+    import signal
+
     while True:
         signal.pause()
 
@@ -86,6 +90,8 @@ def die_by(number: int) -> None:
 
 def hold_and_handle(connection: Any, number: int) -> None:
     """Say ``ready``; when the signal comes, send its number and return."""
+    import signal
+
     received: list[int] = []
     reader, writer = os.pipe()
 
@@ -198,6 +204,8 @@ def start_child(connection: Any, spec: Spec) -> None:
 
 def watch_parent(connection: Any, spec: Spec, orders: Any) -> None:
     """Start a child that watches this process; then end by SIGKILL when told to."""
+    import signal
+
     process = context(spec).Process(target=report_parent, args=(connection, spec[0]))
     process.start()
     orders.recv()
@@ -206,10 +214,11 @@ def watch_parent(connection: Any, spec: Spec, orders: Any) -> None:
 
 def report_parent(connection: Any, package_name: str) -> None:
     """Say whether the parent lives; when its sentinel is ready, say so again."""
+    import select
+
     parent = __import__(package_name).parent_process()
     connection.send(parent.is_alive())
-    select_module = __import__("select")
-    ready = select_module.select([parent.sentinel], [], [], 20)[0]
+    ready = select.select([parent.sentinel], [], [], 20)[0]
     connection.send((bool(ready), parent.is_alive()))
 
 
