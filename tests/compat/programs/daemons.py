@@ -1,3 +1,4 @@
+# mypy: ignore-errors
 """Daemonic processes: the flag, its inheritance, the end with the parent."""
 
 import importlib

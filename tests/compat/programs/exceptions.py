@@ -1,3 +1,4 @@
+# mypy: ignore-errors
 """Exceptions in children: printed there, exit code 1 here; chains and groups included."""
 
 import importlib

@@ -1,3 +1,4 @@
+# mypy: ignore-errors
 """All the ways of ending."""
 
 import importlib

@@ -1,3 +1,4 @@
+# mypy: ignore-errors
 """The documentation's first example: a process, its pid and that of its parent."""
 
 import importlib

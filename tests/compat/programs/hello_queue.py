@@ -1,3 +1,4 @@
+# mypy: ignore-errors
 """The documentation's example of a queue."""
 
 import importlib

@@ -1,3 +1,4 @@
+# mypy: ignore-errors
 """Consumers that acknowledge: JoinableQueue."""
 
 import importlib

@@ -1,3 +1,4 @@
+# mypy: ignore-errors
 """The logger, in parent and child."""
 
 import importlib
@@ -11,12 +12,12 @@ def work():
     logger = mp.get_logger()
     logger.error("child says %s", "error")
     logger.debug("child says debug")
-    print(logger.level, len(logger.handlers), logger.propagate, flush=True)
+    print(logger.level, len(logger.handlers), bool(logger.propagate), flush=True)
 
 
 if __name__ == "__main__":
     logger = mp.get_logger()
-    print(logger.level, logger.handlers, logger.propagate)
+    print(logger.level, logger.handlers, bool(logger.propagate))
     mp.log_to_stderr()
     logger.setLevel(logging.WARNING)
     logger.warning("doomed")

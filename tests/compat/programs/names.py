@@ -1,3 +1,4 @@
+# mypy: ignore-errors
 """Default names, given names, names of grandchildren."""
 
 import importlib

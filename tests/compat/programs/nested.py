@@ -1,3 +1,4 @@
+# mypy: ignore-errors
 """A tree of processes that adds its leaves up through pipes."""
 
 import importlib

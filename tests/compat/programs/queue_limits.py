@@ -1,3 +1,4 @@
+# mypy: ignore-errors
 """maxsize, Full, Empty, closing, and what comes out of a queue in which order."""
 
 import importlib

@@ -1,3 +1,4 @@
+# mypy: ignore-errors
 """Waiting for many things at once: connections and sentinels."""
 
 import importlib

@@ -1,3 +1,4 @@
+# mypy: ignore-errors
 """A subclass of Process with a run of its own, and one that forgets to call __init__."""
 
 import importlib

@@ -1,3 +1,4 @@
+# mypy: ignore-errors
 """The documentation's worker example: tasks through one queue, results through another."""
 
 import importlib

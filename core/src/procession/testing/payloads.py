@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 Spec = tuple[str, str, str]
+_SIGKILL = 9
 
 
 def context(spec: Spec) -> Any:
@@ -62,6 +63,7 @@ def hold(connection: Any) -> None:
 
 def hold_for_ever() -> None:
     """Never return."""
+    assert sys.platform != "win32"
     import signal
 
     while True:
@@ -204,12 +206,10 @@ def start_child(connection: Any, spec: Spec) -> None:
 
 def watch_parent(connection: Any, spec: Spec, orders: Any) -> None:
     """Start a child that watches this process; then end by SIGKILL when told to."""
-    import signal
-
     process = context(spec).Process(target=report_parent, args=(connection, spec[0]))
     process.start()
     orders.recv()
-    os.kill(os.getpid(), signal.SIGKILL)
+    os.kill(os.getpid(), _SIGKILL)
 
 
 def report_parent(connection: Any, package_name: str) -> None:
