@@ -167,7 +167,8 @@ if __name__ == "__main__":
 
     assert ("1\n", "") == (done.stdout, done.stderr)
     left = [each for each in leaks.descendants() if each.pid not in before]
-    assert sys.platform == "linux"
+    if sys.platform != "linux":
+        return  # descendants are found on Linux only
     watched = [os.pidfd_open(each.pid) for each in left]
     try:
         for descriptor in watched:

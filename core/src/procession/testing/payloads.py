@@ -63,7 +63,8 @@ def hold(connection: Any) -> None:
 
 def hold_for_ever() -> None:
     """Never return."""
-    assert sys.platform != "win32"
+    if sys.platform == "win32":
+        raise OSError("this platform has no signal.pause")
     import signal
 
     while True:
@@ -325,6 +326,11 @@ def put_all(queue: Any, items: list[Any]) -> None:
     """Put each item, then end without any further ceremony."""
     for item in items:
         queue.put(item)
+
+
+def put_into_received(connection: Any, items: list[Any]) -> None:
+    """Receive a queue and put each item into it."""
+    put_all(connection.recv(), items)
 
 
 def put_numbered(queue: Any, producer: int, count: int) -> None:
