@@ -74,7 +74,7 @@ def pytest_configure(config: pytest.Config) -> None:
     for line in (
         "beyond(reason): promised by procession and not by multiprocessing",
         "one_pair_per(kind): run once per 'method' or per 'transport', not on every pair",
-        "absent(what): needs a plugin that is not installed (set by the tests' own parametrization)",
+        "absent(what): needs a plugin that is not installed (set by the parametrization)",
     ):
         config.addinivalue_line("markers", line)
     leaks.adopt_orphans()

@@ -143,7 +143,8 @@ def run_program(subject: str, tmp_path: Path) -> Callable[..., subprocess.Comple
         try:
             output, errors = process.communicate(given, timeout=DEADLINE)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+            if sys.platform != "win32":
+                os.killpg(process.pid, signal.SIGKILL)
             output, errors = process.communicate()
             pytest.fail(f"the program did not end: {line}\n{output}\n{errors}")
         return subprocess.CompletedProcess(line, process.returncode, output, errors)

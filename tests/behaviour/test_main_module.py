@@ -155,7 +155,6 @@ sys.exit(p.exitcode)
 
     assert 1 == done.returncode
     assert "RuntimeError" in done.stderr or "UnguardedMainError" in done.stderr
-    assert "before the\n" in done.stderr
     assert "bootstrapping phase" in done.stderr
     assert 'if __name__ == "__main__":' in done.stderr.replace("'", '"')
 

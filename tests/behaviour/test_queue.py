@@ -269,12 +269,19 @@ def test_queue_is_a_snapshot_of_its_items(queue: Make) -> None:
     assert item is not items
 
 
-@transports
+@pytest.mark.beyond("multiprocessing's queues go to a process when it starts and never later")
+@pytest.mark.usefixtures("warm_handing_over")
 @KINDS
-def test_pickling_needs_a_start(queue: Make, kind: str) -> None:
-    """A queue is shared by starting a process with it, not by pickling it anywhere."""
-    with pytest.raises(RuntimeError, match="should only be shared between processes through"):
-        pickle.dumps(queue(kind=kind))
+def test_queue_through_a_connection(queue: Make, pipe: Make, start: Make, kind: str) -> None:
+    """A queue sent to a running child is the same queue there."""
+    items = queue(kind=kind)
+    here, there = pipe()
+    process = start(payloads.put_into_received, there, [1, "two"])
+    here.send(items)
+
+    assert [1, "two"] == [items.get(), items.get()]
+    process.join(DEADLINE)
+    assert 0 == process.exitcode
 
 
 @transports

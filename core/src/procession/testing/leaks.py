@@ -16,7 +16,7 @@ import gc
 import os
 import re
 import select
-import signal
+import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -24,6 +24,7 @@ from pathlib import Path
 
 _PROC = Path("/proc")
 _SHARED_MEMORY = Path("/dev/shm")
+_SIGKILL = 9
 _PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -149,11 +150,11 @@ def descendants() -> list[Descendant]:
     states: dict[int, str] = {}
     for entry in _PROC.glob("[0-9]*/stat"):
         try:
-            pid, rest = entry.parent.name, entry.read_text().rpartition(")")[2].split()
+            pid, rest = int(entry.parent.name), entry.read_text().rpartition(")")[2].split()
         except OSError:  # it ended meanwhile
             continue
-        children.setdefault(int(rest[1]), []).append(int(pid))
-        states[int(pid)] = rest[0]
+        children.setdefault(int(rest[1]), []).append(pid)
+        states[pid] = rest[0]
     found = []
     parents = [os.getpid()]
     while parents:
@@ -181,7 +182,7 @@ def adopt_orphans() -> None:
 def kill(process: Descendant) -> None:
     """Kill a leaked process and reap it if it is ours; no error when it has just ended."""
     try:
-        os.kill(process.pid, signal.SIGKILL)
+        os.kill(process.pid, _SIGKILL)
         os.waitpid(process.pid, 0)
     except (ProcessLookupError, ChildProcessError):
         return
@@ -189,6 +190,8 @@ def kill(process: Descendant) -> None:
 
 def _await_end_of_any(processes: list[Descendant], deadline: float) -> bool:
     """Wait until one of them ends; false when the deadline passes first."""
+    if sys.platform != "linux":
+        return False  # no descendants are found there
     watched = []
     try:
         for each in processes:

@@ -8,11 +8,14 @@ imports it. Answers travel through the connection or queue given as an argument,
 from __future__ import annotations
 
 import os
-import signal
 import sys
-from typing import Any
+
+TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
+if TYPE_CHECKING:
+    from typing import Any
 
 Spec = tuple[str, str, str]
+_SIGKILL = 9
 
 
 def context(spec: Spec) -> Any:
@@ -60,6 +63,10 @@ def hold(connection: Any) -> None:
 
 def hold_for_ever() -> None:
     """Never return."""
+    if sys.platform == "win32":
+        raise OSError("this platform has no signal.pause")
+    import signal
+
     while True:
         signal.pause()
 
@@ -86,6 +93,8 @@ def die_by(number: int) -> None:
 
 def hold_and_handle(connection: Any, number: int) -> None:
     """Say ``ready``; when the signal comes, send its number and return."""
+    import signal
+
     received: list[int] = []
     reader, writer = os.pipe()
 
@@ -201,15 +210,16 @@ def watch_parent(connection: Any, spec: Spec, orders: Any) -> None:
     process = context(spec).Process(target=report_parent, args=(connection, spec[0]))
     process.start()
     orders.recv()
-    os.kill(os.getpid(), signal.SIGKILL)
+    os.kill(os.getpid(), _SIGKILL)
 
 
 def report_parent(connection: Any, package_name: str) -> None:
     """Say whether the parent lives; when its sentinel is ready, say so again."""
+    import select
+
     parent = __import__(package_name).parent_process()
     connection.send(parent.is_alive())
-    select_module = __import__("select")
-    ready = select_module.select([parent.sentinel], [], [], 20)[0]
+    ready = select.select([parent.sentinel], [], [], 20)[0]
     connection.send((bool(ready), parent.is_alive()))
 
 
@@ -316,6 +326,11 @@ def put_all(queue: Any, items: list[Any]) -> None:
     """Put each item, then end without any further ceremony."""
     for item in items:
         queue.put(item)
+
+
+def put_into_received(connection: Any, items: list[Any]) -> None:
+    """Receive a queue and put each item into it."""
+    put_all(connection.recv(), items)
 
 
 def put_numbered(queue: Any, producer: int, count: int) -> None:
