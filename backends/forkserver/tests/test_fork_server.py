@@ -7,32 +7,41 @@ import resource
 import signal
 import socket
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import psutil
 import pytest
 
 import procession
-from procession import _launch
 from procession.plugin import LOST_EXIT_CODE, wait_readable
 from procession_forkserver import _protocol
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _SECONDS = 20
 
 
 @pytest.fixture
-def ctx() -> Iterator[Any]:
-    """A context whose fork server starts with the test and ends with it."""
-    _launch.methods.close()
-    yield procession.get_context("forkserver")
-    _launch.methods.close()
+def ctx() -> Any:
+    """A context of the start method."""
+    return procession.get_context("forkserver")
 
 
-def _server() -> Any:
-    """Return the handle of the running server."""
-    return _launch.methods._instances["forkserver"]._client._server  # type: ignore[attr-defined]
+def _server() -> psutil.Process:
+    """Return the running server; there is one."""
+    (server,) = [
+        process
+        for process in psutil.Process().children()
+        if process.status() != psutil.STATUS_ZOMBIE
+        and "procession_forkserver" in " ".join(process.cmdline())
+    ]
+    return server
+
+
+def _kill_server() -> None:
+    """Kill the running server and wait until it has ended; it is not collected."""
+    server = os.pidfd_open(_server().pid)
+    signal.pidfd_send_signal(server, signal.SIGKILL)
+    assert wait_readable(server, _SECONDS)
+    os.close(server)
 
 
 def _exit_with(code: int) -> None:
@@ -54,7 +63,7 @@ def test_one_server_serves_every_child(ctx: Any) -> None:
     for code in (0, 1, 7):
         process = ctx.Process(target=_exit_with, args=(code,))
         process.start()
-        pids.add(_server()._process.pid)
+        pids.add(_server().pid)
         process.join(_SECONDS)
         assert code == process.exitcode
         process.close()
@@ -69,17 +78,14 @@ def test_a_killed_server_is_replaced(ctx: Any) -> None:
         process.join(_SECONDS)
         assert 3 == process.exitcode
         process.close()
-        os.kill(_server()._process.pid, signal.SIGKILL)
-        wait_readable(_server()._process.sentinel, _SECONDS)
+        _kill_server()
 
 
 def test_children_of_a_killed_server_keep_their_exit_codes(ctx: Any) -> None:
     """A child that ends by itself reports its own code when nobody else can."""
     process = ctx.Process(target=_pause)
     process.start()
-    server = _server()._process
-    os.kill(server.pid, signal.SIGKILL)
-    wait_readable(server.sentinel, _SECONDS)
+    _kill_server()
 
     assert process.is_alive()
     process.interrupt()
@@ -93,9 +99,7 @@ def test_a_code_that_nobody_can_know_is_reported_as_lost(ctx: Any) -> None:
     """A child killed after its server ends the wait, with the code for lost ones."""
     process = ctx.Process(target=_pause)
     process.start()
-    server = _server()._process
-    os.kill(server.pid, signal.SIGKILL)
-    wait_readable(server.sentinel, _SECONDS)
+    _kill_server()
 
     process.kill()
     process.join(_SECONDS)
@@ -112,7 +116,7 @@ def test_the_server_ends_with_its_parent(ctx: Any) -> None:
     if pid == 0:
         process = procession.get_context("forkserver").Process(target=_pause)
         process.start()
-        os.write(writer, f"{_server()._process.pid} {process.pid}".encode())
+        os.write(writer, f"{_server().pid} {process.pid}".encode())
         signal.pause()
     server, child = map(int, os.read(reader, 100).split())
     watch = os.pidfd_open(server)
@@ -132,6 +136,7 @@ def test_a_forked_copy_of_the_parent_has_a_server_of_its_own(ctx: Any) -> None:
     first.start()
     first.join(_SECONDS)
     first.close()
+    server = _server()
     pid = os.fork()
     if pid == 0:
         code = 1
@@ -140,12 +145,11 @@ def test_a_forked_copy_of_the_parent_has_a_server_of_its_own(ctx: Any) -> None:
             process.start()
             process.join(_SECONDS)
             code = process.exitcode or 99
-            _launch.methods.close()
         finally:
             os._exit(code)
     assert 5 == os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
-    assert _server().is_alive()
+    assert server == _server()
 
 
 def test_more_descriptors_than_one_packet_holds(ctx: Any) -> None:
@@ -213,6 +217,11 @@ def test_a_child_has_none_of_its_siblings_descriptors(ctx: Any, tmp_path: Any) -
 
 def test_a_module_that_cannot_be_preloaded_is_named(ctx: Any, capfd: Any) -> None:
     """A preload that fails is reported, and children start without it."""
+    process = ctx.Process(target=_exit_with, args=(0,))
+    process.start()
+    process.join(_SECONDS)
+    process.close()
+    _kill_server()  # so that the next one is started with another preload
     ctx.set_forkserver_preload(["no_such_module_anywhere"])
     try:
         process = ctx.Process(target=_exit_with, args=(0,))

@@ -34,8 +34,8 @@ def describe() -> tuple[str, str] | None:
     if spec is not None and spec.name is not None:
         return "name", spec.name
     path = getattr(main, "__file__", None)
-    if path is None:
-        return None
+    if path is None or path.startswith("<"):
+        return None  # "<stdin>" is what a program read from there has for a file
     return "path", os.path.normpath(os.path.join(first_directory, path))
 
 

@@ -23,7 +23,17 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any, NoReturn
 
-__all__ = ["carry_out", "main", "run_parcel"]
+__all__ = [
+    "begin_forked",
+    "carry_out",
+    "end_forked",
+    "exit_code_of",
+    "import_main",
+    "main",
+    "run_parcel",
+]
+
+import_main = _main_module.import_again
 
 
 def main(parcel: int, *descriptors: int) -> NoReturn:

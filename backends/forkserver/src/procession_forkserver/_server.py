@@ -24,8 +24,7 @@ from _signal import (  # type: ignore[import-not-found]  # `signal` would bring 
 )
 from _socket import AF_UNIX, SOCK_SEQPACKET, socket
 
-from procession import _main_module
-from procession.child import begin_forked, end_forked, run_parcel
+from procession.child import begin_forked, end_forked, import_main, run_parcel
 from procession_forkserver import _protocol
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
@@ -161,7 +160,7 @@ def _import(modules: Sequence[str], preparation: dict[str, Any]) -> None:
     for module in modules:
         try:
             if module == "__main__":
-                _main_module.import_again(preparation["main"])
+                import_main(preparation["main"])
             else:
                 __import__(module)
         except (Exception, SystemExit) as error:
