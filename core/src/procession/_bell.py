@@ -12,6 +12,7 @@ from procession._waiting import wait_readable
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
     import select
+    from collections.abc import Callable
     from typing import Self
 
     from procession._handoff import Handoff, Recipe, Takeover
@@ -101,7 +102,9 @@ class Bell(Exportable):
         if writer not in (-1, reader):
             os.close(writer)
 
-    def __del__(self) -> None:
+    def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        if is_finalizing():
+            return  # the modules are half gone, and the kernel closes everything anyway
         # A constructor that ran out of descriptors leaves nothing to close.
         if getattr(self, "_reader", -1) >= 0:
             self.close()

@@ -11,6 +11,10 @@ from functools import cache
 
 from procession._waiting import wait_readable
 
+TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 #: The exit code of a child whose real one nobody can know any more: somebody else
 #: collected it, or the helper that should have reported it was killed. The standard
 #: library answers the same number.
@@ -108,7 +112,9 @@ class PidChild(Child):
             return LOST_EXIT_CODE if wait_readable(self.sentinel, 0) else None
         return os.waitstatus_to_exitcode(status) if pid == self.pid else None
 
-    def __del__(self) -> None:
+    def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        if is_finalizing():
+            return  # the modules are half gone, and the kernel closes everything anyway
         self.close()
 
     def signal(self, number: int, /) -> None:

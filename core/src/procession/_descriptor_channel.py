@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from _thread import RLock
 from _weakref import ref
 
@@ -13,7 +14,7 @@ from procession.errors import BusyConnectionError
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import NoReturn, Self
 
     from procession._handoff import Handoff, Recipe, Takeover
@@ -118,7 +119,9 @@ class DescriptorChannel(Channel):
             f"{doing} a longer message through this very connection"
         )
 
-    def __del__(self) -> None:
+    def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        if is_finalizing():
+            return  # the modules are half gone, and the kernel closes everything anyway
         self.close()
 
     def export(self, handoff: Handoff, /) -> Recipe:

@@ -10,6 +10,7 @@ from procession._packet_padding import MODULUS, PADDING, capacity, count, strip
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Self
 
     from procession._handoff import Handoff, Recipe, Takeover
@@ -97,5 +98,7 @@ class PacketLane(Lane):
             os.close(reader)
             os.close(writer)
 
-    def __del__(self) -> None:
+    def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        if is_finalizing():
+            return  # the modules are half gone, and the kernel closes everything anyway
         self.close()

@@ -21,7 +21,7 @@ from procession.errors import Empty, Full, ShutDown
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
     import select
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Self
 
     from procession._channel import Buffer, Message
@@ -627,7 +627,9 @@ class PacketMailbox(Mailbox):
         self._state.close()
         os.close(self._fd)
 
-    def __del__(self) -> None:
+    def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        if is_finalizing():
+            return  # the modules are half gone, and the kernel closes everything anyway
         # A constructor that ran out of descriptors has closed what it had.
         if not getattr(self, "closed", True):
             self.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import sys
 import time
 
 from procession._anonymous_file import anonymous_file
@@ -15,7 +16,7 @@ from procession.errors import BrokenConnectionError, Empty, Full, ShutDown
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Self
 
     from procession._channel import Buffer, Channel, Message
@@ -312,7 +313,9 @@ class PairMailbox(Mailbox):
         self._map.close()
         _close_all(self._reader, self._writer, (self._bell, self._room, self._settled), self._fd)
 
-    def __del__(self) -> None:
+    def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        if is_finalizing():
+            return  # the modules are half gone, and the kernel closes everything anyway
         if not getattr(self, "closed", True):
             self.close()
 

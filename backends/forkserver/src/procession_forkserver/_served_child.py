@@ -60,7 +60,9 @@ class ServedChild(Child):
         except _protocol.Ended:
             return LOST_EXIT_CODE
 
-    def __del__(self) -> None:
+    def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        if is_finalizing():
+            return  # the modules are half gone, and the kernel closes everything anyway
         self.close()
 
     def signal(self, number: int, /) -> None:
