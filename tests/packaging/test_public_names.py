@@ -51,6 +51,7 @@ MODULES = {
     "connection",
     "context",
     "errors",
+    "framing",
     "plugin",
     "process",
     "queues",

@@ -11,9 +11,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import TypeAlias
 
-    # Anything with the buffer protocol; a pickle body or one out-of-band buffer.
-    Buffer: TypeAlias = bytes | bytearray | memoryview
-    Message: TypeAlias = tuple[Buffer, Sequence[Buffer]]
+# Anything with the buffer protocol; a pickle body or one out-of-band buffer.
+Buffer: TypeAlias = "bytes | bytearray | memoryview"
+#: A body and its out-of-band buffers.
+Message: TypeAlias = "tuple[Buffer, Sequence[Buffer]]"
 
 
 class Channel(Exportable):

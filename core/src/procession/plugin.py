@@ -1,8 +1,7 @@
 """What authors of start methods and transports import: the whole of it, and no more.
 
 Names are looked up when they are first used, so that the part of a plugin that runs in
-children loads only what it needs. `Buffer`, `Message`, `Recipe` and `Token` are for type
-checkers only.
+children loads only what it needs.
 """
 
 from __future__ import annotations
@@ -44,29 +43,33 @@ if TYPE_CHECKING:
     from procession._waiting import wait_readable as wait_readable
 
 _HOMES = {
+    "anonymous_file": "_anonymous_file",
+    "Buffer": "_channel",
     "Channel": "_channel",
     "Child": "_child_handle",
     "Exportable": "_handoff",
     "Handoff": "_handoff",
-    "LOST_EXIT_CODE": "_child_handle",
+    "has_pidfd": "_child_handle",
+    "helper_command": "_interpreter",
+    "hookimpl": "_hookspecs",
     "Lane": "_lane",
     "LaunchPlan": "_launch_plan",
+    "LOST_EXIT_CODE": "_child_handle",
     "Mailbox": "_mailbox",
+    "Message": "_channel",
     "PacketChannel": "_packet_channel",
     "PacketLane": "_packet_lane",
     "PacketMailbox": "_packet_mailbox",
     "Parcel": "_launch_plan",
     "PidChild": "_child_handle",
+    "Recipe": "_handoff",
+    "spawn_interpreter": "_spawn",
     "StartFeatures": "_features",
     "StartMethod": "_start_method",
     "Takeover": "_handoff",
+    "Token": "_handoff",
     "Transport": "_transport",
     "TransportFeatures": "_features",
-    "anonymous_file": "_anonymous_file",
-    "has_pidfd": "_child_handle",
-    "helper_command": "_interpreter",
-    "hookimpl": "_hookspecs",
-    "spawn_interpreter": "_spawn",
     "wait_readable": "_waiting",
     "write_all": "_vectors",
 }

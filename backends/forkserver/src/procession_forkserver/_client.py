@@ -103,7 +103,7 @@ def _ask(
             return None
         if kind != _protocol.STARTED:
             raise OSError(number, f"the fork server could not fork: {os.strerror(number)}")
-        return ServedChild(number, pidfds[0], line, server.is_alive)
+        return ServedChild(number, pidfds[0], line.detach(), server.is_alive)
     except _protocol.NoRoom as error:
         # The child exists, but could not be watched.
         os.kill(_protocol.parse_report(error.data)[1], signal.SIGKILL)

@@ -45,6 +45,7 @@ FAILED = b"f"
 
 _COUNT = struct.Struct("!I")
 _REPORT = struct.Struct("!cq")
+REPORT_SIZE = _REPORT.size
 _FD = struct.Struct("i")
 _ANCILLARY = CMSG_SPACE(_FD.size * DESCRIPTORS_PER_PACKET)
 

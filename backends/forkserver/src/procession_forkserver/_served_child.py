@@ -12,7 +12,6 @@ from procession.plugin import LOST_EXIT_CODE, Child, wait_readable
 from procession_forkserver import _protocol
 
 if TYPE_CHECKING:
-    from _socket import socket
     from collections.abc import Callable
 
 assert sys.platform == "linux", "ask ForkServer.unavailable() first"
@@ -25,15 +24,16 @@ _COLLECTING_SECONDS = 5.0
 class ServedChild(Child):
     """A child of the fork server.
 
-    *line* is the socket on which the server reports the exit code, *pidfd* the child's;
-    both are taken over. *server_is_alive* tells whether a report can still come.
+    *line* is the descriptor of the socket on which the server reports the exit code,
+    *pidfd* the child's; both are taken over. *server_is_alive* tells whether a report can
+    still come.
     """
 
     # Nothing is held before __init__ has run to its end.
     _closed = True
 
     def __init__(
-        self, pid: int, pidfd: int, line: socket, server_is_alive: Callable[[], bool]
+        self, pid: int, pidfd: int, line: int, server_is_alive: Callable[[], bool]
     ) -> None:
         self.pid = pid
         self.sentinel = pidfd
@@ -53,12 +53,11 @@ class ServedChild(Child):
     def _report(self) -> int:
         """Return the exit code of a child that has ended; the lock is held."""
         alive = self._server_is_alive()
-        if not wait_readable(self._line.fileno(), _COLLECTING_SECONDS if alive else 0):
+        if not wait_readable(self._line, _COLLECTING_SECONDS if alive else 0):
             return LOST_EXIT_CODE
-        try:
-            return _protocol.receive_report(self._line)[1]
-        except _protocol.Ended:
-            return LOST_EXIT_CODE
+        # A report is one packet; nothing, once the other end has gone.
+        report = os.read(self._line, _protocol.REPORT_SIZE)
+        return _protocol.parse_report(report)[1] if report else LOST_EXIT_CODE
 
     def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
         if is_finalizing():
@@ -83,4 +82,4 @@ class ServedChild(Child):
             if not self._closed:
                 self._closed = True
                 os.close(self.sentinel)
-                self._line.close()
+                os.close(self._line)
