@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from queue import Empty, Full
 from types import FrameType
 
@@ -323,9 +324,10 @@ def test_an_interrupted_wait_leaves_it_usable(make: Make) -> None:
         assert b"one" == empty.get()[0]
 
     with crew() as fork:
-        for use in (empty.get, lambda: full.put(b"")):
-            process = fork(lambda use=use: interrupted(use))
-            until(lambda process=process: sleeps(process.pid))
+        getter = fork(lambda: interrupted(empty.get))
+        putter = fork(lambda: interrupted(lambda: full.put(b"")))
+        for process in (getter, putter):
+            until(partial(sleeps, process.pid))
             os.kill(process.pid, signal.SIGINT)
             assert 0 == process.join()
     assert (0, 1) == (empty.size(), full.size())
