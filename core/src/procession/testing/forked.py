@@ -17,6 +17,10 @@ DEADLINE = 30.0
 class Forked:
     """A forked process that runs one function and exits; killed at the end of `crew`."""
 
+    pid: int
+    code: int | None
+    _pidfd: int
+
     def __init__(self, work: Callable[[], object]) -> None:
         if sys.platform != "linux":
             raise OSError("these helpers need fork and pidfds")
@@ -32,7 +36,7 @@ class Forked:
             finally:
                 os._exit(code)
         self._pidfd = os.pidfd_open(self.pid)
-        self.code: int | None = None
+        self.code = None
 
     def kill(self) -> None:
         """Send SIGKILL and reap."""
