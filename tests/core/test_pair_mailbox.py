@@ -29,7 +29,7 @@ def make() -> Iterator[Make]:
 
     def make(*, maxsize: int = 0, joinable: bool = False) -> PairMailbox:
         reader, writer = os.pipe()
-        ends = StreamChannel(reader, -1), StreamChannel(-1, writer)
+        ends = StreamChannel((reader,), ()), StreamChannel((), (writer,))
         made.append(PairMailbox(*ends, maxsize=maxsize, joinable=joinable))
         return made[-1]
 

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
 from multiprocessing import connection as stdlib_connection
+from typing import Any
 
 import pytest
 
@@ -135,7 +136,7 @@ def test_closed_queues_refuse_questions(queue: Queue) -> None:
 
 def test_reader_can_be_waited_on(queue: Queue) -> None:
     """Clients wait on `_reader` with multiprocessing's own wait, then receive from it."""
-    reader = queue._reader
+    reader: Any = queue._reader  # not a multiprocessing connection, and as good as one
     assert not reader.poll()
     assert [] == stdlib_connection.wait([reader], 0)
     for number in range(300):
@@ -186,8 +187,8 @@ def test_shutdown_through_the_queue(queue: Queue) -> None:
 
 def test_annotations_and_reprs(queue: Queue) -> None:
     """Queue[int] is an alias; the repr says what it is and whether it is closed."""
-    assert "procession.queues.Queue[int]" == repr(Queue[int])
-    assert "procession.queues.SimpleQueue[int]" == repr(SimpleQueue[int])
+    for kind in (Queue, SimpleQueue):
+        assert f"procession.queues.{kind.__name__}[int]" == repr(kind.__class_getitem__(int))
     limited = Queue(3, mailbox=mailbox(maxsize=3))
     assert "maxsize=3" in repr(limited)
     limited.close()

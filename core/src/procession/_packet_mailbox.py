@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from procession._lane import Lane
     from procession._mailbox_state import Ledger
 
-# Hot words: getters are asleep; puts, gets have to look closer before they use the lane.
-_SLEEPING, _PUTS, _GETS = 0, 1, 2
+# Hot words: getters are asleep; puts, gets have to look closer before they use the lane;
+# putters are asleep.
+_SLEEPING, _PUTS, _GETS, _FULL = 0, 1, 2, 3
 # Why they have to, in `_PUTS` and `_GETS`: the overflow log has messages, the mailbox was
 # shut down, it has a maxsize, its messages are counted when they are taken.
 _LOGGED, _SHUT, _BOUNDED, _COUNTED = 1, 2, 4, 8
@@ -164,7 +165,7 @@ class PacketMailbox(Mailbox):
         ledger.spool_head = ledger.spool_tail = ledger.spool_freed = _SPOOL
         self._state.commit(ledger)
         self._words[_PUTS] = _BOUNDED if maxsize else 0
-        self._words[_GETS] = (_BOUNDED if maxsize else 0) | (_COUNTED if joinable else 0)
+        self._words[_GETS] = _COUNTED if joinable else 0
 
     def _assemble(
         self,
@@ -227,12 +228,13 @@ class PacketMailbox(Mailbox):
         """Put when it is not just one packet into a lane that anybody may use."""
         deadline = None if timeout is None else _deadline(timeout)
         if len(body) + sum(map(len, buffers)) > _LONGEST_LOGGED:
-            while not self._writing.run(self._put_large, body, buffers):
-                self._wait_for_room(deadline)
+            self._put_with_limit(
+                lambda: self._writing.run(self._put_large, body, buffers), deadline
+            )
             return
         packet, kind = (frame(body, buffers), _FRAMED) if buffers else (bytes(body), _PLAIN)
-        while not self._lock.run(self._add, packet, kind):
-            self._wait_for_room(deadline)
+        if not self._lock.run(self._add, packet, kind):
+            self._put_with_limit(lambda: self._lock.run(self._add, packet, kind), deadline)
         if self._words[_PUTS] & _LOGGED and not self._words[_SLEEPING]:
             self._nap()
 
@@ -273,29 +275,43 @@ class PacketMailbox(Mailbox):
 
     def _check_open(self, ledger: Ledger) -> None:
         if ledger.shut != OPEN:
-            if self._room is not None:
-                self._room.ring()  # for the next who waits, as one ring wakes one
             raise ShutDown("the queue was shut down")
 
     def _is_full(self, ledger: Ledger) -> bool:
-        """Return whether `maxsize` is reached; if so, the next get will ring for room."""
-        if self._room is None or self._lane.pending() + ledger.logged < self.maxsize:
-            return False
-        self._room.silence()
-        # A getter that took its message before this rang in vain.
-        return self._lane.pending() + ledger.logged >= self.maxsize
+        """Return whether `maxsize` is reached."""
+        return 0 < self.maxsize <= self._lane.pending() + ledger.logged
 
-    def _wait_for_room(self, deadline: float | None) -> None:
-        """Wait until a message was taken; raise `Full` at *deadline*."""
-        assert self._room is not None
-        left = _left(deadline)
-        if left <= 0:
+    def _put_with_limit(self, add: Callable[[], bool], deadline: float | None) -> None:
+        """Wait until *add* finds room; raise `Full` at *deadline*. Like `_get_closer`."""
+        if add() or (_left(deadline) > NAP and self._nap() and add()):
+            return
+        if _left(deadline) <= 0:
             raise Full
+        assert self._room is not None
         try:
-            self._room.wait(left)
+            while True:
+                # Whoever takes a message after this rings; who took one before it made
+                # room for this try.
+                self._words[_FULL] = 1
+                if add():
+                    return
+                left = _left(deadline)
+                if left <= 0:
+                    raise Full
+                if self._room.wait(left):
+                    self._room.silence()
+                    if add() or (_left(deadline) > NAP and self._nap() and add()):
+                        return
         finally:
-            if _left(deadline) <= 0:
-                self._room.ring()  # we may give up; what woke us, if so, is for the next
+            # One ring is for one of those who wait: the next looks for itself.
+            if not self.closed:
+                self._room.ring()
+
+    def _ring_for_room(self) -> None:
+        """Wake a putter that waits for room."""
+        assert self._room is not None
+        self._words[_FULL] = 0
+        self._room.ring()
 
     def _nap(self) -> bool:
         """Let the getters catch up, if that is worth it; return whether we slept."""
@@ -316,7 +332,9 @@ class PacketMailbox(Mailbox):
         if not self._words[_GETS]:
             packet = self._receive()
             if packet is not None:
-                return (packet[0], ()) if packet[1] == _PLAIN else unframe(packet[0])
+                if self._words[_FULL]:
+                    self._ring_for_room()
+                return unframe(packet[0]) if packet[1] else (packet[0], ())
         return self._get_closer(timeout)
 
     def _get_closer(self, timeout: float | None) -> Message:
@@ -370,9 +388,9 @@ class PacketMailbox(Mailbox):
         """Return the message in a packet that was taken, after making its room known."""
         if packet is None:
             return None
-        if self._room is not None:
-            self._room.ring()
-        return (packet[0], ()) if packet[1] == _PLAIN else unframe(packet[0])
+        if self._words[_FULL]:
+            self._ring_for_room()
+        return unframe(packet[0]) if packet[1] else (packet[0], ())
 
     def _take(self) -> tuple[bytes, int] | None:
         """Take the first packet, with the lock held; a spool's token is only looked at."""
@@ -424,8 +442,8 @@ class PacketMailbox(Mailbox):
             return self._open(packet)
         message = self._spool.read(packet[0])
         self._lock.run(self._finish_large, packet[0])
-        if self._room is not None:
-            self._room.ring()
+        if self._words[_FULL]:
+            self._ring_for_room()
         return message
 
     def _finish_large(self, token: bytes) -> None:

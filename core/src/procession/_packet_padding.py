@@ -10,7 +10,8 @@ from __future__ import annotations
 
 MODULUS = 512
 _TRAILER = 2
-_KIND = 0x8000
+#: Set in the trailer of packets of kind 1.
+KIND = 0x8000
 
 #: `PADDING[kind][length % MODULUS]` completes a packet of that length.
 PADDING: tuple[tuple[bytes, ...], tuple[bytes, ...]]
@@ -29,14 +30,14 @@ def capacity(longest: int) -> int:
 def strip(padded: bytes) -> tuple[bytes, int]:
     """Return the packet within *padded*, and its kind."""
     trailer = padded[-2] | padded[-1] << 8
-    if trailer < _KIND:
+    if trailer < KIND:
         return padded[:-trailer], 0
-    return padded[: _KIND - trailer], 1
+    return padded[: KIND - trailer], 1
 
 
 def _padding(length: int, kind: int) -> bytes:
     missing = (MODULUS - 1 - _TRAILER - length) % MODULUS + _TRAILER
-    return bytes(missing - _TRAILER) + (missing | _KIND * kind).to_bytes(_TRAILER, "little")
+    return bytes(missing - _TRAILER) + (missing | KIND * kind).to_bytes(_TRAILER, "little")
 
 
 PADDING = (

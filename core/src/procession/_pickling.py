@@ -28,8 +28,11 @@ PROTOCOL = 5
 SHORTEST_BUFFER = 64 << 10
 
 
-class _Buffers(list[memoryview]):
-    """Collects the buffers of one pickle; calling it decides about one buffer."""
+class Buffers(list[memoryview]):
+    """Collects the buffers of one pickle; calling it decides about one buffer.
+
+    It is the ``buffer_callback`` of pickle's own ``dumps``.
+    """
 
     __slots__ = ()
 
@@ -44,7 +47,7 @@ class _Buffers(list[memoryview]):
 
 def dumps(obj: Any) -> tuple[bytes, list[memoryview]]:
     """Return the pickle of *obj* and its buffers, which are views of its own memory."""
-    buffers = _Buffers()
+    buffers = Buffers()
     return _dumps(obj, PROTOCOL, buffer_callback=buffers), buffers
 
 

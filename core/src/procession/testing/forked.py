@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -16,7 +17,13 @@ DEADLINE = 30.0
 class Forked:
     """A forked process that runs one function and exits; killed at the end of `crew`."""
 
+    pid: int
+    code: int | None
+    _pidfd: int
+
     def __init__(self, work: Callable[[], object]) -> None:
+        if sys.platform != "linux":
+            raise OSError("these helpers need fork and pidfds")
         self.pid = os.fork()
         if self.pid == 0:
             code = 1
@@ -29,11 +36,11 @@ class Forked:
             finally:
                 os._exit(code)
         self._pidfd = os.pidfd_open(self.pid)
-        self.code: int | None = None
+        self.code = None
 
     def kill(self) -> None:
         """Send SIGKILL and reap."""
-        if self.code is None:
+        if self.code is None and sys.platform != "win32":
             os.kill(self.pid, signal.SIGKILL)
             self.join()
 
