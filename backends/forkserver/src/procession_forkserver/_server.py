@@ -48,7 +48,8 @@ def main(requests: int) -> None:
         gc.freeze()
         _Server(request_socket, preparation).serve()
     except _protocol.Ended:
-        return
+        # There is nothing here to be finalised, and nobody left to wait for it.
+        os._exit(0)
 
 
 # A request names modules only when they are new, and there are few of them.
