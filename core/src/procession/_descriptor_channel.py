@@ -13,17 +13,19 @@ from procession.errors import BusyConnectionError
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import NoReturn, Self
 
     from procession._handoff import Handoff, Recipe, Takeover
 
 
 class DescriptorChannel(Channel):
-    """A channel over one descriptor to receive from and one to send to.
+    """A channel over descriptors to receive from and descriptors to send to.
 
-    They may be the same descriptor (a socket) or two (two pipes), or one of them -1 for
-    an end that only sends or only receives. The channel takes them over. A subclass
-    gives `send` and `receive`, each of which holds its own lock all the way.
+    There is one of each, or a second one for the bulk of long messages; the first is the
+    one to wait for. Both directions may have the same (a socket); none is given for the
+    direction that an end does not have. The channel takes them over. A subclass gives
+    `send` and `receive`, each of which holds its own lock all the way.
 
     The locks are re-entrant because a signal handler may use the very channel that the
     code it has interrupted is using. Between packets that is fine; in the middle of a
@@ -32,6 +34,8 @@ class DescriptorChannel(Channel):
 
     __slots__ = (
         "__weakref__",
+        "bulk_reader",
+        "bulk_writer",
         "closed",
         "readable",
         "reader",
@@ -43,20 +47,24 @@ class DescriptorChannel(Channel):
         "writer",
     )
 
-    #: The descriptor to receive from, or -1.
+    #: The descriptors to receive from, or -1.
     reader: int
-    #: The descriptor to send to, or -1.
+    bulk_reader: int
+    #: The descriptors to send to, or -1.
     writer: int
+    bulk_writer: int
     #: Whether this end is in the middle of sending, or receiving, a longer message.
     sending: bool
     receiving: bool
 
-    def __init__(self, reader: int, writer: int) -> None:
+    def __init__(self, readers: Sequence[int], writers: Sequence[int]) -> None:
         self.closed = False
-        self.reader = reader
-        self.writer = writer
-        self.readable = reader >= 0
-        self.writable = writer >= 0
+        self.readable = bool(readers)
+        self.writable = bool(writers)
+        self.reader = readers[0] if readers else -1
+        self.bulk_reader = readers[-1] if readers else -1
+        self.writer = writers[0] if writers else -1
+        self.bulk_writer = writers[-1] if writers else -1
         self.renew_locks()
         _open[id(self)] = ref(self)
 
@@ -86,20 +94,21 @@ class DescriptorChannel(Channel):
             return
         self.closed = True
         _open.pop(id(self), None)
-        descriptors = {self.reader, self.writer}
-        self.reader = self.writer = -1
+        descriptors = {self.reader, self.bulk_reader, self.writer, self.bulk_writer, -1}
+        self.reader = self.bulk_reader = self.writer = self.bulk_writer = -1
+        descriptors.remove(-1)
         for fd in descriptors:
-            if fd >= 0:
-                os.close(fd)
+            os.close(fd)
 
     def stop_receiving(self) -> None:
         """Make this end write-only; close it, if that is not even that."""
         if not self.writable:
             self.close()
             return
-        fd, self.reader = self.reader, -1
+        descriptors = {self.reader, self.bulk_reader} - {self.writer, self.bulk_writer, -1}
+        self.reader = self.bulk_reader = -1
         self.readable = False
-        if fd >= 0 and fd != self.writer:
+        for fd in descriptors:
             os.close(fd)
 
     def busy(self, doing: str) -> NoReturn:
@@ -116,19 +125,27 @@ class DescriptorChannel(Channel):
         """See `Exportable.export`."""
         if self.closed:
             raise OSError(errno.EBADF, "handle is closed")
-        reader = handoff.give(self.reader) if self.reader >= 0 else None
-        if self.writer == self.reader:
-            return (reader, True)
-        return (reader, handoff.give(self.writer) if self.writer >= 0 else None)
+        readers = _distinct(self.reader, self.bulk_reader)
+        writers = _distinct(self.writer, self.bulk_writer)
+        given = tuple(map(handoff.give, readers))
+        if writers == readers:
+            return given, None
+        return given, tuple(map(handoff.give, writers))
 
     @classmethod
     def attach(cls, recipe: Recipe, takeover: Takeover, /) -> Self:
         """See `Exportable.attach`."""
-        reader_token, writer_token = recipe
-        reader = -1 if reader_token is None else takeover.take(reader_token)
-        if writer_token is True:
-            return cls(reader, reader)
-        return cls(reader, -1 if writer_token is None else takeover.take(writer_token))
+        reader_tokens, writer_tokens = recipe
+        readers = tuple(map(takeover.take, reader_tokens))
+        if writer_tokens is None:
+            return cls(readers, readers)
+        return cls(readers, tuple(map(takeover.take, writer_tokens)))
+
+
+def _distinct(fd: int, bulk_fd: int) -> tuple[int, ...]:
+    if fd < 0:
+        return ()
+    return (fd,) if fd == bulk_fd else (fd, bulk_fd)
 
 
 _open: dict[int, ref[DescriptorChannel]] = {}

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-from abc import abstractmethod
 
-from procession._blocks import blocks
+from procession._blocks import SMALLEST_BLOCK, blocks
 from procession._descriptor_channel import DescriptorChannel
-from procession._vectors import fill
-from procession.errors import MessageTooLongError
+from procession._vectors import fill, write_all
+from procession.errors import BrokenConnectionError, MessageTooLongError
 from procession.framing import (
-    FIRST_PACKET,
     MOST_VIEWS,
     WHOLE,
+    batches,
     cut,
     pack_header,
     unpack_header,
@@ -22,7 +21,7 @@ from procession.framing import (
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import NoReturn
+    from typing import ClassVar, NoReturn
 
     from procession._channel import Buffer, Message
 
@@ -35,23 +34,24 @@ _WHOLE = WHOLE[0]
 class PacketChannel(DescriptorChannel):
     """A channel whose short messages are one packet each, framed by `procession.framing`.
 
-    The descriptors must block, keep packets of at least `FIRST_PACKET` bytes apart, and
-    write these whole or not at all. A subclass gives `write_rest`.
+    A longer message begins with a packet, too, and the rest of it goes through the bulk
+    descriptors: a stream of bytes, or the very socket that the packet went through. All
+    of them must block, and the first ones must keep packets of up to `longest_packet`
+    bytes apart and write them whole or not at all. A subclass gives the two numbers.
     """
 
     __slots__ = ()
 
-    @abstractmethod
-    def write_rest(self, views: Sequence[memoryview], length: int, /) -> None:
-        """Write the *length* bytes behind *views*, in packets or not.
-
-        Called with the lock for sending held. Whatever follows must begin a packet of
-        its own again. After an exception this end is closed.
-        """
+    #: The longest packet that a message begins with, at least `framing.SHORTEST_PACKET`.
+    #: Every `receive` asks for as much memory, so that more than 64 KiB is too much.
+    longest_packet: ClassVar[int]
+    #: How many bytes of the rest are written at once. If the bulk descriptors keep packets
+    #: apart, the longest one they take.
+    longest_write: ClassVar[int]
 
     def send(self, body: Buffer, buffers: Sequence[Buffer] = (), /) -> None:
         """See `Channel.send`."""
-        if buffers or len(body) >= FIRST_PACKET:
+        if buffers or len(body) >= self.longest_packet:
             self._send_long(body, buffers)
             return
         packet = _join((body, WHOLE))
@@ -61,12 +61,17 @@ class PacketChannel(DescriptorChannel):
             _write(self.writer, packet)
 
     def _send_long(self, body: Buffer, buffers: Sequence[Buffer]) -> None:
-        parts = [memoryview(body), *map(memoryview, buffers)]
-        length = sum(map(len, parts))
-        header, table = pack_header(len(body), [len(buffer) for buffer in buffers])
-        room = 0 if table else FIRST_PACKET - len(header)
-        here, rest = cut(parts, room)
-        packet = _join((*here, header))
+        rest = [memoryview(body)]
+        if buffers:
+            rest += map(memoryview, buffers)
+            body_length, *lengths = map(len, rest)
+            header, table = pack_header(body_length, lengths)
+            here = [] if table else _pop_fitting(rest, self.longest_packet - len(header))
+            packet = _join((*here, header))
+            if table:
+                rest.insert(0, memoryview(table))
+        else:
+            packet, table = pack_header(len(body), ())
         with self.send_lock:
             if self.sending:
                 self.busy("sending")
@@ -76,14 +81,26 @@ class PacketChannel(DescriptorChannel):
                 return
             self.sending = True
             try:
-                if table:
-                    self.write_rest([memoryview(table)], len(table))
-                self.write_rest(rest, length - min(room, length))
+                self._write_rest(rest, bool(table))
             except BaseException:
                 self.close()
                 raise
             finally:
                 self.sending = False
+
+    def _write_rest(self, rest: list[memoryview], has_table: bool) -> None:
+        writer = self.bulk_writer
+        longest = self.longest_write
+        if len(rest) == 1 and len(rest[0]) <= longest:
+            write_all(writer, rest)
+            return
+        if has_table:
+            # In packets of its own: they are read before there is room for what follows.
+            for batch in batches(rest[:1], longest):
+                write_all(writer, batch)
+            del rest[0]
+        for batch in batches(rest, longest):
+            write_all(writer, batch)
 
     def receive(self, into: memoryview | None = None, limit: int | None = None, /) -> Message:
         """See `Channel.receive`."""
@@ -91,11 +108,11 @@ class PacketChannel(DescriptorChannel):
             if self.receiving:
                 self.busy("receiving")
             try:
-                packet = _read(self.reader, FIRST_PACKET)
+                packet = _read(self.reader, self.longest_packet)
             except ConnectionResetError:
                 # The peer closed without reading everything that we had sent. A socket
                 # says so once, and before it gives what the peer had sent to us.
-                packet = _read(self.reader, FIRST_PACKET)
+                packet = _read(self.reader, self.longest_packet)
             if not packet:
                 raise EOFError("the other end was closed")
             if packet[-1] != _WHOLE:
@@ -111,24 +128,25 @@ class PacketChannel(DescriptorChannel):
     def _receive_long(self, packet: bytes, into: memoryview | None, limit: int | None) -> Message:
         self.receiving = True
         try:
-            header = unpack_header(packet)
-            if limit is not None and header.body_length > limit:
-                self._refuse(header.body_length, limit)
-            lengths = header.buffer_lengths
+            length, count, lengths, here = unpack_header(packet)
+            if limit is not None and length > limit:
+                self._refuse(length, limit)
+            if not count and length < SMALLEST_BLOCK and into is None:
+                return self._receive_body(packet[:here], length), ()
             if lengths is None:
-                table = bytearray(8 * header.buffer_count)
-                fill(self.reader, [memoryview(table)])
-                lengths = unpack_table(table, header.body_length)
-            if into is not None and not lengths and header.body_length <= len(into):
-                parts = whole = [into[: header.body_length]]
+                table = bytearray(8 * count)
+                fill(self.bulk_reader, [memoryview(table)])
+                lengths = unpack_table(table, length)
+            if into is not None and not lengths and length <= len(into):
+                parts = whole = [into[:length]]
             else:
-                parts, whole = _destinations([header.body_length, *lengths])
-            here, rest = cut(whole, header.data_here)
+                parts, whole = _destinations([length, *lengths])
+            here_parts, rest = cut(whole, here)
             start = 0
-            for part in here:
+            for part in here_parts:
                 part[:] = packet[start : start + len(part)]
                 start += len(part)
-            fill(self.reader, rest)
+            fill(self.bulk_reader, rest)
         except MessageTooLongError:
             raise
         except BaseException:
@@ -139,12 +157,36 @@ class PacketChannel(DescriptorChannel):
             self.receiving = False
         return parts[0], parts[1:]
 
+    def _receive_body(self, start: bytes, length: int) -> bytes:
+        """Return a body of some length: as bytes, since that is what most want of it."""
+        body = start
+        pieces = []
+        while len(body) < length:
+            pieces.append(body)
+            length -= len(body)
+            body = _read(self.bulk_reader, length)
+            if not body:
+                raise BrokenConnectionError("got end of file during message")
+        if not pieces[1:]:
+            return start + body if start else body
+        pieces.append(body)
+        return _join(pieces)
+
     def _refuse(self, length: int, limit: int) -> NoReturn:
         self.stop_receiving()
         raise MessageTooLongError(
             f"bad message length: {length} bytes have come and at most {limit} were asked for; "
             f"nothing more can be received here"
         )
+
+
+def _pop_fitting(parts: list[memoryview], room: int) -> list[memoryview]:
+    """Take those of *parts* that fit into *room* bytes whole, from the first on."""
+    here = []
+    while parts and len(parts[0]) <= room:
+        room -= len(parts[0])
+        here.append(parts.pop(0))
+    return here
 
 
 def _destinations(lengths: Sequence[int]) -> tuple[list[memoryview], list[memoryview]]:

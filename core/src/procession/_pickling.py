@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 PROTOCOL = 5
 #: A buffer shorter than this is copied into the body: below it that is cheaper (measured).
-SHORTEST_BUFFER = 16 << 10
+SHORTEST_BUFFER = 64 << 10
 
 
 class _Buffers(list[memoryview]):

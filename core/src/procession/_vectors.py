@@ -26,7 +26,9 @@ def fill(fd: int, views: Sequence[memoryview]) -> None:
         count = os.readv(fd, views)
         if not count:
             raise BrokenConnectionError("got end of file during message")
-        if len(views) == 1 and count < len(views[0]):
+        if len(views) == 1:
+            if count == len(views[0]):
+                return
             views = [views[0][count:]]
         else:
             views = cut(views, count)[1]
@@ -37,4 +39,7 @@ def write_all(fd: int, views: Sequence[memoryview]) -> None:
     if sys.platform == "win32":
         raise OSError("this platform has no vectored writing")
     while views:
-        views = cut(views, os.writev(fd, views))[1]
+        written = os.writev(fd, views)
+        if len(views) == 1 and written == len(views[0]):
+            return
+        views = cut(views, written)[1]

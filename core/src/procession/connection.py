@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import procession.process  # noqa: F401 - the family's key must be there before any fork
 from procession import abc
 from procession._pickling import dumps, join, loads
 from procession._waiting import wait_for_any
@@ -55,7 +56,7 @@ class Connection(abc.Connection):
             raise ValueError("invalid handle")
         if not readable and not writable:
             raise ValueError("at least one of `readable` and `writable` must be True")
-        self._set(StreamChannel(handle if readable else -1, handle if writable else -1))
+        self._set(StreamChannel((handle,) if readable else (), (handle,) if writable else ()))
 
     @classmethod
     def over(cls, channel: Channel) -> Self:

@@ -31,12 +31,11 @@ if TYPE_CHECKING:
     from procession._channel import Buffer
 
 __all__ = [
-    "FIRST_PACKET",
     "LONGEST_MESSAGE",
     "MOST_BUFFERS",
     "MOST_VIEWS",
+    "SHORTEST_PACKET",
     "WHOLE",
-    "Header",
     "batches",
     "cut",
     "pack_header",
@@ -44,8 +43,8 @@ __all__ = [
     "unpack_table",
 ]
 
-#: The longest first packet; a pipe keeps no more than PIPE_BUF bytes together.
-FIRST_PACKET = 4096
+#: What a transport must at least be able to keep together as one packet.
+SHORTEST_PACKET = 4096
 #: What ends a packet that is a whole message.
 WHOLE = b"\x00"
 _TABLE_HERE = 1
@@ -59,29 +58,7 @@ MOST_BUFFERS = 1 << 26
 MOST_VIEWS = 512
 
 _fixed = Struct("<QIB")
-_ROOM_FOR_TABLE = (FIRST_PACKET - _fixed.size) // 8
-
-
-class Header:
-    """What the first packet of a message says about the rest of it."""
-
-    __slots__ = ("body_length", "buffer_count", "buffer_lengths", "data_here")
-
-    def __init__(
-        self,
-        body_length: int,
-        buffer_count: int,
-        buffer_lengths: Sequence[int] | None,
-        data_here: int,
-    ) -> None:
-        #: The length of the body, in bytes.
-        self.body_length = body_length
-        #: How many buffers there are.
-        self.buffer_count = buffer_count
-        #: Their lengths; None if a table of them comes next.
-        self.buffer_lengths = buffer_lengths
-        #: How many bytes of the data this packet begins with.
-        self.data_here = data_here
+_ROOM_FOR_TABLE = (SHORTEST_PACKET - _fixed.size) // 8
 
 
 def pack_header(body_length: int, buffer_lengths: Sequence[int]) -> tuple[bytes, bytes]:
@@ -90,6 +67,8 @@ def pack_header(body_length: int, buffer_lengths: Sequence[int]) -> tuple[bytes,
     If there is a table, the first packet has nothing but this header.
     """
     count = len(buffer_lengths)
+    if not count:
+        return _fixed.pack(body_length, 0, _TABLE_HERE), b""
     table = pack(f"<{count}Q", *buffer_lengths)
     if count <= _ROOM_FOR_TABLE:
         return table + _fixed.pack(body_length, count, _TABLE_HERE), b""
@@ -98,9 +77,11 @@ def pack_header(body_length: int, buffer_lengths: Sequence[int]) -> tuple[bytes,
     return _fixed.pack(body_length, count, _TABLE_NEXT), table
 
 
-def unpack_header(packet: bytes) -> Header:
-    """Return what a first *packet* that is not a whole message says.
+def unpack_header(packet: bytes) -> tuple[int, int, Sequence[int] | None, int]:
+    """Return what a first *packet* that is not a whole message says about the message.
 
+    That is the length of the body, the number of the buffers, their lengths (None if a
+    table of them comes next), and how many bytes of the data this packet begins with.
     Raises `OSError` when it cannot be the first packet of a message.
     """
     if len(packet) < _fixed.size:
@@ -110,18 +91,18 @@ def unpack_header(packet: bytes) -> Header:
         if len(packet) != _fixed.size or not _ROOM_FOR_TABLE < count <= MOST_BUFFERS:
             raise OSError(f"bad message: its header announces {count} buffers")
         _check_total(body_length)
-        return Header(body_length, count, None, 0)
+        return body_length, count, None, 0
     if kind != _TABLE_HERE:
         raise OSError(f"bad message: a packet of the unknown kind {kind}")
     data_here = len(packet) - _fixed.size - 8 * count
     if data_here < 0:
         raise OSError(f"bad message: its header has no room for the lengths of {count} buffers")
-    lengths = unpack_from(f"<{count}Q", packet, data_here)
+    lengths = unpack_from(f"<{count}Q", packet, data_here) if count else ()
     total = body_length + sum(lengths)
     _check_total(total)
     if data_here > total:
         raise OSError(f"bad message: {data_here} bytes of a message of {total}")
-    return Header(body_length, count, lengths, data_here)
+    return body_length, count, lengths, data_here
 
 
 def unpack_table(table: Buffer, body_length: int) -> Sequence[int]:

@@ -10,8 +10,10 @@ from procession.plugin import Channel, Transport, TransportFeatures
 
 from ._channel import PipeChannel
 
+#: Room for 64 packets: so many short messages can be sent before the sender has to wait.
+_PACKETS_SIZE = 256 << 10
 #: More room lets reader and writer work at the same time: twice the speed of the default.
-_PIPE_SIZE = 1 << 20
+_BULK_SIZE = 1 << 20
 
 
 class Pipe(Transport):
@@ -29,28 +31,45 @@ class Pipe(Transport):
 
     def pair(self, *, duplex: bool = True) -> tuple[Channel, Channel]:
         """See `Transport.pair`."""
-        reader, writer = _open_packet_pipe()
+        readers, writers = _open_pipes()
         if not duplex:
-            return PipeChannel(reader, -1), PipeChannel(-1, writer)
+            return PipeChannel(readers, ()), PipeChannel((), writers)
         try:
-            back_reader, back_writer = _open_packet_pipe()
+            back_readers, back_writers = _open_pipes()
         except OSError:
-            os.close(reader)
-            os.close(writer)
+            for fd in (*readers, *writers):
+                os.close(fd)
             raise
-        return PipeChannel(reader, back_writer), PipeChannel(back_reader, writer)
+        return PipeChannel(readers, back_writers), PipeChannel(back_readers, writers)
 
 
-def _open_packet_pipe() -> tuple[int, int]:
-    """Return the reading and the writing end of a new pipe; the caller owns both."""
+def _open_pipes() -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return the reading and the writing ends of a packet pipe and an ordinary one.
+
+    The caller owns all four.
+    """
     if sys.platform != "linux":
         raise OSError("only Linux has packet pipes")
-    import fcntl
-
     reader, writer = os.pipe2(os.O_DIRECT | os.O_CLOEXEC)
     try:
-        fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
+        bulk_reader, bulk_writer = os.pipe2(os.O_CLOEXEC)
     except OSError:
-        # The user's quota of pipe memory is used up: the size it has will do, more slowly.
+        os.close(reader)
+        os.close(writer)
+        raise
+    _widen(writer, _PACKETS_SIZE)
+    _widen(bulk_writer, _BULK_SIZE)
+    return (reader, bulk_reader), (writer, bulk_writer)
+
+
+def _widen(writer: int, size: int) -> None:
+    """Give a pipe room for *size* bytes, if the user's quota of pipe memory allows it."""
+    if sys.platform != "linux":
+        raise OSError("only Linux lets the size of a pipe be changed")
+    import fcntl
+
+    try:
+        fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, size)
+    except OSError:
+        # The quota is used up: the size it has will do, more slowly.
         pass
-    return reader, writer

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from procession.framing import batches
-from procession.plugin import PacketChannel, write_all
+from procession.plugin import PacketChannel
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-#: How much of a long message is one packet. It must fit into a socket's send buffer (208
-#: KiB by default, and packets cost some on top); larger ones than this gain little.
-LONGEST_PACKET = 128 << 10
+    from typing import ClassVar
 
 
 class SocketPairChannel(PacketChannel):
@@ -19,7 +14,7 @@ class SocketPairChannel(PacketChannel):
 
     __slots__ = ()
 
-    def write_rest(self, views: Sequence[memoryview], length: int, /) -> None:
-        """See `PacketChannel.write_rest`."""
-        for batch in batches(views, LONGEST_PACKET):
-            write_all(self.writer, batch)
+    longest_packet: ClassVar[int] = 64 << 10
+    #: It must fit into a socket's send buffer (208 KiB by default, and packets cost some on
+    #: top); larger packets gain little.
+    longest_write: ClassVar[int] = 128 << 10

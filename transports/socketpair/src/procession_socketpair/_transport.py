@@ -7,10 +7,12 @@ from typing import ClassVar
 
 from procession.plugin import Channel, Transport, TransportFeatures
 
-from ._channel import LONGEST_PACKET, SocketPairChannel
+from ._channel import SocketPairChannel
 
 #: More room lets reader and writer work at the same time.
 _BUFFER_SIZE = 1 << 20
+#: A packet must fit with what the kernel adds to it.
+_SMALLEST_BUFFER = 2 * SocketPairChannel.longest_write
 
 
 class SocketPair(Transport):
@@ -38,12 +40,12 @@ class SocketPair(Transport):
                 # The kernel gives as much of it as its limit allows.
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_SIZE)
                 given = end.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
-                if given < 2 * LONGEST_PACKET:
+                if given < _SMALLEST_BUFFER:
                     raise OSError(
-                        f"a socket's buffer is limited to {given} bytes, and {2 * LONGEST_PACKET} "
+                        f"a socket's buffer is limited to {given} bytes, and {_SMALLEST_BUFFER} "
                         f"are needed: raise net.core.wmem_max, or choose another transport"
                     )
             one, other = first.detach(), second.detach()
         if duplex:
-            return SocketPairChannel(one, one), SocketPairChannel(other, other)
-        return SocketPairChannel(one, -1), SocketPairChannel(-1, other)
+            return SocketPairChannel((one,), (one,)), SocketPairChannel((other,), (other,))
+        return SocketPairChannel((one,), ()), SocketPairChannel((), (other,))
