@@ -34,6 +34,7 @@ whatever procession has to say. Each one derives *also* from the built-in that
     |- BusyConnectionError               (RuntimeError)    two users at once
     |- ConnectionDirectionError          (OSError)         send on a read-only end
     |- MessageTooLongError               (OSError)         longer than the receiver allows
+    |- DescriptorLostError               (OSError)         who sent us an object has taken it along
     |- PeerDiedError                     (EOFError)        who we waited for has died
     |- ChildLostError                    (ChildProcessError) nobody knows how it ended
     `- ShutDown                          (queue.ShutDown on 3.13+)  the queue was shut down
@@ -66,6 +67,7 @@ __all__ = [
     "ConnectionClosedError",
     "ConnectionDirectionError",
     "DaemonicProcessError",
+    "DescriptorLostError",
     "DuplicatePluginError",
     "Empty",
     "EndOfConnectionError",
@@ -288,6 +290,14 @@ class ConnectionDirectionError(ProcessError, OSError):
 
 class MessageTooLongError(ProcessError, OSError):
     """A message is longer than the receiver was willing to take."""
+
+
+class DescriptorLostError(ProcessError, OSError):
+    """An object was received whose descriptors cannot be had any more.
+
+    The process that sent it has ended before they were fetched, or somebody else has
+    fetched them.
+    """
 
 
 # -- ends of processes -----------------------------------------------------------------
