@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import procession.process  # noqa: F401 - the family's key must be there before any fork
 from procession import abc
 from procession._pickling import dumps, join, loads
 from procession._waiting import wait_for_any
