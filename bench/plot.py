@@ -58,6 +58,8 @@ def _is_positive(gain: Spread) -> bool:
 
 
 def _draw_panel(axes: Axes, title: str, rows: list[Row]) -> None:
+    from matplotlib.ticker import LogFormatter
+
     for height, row in enumerate(rows):
         gain = row.gain
         axes.errorbar(
@@ -76,6 +78,8 @@ def _draw_panel(axes: Axes, title: str, rows: list[Row]) -> None:
     axes.axvline(1.0, color="black", linewidth=0.8)
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
+    # Between powers of ten: 2, not 2 x 10^0, and only where there is room.
+    axes.xaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))
     axes.set_yticks(
         range(len(rows)),
         [f"{row.case}, {row.figure.name}  [{row.candidate.label}]" for row in rows],
