@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 #: Inches.
 WIDTH, ROW_HEIGHT, PANEL_HEIGHT = 11.0, 0.24, 0.9
+#: Labelled in every power of ten: a panel may span much less than one.
+TICKS = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
 COLOURS = {"procession": "#1f6f8b", "multiprocessing": "#888888"}
 OTHER_COLOUR = "#b5651d"
 GOAL_COLOUR = "#c0392b"
@@ -58,7 +60,7 @@ def _is_positive(gain: Spread) -> bool:
 
 
 def _draw_panel(axes: Axes, title: str, rows: list[Row]) -> None:
-    from matplotlib.ticker import LogFormatter
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     for height, row in enumerate(rows):
         gain = row.gain
@@ -78,8 +80,8 @@ def _draw_panel(axes: Axes, title: str, rows: list[Row]) -> None:
     axes.axvline(1.0, color="black", linewidth=0.8)
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
-    # Between powers of ten: 2, not 2 x 10^0, and only where there is room.
-    axes.xaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))
+    axes.xaxis.set_major_locator(LogLocator(subs=TICKS))
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_yticks(
         range(len(rows)),
         [f"{row.case}, {row.figure.name}  [{row.candidate.label}]" for row in rows],
