@@ -5,13 +5,15 @@ Everything here reads ``entry_points.txt`` files and imports no plugin.
 
 from __future__ import annotations
 
-from importlib import metadata
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import attrs
 
+from procession import _distribution_files
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from procession._registry import Kind
 
@@ -86,19 +88,18 @@ def take_inventory() -> Inventory:
     """
     claimants: dict[tuple[Kind, str], list[Claimant]] = {}
     unreadable: list[str] = []
-    for distribution in _distributions():
-        title = f"{distribution.name} {distribution.version}"
+    for name, version, entry_points in _distributions():
         try:
-            offered = list(distribution.entry_points)
+            offered = entry_points()
         except Exception as error:  # whatever a parser makes of a broken file
-            unreadable.append(f"{title} ({type(error).__name__}: {error})")
+            unreadable.append(f"{name} {version} ({type(error).__name__}: {error})")
             continue
         for kind, group in GROUPS.items():
-            for entry_point in offered:
-                if entry_point.group != group:
+            for a_group, plugin, module in offered:
+                if a_group != group:
                     continue
-                claimant = Claimant(distribution.name, distribution.version, entry_point.value)
-                others = claimants.setdefault((kind, entry_point.name), [])
+                claimant = Claimant(name, version, module)
+                others = claimants.setdefault((kind, plugin), [])
                 if claimant not in others:
                     others.append(claimant)
     plugins = {
@@ -108,8 +109,28 @@ def take_inventory() -> Inventory:
     return Inventory(plugins, tuple(unreadable))
 
 
-def _distributions() -> Iterator[metadata.Distribution]:
-    """The distributions that speak of procession in their entry points, each once."""
+def _distributions() -> Iterator[tuple[str, str, Callable[[], list[tuple[str, str, str]]]]]:
+    """The distributions that speak of procession in their entry points, each once.
+
+    Name, version, and a function that returns group, name and value of each entry point.
+    """
+    plain = _distribution_files.read_plain(_MARK)
+    if plain is None:
+        yield from _distributions_of_any_kind()
+        return
+    for name, version, text in plain:
+        yield name, version, partial(_distribution_files.parse, text)
+
+
+def _distributions_of_any_kind() -> Iterator[
+    tuple[str, str, Callable[[], list[tuple[str, str, str]]]]
+]:
+    """As `_distributions`, from `importlib.metadata`."""
+    from importlib import metadata
+
+    def entry_points(distribution: metadata.Distribution) -> list[tuple[str, str, str]]:
+        return [(point.group, point.name, point.value) for point in distribution.entry_points]
+
     seen: set[str] = set()
     for distribution in metadata.distributions():
         text = distribution.read_text("entry_points.txt")
@@ -120,4 +141,5 @@ def _distributions() -> Iterator[metadata.Distribution]:
             continue
         seen.add(name)
         # A copy further up the path shadows this one, even if it offers nothing.
-        yield metadata.distribution(name)
+        first = metadata.distribution(name)
+        yield first.name, first.version, partial(entry_points, first)

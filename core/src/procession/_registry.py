@@ -216,13 +216,9 @@ class Registry:
 
 def _load_claimant(kind: Kind, name: str, claimant: Claimant, source: str) -> type[Any]:
     """Import one plugin inside an error boundary, call its hook and check what it gives."""
-    from importlib.metadata import EntryPoint
-
-    from procession._installed import GROUPS
-
     subject = f"{_subject(kind, name, source)} from {claimant}"
     try:
-        hooks = EntryPoint(name, claimant.module, GROUPS[kind]).load()
+        hooks = _resolve(claimant.module)
     except (Exception, SystemExit) as error:
         raise PluginLoadError(
             f"{subject} cannot be imported ({claimant.module}): {_describe(error)}",
@@ -248,6 +244,17 @@ def _load_claimant(kind: Kind, name: str, claimant: Claimant, source: str) -> ty
             plugin=name,
         )
     raise PluginUnavailableError(f"{subject} cannot work here: {reason}", kind=kind, plugin=name)
+
+
+def _resolve(value: str) -> Any:
+    """Import what an entry point's value names: ``module``, or ``module:attribute``."""
+    from importlib import import_module
+
+    module, _, attributes = value.partition(":")
+    found: Any = import_module(module.strip())
+    for attribute in attributes.strip().split(".") if attributes.strip() else ():
+        found = getattr(found, attribute)
+    return found
 
 
 def _call_hook(kind: Kind, name: str, hooks: ModuleType | Any, subject: str) -> Any:
