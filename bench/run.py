@@ -7,6 +7,7 @@ the main module of every measurement. Nor is anything heavy imported at the top 
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _refuse(error.args[0])
     except ImportError as error:
         return _refuse(f"{error}; --candidate multiprocessing measures the harness against itself")
+    _allow_bytecode()
     run = schedule.Run(comparisons, options.quick, options.time_limit)
     rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
     # A file or a pipe has no width, and rich's guess of 80 is too narrow for the tables.
@@ -56,6 +58,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     begin = _describe()
     _run(run, rounds)
     return _report(run, begin, options, rounds, console)
+
+
+def _allow_bytecode() -> None:
+    """Let every interpreter of the measurements keep compiled modules, from now on.
+
+    The standard library is installed with its bytecode, and so is any wheel; sources that
+    are compiled anew by each interpreter (an editable install under
+    PYTHONDONTWRITEBYTECODE) would be measured instead of what users have.
+    """
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 def _run(run: Run, rounds: int) -> None:

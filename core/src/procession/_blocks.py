@@ -13,9 +13,10 @@ them, so that a block costs no more memory than what is in it.
 from __future__ import annotations
 
 import mmap
-import os
 import sys
 from _thread import RLock
+
+from procession._after_fork import in_forked_children
 
 #: Below this, a bytearray is as quick as a block and costs no mapping (measured).
 SMALLEST_BLOCK = 256 << 10
@@ -36,6 +37,7 @@ class Blocks:
 
     def __init__(self, most_kept: int = MOST_KEPT) -> None:
         self._most_kept = most_kept
+        self._watches_forks = False
         self._forget()
 
     def _forget(self) -> None:
@@ -64,6 +66,9 @@ class Blocks:
         view = memoryview(block)[:length]
         if len(block) <= self._most_kept:
             with self._lock:
+                if not self._watches_forks:
+                    in_forked_children(self.forget)
+                    self._watches_forks = True
                 self._blocks.append(block)
                 self._kept += len(block)
         return view
@@ -125,6 +130,3 @@ _IDLE_REFERENCES = _references_when_idle()
 
 #: The ones that every connection and queue of this process uses.
 blocks = Blocks()
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=blocks.forget)

@@ -20,6 +20,7 @@ import os
 import sys
 from _thread import RLock
 
+from procession._after_fork import in_forked_children
 from procession._handoff import Handoff, LaunchTakeover
 from procession.errors import AuthenticationError, DescriptorLostError
 
@@ -66,6 +67,7 @@ class Broker:
         self._offers: dict[bytes, list[int]] = {}
         self._listener: socket.socket | None = None
         self._address: str | bytes = b""
+        self._watches_forks = False
 
     def hold(self, descriptors: list[int]) -> tuple[str | bytes, bytes]:
         """Keep *descriptors*, which are taken over, until they are fetched.
@@ -83,6 +85,9 @@ class Broker:
         """Begin to serve; the lock is held."""
         import threading
 
+        if not self._watches_forks:
+            in_forked_children(self.forget)
+            self._watches_forks = True
         listener, self._address = _listen()
         self._listener = listener
         threading.Thread(
@@ -136,7 +141,8 @@ class Broker:
     def forget(self) -> None:
         """Begin anew in a forked child: what is on offer is the parent's."""
         offers, listener = self._offers, self._listener
-        self.__init__()  # type: ignore[misc]
+        self._lock = RLock()
+        self._offers, self._listener = {}, None
         for descriptors in offers.values():
             for fd in descriptors:
                 os.close(fd)
@@ -249,9 +255,6 @@ def _fetch(address: str | bytes, ticket: bytes) -> list[int]:
 
 #: The one of this process.
 _broker = Broker()
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_broker.forget)
 
 
 def offer(exportable: Exportable) -> tuple[Any, ...]:

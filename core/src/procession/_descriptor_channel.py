@@ -8,6 +8,7 @@ import sys
 from _thread import RLock
 from _weakref import ref
 
+from procession._after_fork import in_forked_children
 from procession._channel import Channel
 from procession._waiting import wait_readable
 from procession.errors import BusyConnectionError
@@ -67,6 +68,8 @@ class DescriptorChannel(Channel):
         self.writer = writers[0] if writers else -1
         self.bulk_writer = writers[-1] if writers else -1
         self.renew_locks()
+        if not _open:
+            _watch_forks()
         _open[id(self)] = ref(self)
 
     def renew_locks(self) -> None:
@@ -152,6 +155,14 @@ def _distinct(fd: int, bulk_fd: int) -> tuple[int, ...]:
 
 
 _open: dict[int, ref[DescriptorChannel]] = {}
+_watches_forks = False
+
+
+def _watch_forks() -> None:
+    global _watches_forks
+    if not _watches_forks:
+        _watches_forks = True
+        in_forked_children(_renew_all_locks)
 
 
 def _renew_all_locks() -> None:
@@ -159,7 +170,3 @@ def _renew_all_locks() -> None:
         channel = reference()
         if channel is not None:
             channel.renew_locks()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_all_locks)

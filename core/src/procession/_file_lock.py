@@ -10,6 +10,8 @@ import sys
 import time
 from weakref import WeakSet
 
+from procession._after_fork import in_forked_children
+
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,8 +55,8 @@ class LockFile:
 
     def __init__(self, fd: int) -> None:
         global _watches_forks
-        if not _watches_forks and sys.platform != "win32":
-            os.register_at_fork(after_in_child=_start_afresh)
+        if not _watches_forks:
+            in_forked_children(_start_afresh)
             _watches_forks = True
         self._fd = fd
         self._private = -1

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
     from procession._selector import Bequest
 
-#: The selection and the known plugins of the parent; None in a process of its own.
+#: The selection and the known plugins of the parent, until the child takes them over by
+#: asking; None then, and in a process of its own.
 bequest: Bequest | None = None
 #: The name of the process that this one is about to be.
 process_name = "Process"

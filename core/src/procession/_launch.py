@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import atexit
-import os
 import sys
 from threading import Lock
 from typing import TYPE_CHECKING
 
 from procession import _preload, _selection, process
+from procession._after_fork import in_forked_children
 from procession._launch_plan import LaunchPlan
 from procession._lifeline import lifeline
 
@@ -62,8 +62,7 @@ def launch(child: process.Process) -> None:
     if not _watches_end:
         _watches_end = True
         atexit.register(end_children)
-        if sys.platform != "win32":
-            os.register_at_fork(after_in_child=_forget)
+        in_forked_children(_forget)
     kind = _selection.load_start_method(child._method_name)
     plan = LaunchPlan(
         process=child,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from procession import _interpreter, _main_module
+from procession import _inheritance, _interpreter, _main_module
 from procession._anonymous_file import anonymous_file
 from procession._authentication_string import AuthenticationString, reduce_for_child
 from procession._handoff import LaunchHandoff, ParcelPickler
@@ -92,10 +92,10 @@ class LaunchPlan:
 
         Returns the exit code; end the process with `procession.child.end_forked`.
         """
-        from procession import _selection, child
+        from procession import child
 
         child.begin_forked()
-        _selection.inherit(self.bequest)
+        _inheritance.bequest = self.bequest
         return child.carry_out(self.process, self.lifeline)
 
     def pack(self, *, environ: bool = False, keep: Sequence[int] = ()) -> Parcel:

@@ -9,8 +9,9 @@ no thread, no signal and no process id, and works where pidfds do not.
 from __future__ import annotations
 
 import os
-import sys
 from threading import Lock
+
+from procession._after_fork import in_forked_children
 
 
 class Lifeline:
@@ -29,8 +30,8 @@ class Lifeline:
     def reading_end(self) -> int:
         """Return the end that children get; it stays this object's."""
         with self._lock:
-            if not self._watches_forks and sys.platform != "win32":
-                os.register_at_fork(after_in_child=self._abandon)
+            if not self._watches_forks:
+                in_forked_children(self._abandon)
                 self._watches_forks = True
             if self._ends is None:
                 self._ends = os.pipe()

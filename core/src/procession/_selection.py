@@ -6,6 +6,7 @@ choice is made is `procession._selector`'s business.
 
 from __future__ import annotations
 
+from procession import _inheritance
 from procession._selector import Selector
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
@@ -53,12 +54,12 @@ def set_start_method(method: str | None, force: bool = False) -> None:
     (`UnknownPluginError`, `PluginUnavailableError`, ...) at once if there is no such
     start method or it cannot be used here; the choice is as before then.
     """
-    _selector.set("start_method", method, force=force)
+    _own().set("start_method", method, force=force)
 
 
 def set_transport(transport: str | None, force: bool = False) -> None:
     """Choose the transport of this process; as `set_start_method` in every respect."""
-    _selector.set("transport", transport, force=force)
+    _own().set("transport", transport, force=force)
 
 
 if TYPE_CHECKING:
@@ -79,9 +80,9 @@ def get_start_method(allow_none: bool = False) -> str | None:
     or the configuration chooses what does not exist, or if nothing is installed.
     """
     if allow_none:
-        chosen = _selector.chosen("start_method")
+        chosen = _own().chosen("start_method")
         return None if chosen is None else chosen[0]
-    return _selector.resolve("start_method")[0]
+    return _own().resolve("start_method")[0]
 
 
 if TYPE_CHECKING:
@@ -95,9 +96,9 @@ if TYPE_CHECKING:
 def get_transport(allow_none: bool = False) -> str | None:
     """Return the name of the transport that would be used now; as `get_start_method`."""
     if allow_none:
-        chosen = _selector.chosen("transport")
+        chosen = _own().chosen("transport")
         return None if chosen is None else chosen[0]
-    return _selector.resolve("transport")[0]
+    return _own().resolve("transport")[0]
 
 
 def get_all_start_methods() -> list[str]:
@@ -107,12 +108,12 @@ def get_all_start_methods() -> list[str]:
     others by name; what is set or configured does not change it. Every installed start
     method is imported to find out; those that cannot be used are left out.
     """
-    return _selector.available("start_method")
+    return _own().available("start_method")
 
 
 def get_all_transports() -> list[str]:
     """Return the transports that can be used here; as `get_all_start_methods`."""
-    return _selector.available("transport")
+    return _own().available("transport")
 
 
 def use(*, start_method: str | None = None, transport: str | None = None) -> Scope:
@@ -126,7 +127,7 @@ def use(*, start_method: str | None = None, transport: str | None = None) -> Sco
     Wins over what is set; scopes nest, and what is left out stays as it is outside.
     Raises ValueError (`UnknownPluginError`, ...) at once for a name that cannot be used.
     """
-    return _selector.use({"start_method": start_method, "transport": transport})
+    return _own().use({"start_method": start_method, "transport": transport})
 
 
 def selection() -> Selection:
@@ -134,7 +135,7 @@ def selection() -> Selection:
 
     Raises what `get_start_method` and `get_transport` raise.
     """
-    return _selector.selection()
+    return _own().selection()
 
 
 # -- for the rest of core ----------------------------------------------------------------
@@ -142,46 +143,45 @@ def selection() -> Selection:
 
 def registry() -> Registry:
     """Return the registry of this process."""
-    return _selector.registry
+    return _own().registry
 
 
 def load_start_method(name: str | None = None) -> type[StartMethod]:
     """Return the class of a start method, or of the selected one."""
-    return _selector.load("start_method", name)
+    return _own().load("start_method", name)
 
 
 def load_transport(name: str | None = None) -> type[Transport]:
     """Return the class of a transport, or of the selected one."""
-    return _selector.load("transport", name)
+    return _own().load("transport", name)
 
 
 def load_pair(
     start_method: str | None = None, transport: str | None = None
 ) -> tuple[type[StartMethod], type[Transport]]:
     """Return the classes of both; raise `IncompatiblePluginsError` if they cannot work."""
-    return _selector.load_pair(start_method, transport)
+    return _own().load_pair(start_method, transport)
 
 
 def negotiate(start_method: type[StartMethod], transport: type[Transport], /) -> None:
     """Raise `IncompatiblePluginsError` if the two cannot work together."""
-    _selector.negotiate(start_method, transport)
+    _own().negotiate(start_method, transport)
 
 
 def bequest() -> Bequest:
     """Return what a child of this process inherits of its selection, ready to be pickled."""
-    return _selector.bequest()
+    return _own().bequest()
 
 
 def inherit(bequest: Bequest, /) -> None:
     """Begin this child's selection with its parent's; call it before any user code runs."""
-    _selector.inherit(bequest)
+    _own().inherit(bequest)
 
 
-def _inherit_from_parent() -> None:
-    from procession import _inheritance
-
-    if _inheritance.bequest is not None:
-        inherit(_inheritance.bequest)
-
-
-_inherit_from_parent()
+def _own() -> Selector:
+    """Return the selector, begun anew if this process is a child that has not asked yet."""
+    bequest = _inheritance.bequest
+    if bequest is not None:
+        _inheritance.bequest = None
+        _selector.inherit(bequest)
+    return _selector
