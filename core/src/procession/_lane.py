@@ -36,6 +36,14 @@ class Lane(Exportable):
     def receive(self) -> tuple[bytes, int] | None:
         """Take the next packet and its kind; None when there is none."""
 
+    def receive_padded(self) -> bytes | None:
+        """Like `receive`, with anything behind the packet, to save cutting it off.
+
+        The last byte is below 128 for kind 0, and 128 or more for kind 1.
+        """
+        packet = self.receive()
+        return None if packet is None else packet[0] + (b"\x80" if packet[1] else b"\0")
+
     @abstractmethod
     def pending(self) -> int:
         """Return how many packets were sent and not yet received, as the kernel knows it."""

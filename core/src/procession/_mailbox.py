@@ -53,6 +53,13 @@ class Mailbox(Exportable):
         was shut down immediately).
         """
 
+    def get_pickle(self, *, timeout: float | None = None) -> Message:
+        """Like `get`, for a body that is a pickle: bytes may follow, which unpickling ignores.
+
+        For queues. A mailbox overrides it where it can save cutting the padding off.
+        """
+        return self.get(timeout=timeout)
+
     @abstractmethod
     def size(self) -> int:
         """Return how many messages have been put and not yet been taken."""

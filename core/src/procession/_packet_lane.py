@@ -6,7 +6,7 @@ import os
 import sys
 
 from procession._lane import Lane
-from procession._packet_padding import KIND, MODULUS, PADDING, capacity, count
+from procession._packet_padding import MODULUS, PADDING, capacity, count, strip
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
@@ -57,15 +57,15 @@ class PacketLane(Lane):
 
     def receive(self) -> tuple[bytes, int] | None:
         """See `Lane.receive`."""
+        padded = self.receive_padded()
+        return None if padded is None else strip(padded)
+
+    def receive_padded(self) -> bytes | None:
+        """See `Lane.receive_padded`."""
         try:
-            padded = _read(self._reader, self.longest)
+            return _read(self._reader, self.longest)
         except BlockingIOError:
             return None
-        # As `strip` does it, without a call: this is where a queue's speed is made.
-        trailer = padded[-2] | padded[-1] << 8
-        if trailer < KIND:
-            return padded[:-trailer], 0
-        return padded[: KIND - trailer], 1
 
     def pending(self) -> int:
         """See `Lane.pending`."""

@@ -39,6 +39,9 @@ _LOGGED, _SHUT, _BOUNDED, _COUNTED = 1, 2, 4, 8
 # Kinds of packets; a lane carries the first two.
 _PLAIN, _FRAMED, _SPOOLED = 0, 1, 2
 
+# The last byte of a padded packet is below this one when it is plain.
+_FIRST_FRAMED = 128
+
 # A longer message goes to the spool, not through the log: what is copied while the
 # mailbox's lock is held must take microseconds only.
 _LONGEST_LOGGED = 64 << 10
@@ -335,6 +338,14 @@ class PacketMailbox(Mailbox):
                 if self._words[_FULL]:
                     self._ring_for_room()
                 return unframe(packet[0]) if packet[1] else (packet[0], ())
+        return self._get_closer(timeout)
+
+    def get_pickle(self, *, timeout: float | None = None) -> Message:
+        """See `Mailbox.get_pickle`."""
+        if not self._words[_GETS]:
+            padded = self._lane.receive_padded()
+            if padded is not None:
+                return (padded, ()) if padded[-1] < _FIRST_FRAMED else unframe(padded)
         return self._get_closer(timeout)
 
     def _get_closer(self, timeout: float | None) -> Message:

@@ -3,7 +3,8 @@
 The kernel tells the *sum* of the lengths of all packets that wait in a lane (FIONREAD),
 not their number. So every packet is padded to a length of -1 modulo `MODULUS`, and the
 number is minus the sum, modulo `MODULUS`; a lane must hold fewer packets than that.
-The last two bytes of a packet say how much of it is padding, and its kind.
+The last two bytes of a packet say how much of it is padding, and its kind: the last byte
+is below 128 for kind 0 only.
 """
 
 from __future__ import annotations
