@@ -16,6 +16,8 @@ import procession
 from procession.plugin import LOST_EXIT_CODE, wait_readable
 from procession_forkserver import _protocol
 
+assert sys.platform == "linux"  # where this start method is available
+
 _SECONDS = 20
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import pickle
 import sys
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
@@ -151,7 +150,9 @@ def _refuse_interactive(definition: Any) -> Any:
     """Refuse a function or class that a fresh interpreter has no file to import from."""
     if definition.__module__ != "__main__":
         return NotImplemented
-    raise pickle.PicklingError(
+    from pickle import PicklingError
+
+    raise PicklingError(
         f"{definition.__qualname__} is defined in an interactive session (or a program given "
         f"by -c or through stdin), where a fresh interpreter cannot import it; put it into a "
         f"module, or use the start method 'fork'"

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, ClassVar
 
 from procession.child import end_forked
 from procession.errors import ForkWithThreadsWarning
-from procession.plugin import Child, LaunchPlan, PidChild, StartFeatures, StartMethod, has_pidfd
+from procession.plugin import PidChild, StartFeatures, StartMethod, has_pidfd
 
 if TYPE_CHECKING:
     from typing import NoReturn
+
+    from procession.plugin import Child, LaunchPlan
 
 # start() of the user's, then core's, then launch: the warning points at the first.
 _STACK_LEVEL = 5

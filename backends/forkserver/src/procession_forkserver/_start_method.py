@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import sys
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from procession.plugin import Child, LaunchPlan, StartFeatures, StartMethod, has_pidfd
+from procession.plugin import StartFeatures, StartMethod, has_pidfd
+
+if TYPE_CHECKING:
+    from procession.plugin import Child, LaunchPlan
 
 
 class ForkServer(StartMethod):

@@ -7,8 +7,6 @@ import sys
 from typing import TYPE_CHECKING, ClassVar
 
 from procession.plugin import (
-    Child,
-    LaunchPlan,
     PidChild,
     StartFeatures,
     StartMethod,
@@ -18,6 +16,8 @@ from procession.plugin import (
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from procession.plugin import Child, LaunchPlan
 
 
 class Spawn(StartMethod):
