@@ -16,9 +16,11 @@ a process that ends does not wait for what nobody has fetched.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from _thread import RLock
+from time import monotonic, sleep
 
 from procession._after_fork import in_forked_children
 from procession._handoff import Handoff, LaunchTakeover
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 
 #: How long either side waits for the other in the middle of a fetch, in seconds.
 _DEADLINE = 10.0
+#: How long to wait for a descriptor to be free, in seconds.
+_BREATH = 0.05
 _NONCE = 32
 _TICKET = 16
 _DIGEST = 32
@@ -72,7 +76,7 @@ class Broker:
     def hold(self, descriptors: list[int]) -> tuple[str | bytes, bytes]:
         """Keep *descriptors*, which are taken over, until they are fetched.
 
-        Returns where to fetch them and the ticket.
+        Returns where to fetch them and the ticket. When it raises, they stay the caller's.
         """
         ticket = os.urandom(_TICKET)
         with self._lock:
@@ -88,15 +92,28 @@ class Broker:
         if not self._watches_forks:
             in_forked_children(self.forget)
             self._watches_forks = True
-        listener, self._address = _listen()
-        self._listener = listener
-        threading.Thread(
-            target=self._serve, args=(listener,), name="procession-broker", daemon=True
-        ).start()
+        listener, address = _listen()
+        thread = threading.Thread(
+            target=self._serve, args=(listener, address), name="procession-broker", daemon=True
+        )
+        try:
+            thread.start()
+        except RuntimeError:  # no more threads, or the interpreter is ending
+            _close(listener, address)
+            raise
+        self._listener, self._address = listener, address
 
-    def _serve(self, listener: socket.socket) -> None:
+    def _serve(self, listener: socket.socket, address: str | bytes) -> None:
         while True:
-            peer, _ = listener.accept()
+            try:
+                peer, _ = listener.accept()
+            except OSError as error:
+                if listener.fileno() < 0:
+                    return
+                # No descriptor to accept with, or the peer has gone meanwhile. The peer
+                # stays in the queue, and accept would answer the same at once.
+                sleep(0.0 if error.errno == errno.ECONNABORTED else _BREATH)
+                continue
             with peer:
                 try:
                     self._hand_out(peer)
@@ -105,26 +122,21 @@ class Broker:
                     # refused hears of it, and the others must be served.
                     pass
             with self._lock:
+                # With the lock held nobody can be offered an address that is closed here.
                 if not self._offers:
-                    self._stop(listener)
+                    self._listener = None
+                    _close(listener, address)
                     return
-
-    def _stop(self, listener: socket.socket) -> None:
-        """Close the socket; the lock is held, so that nobody is offered a dead address."""
-        if self._listener is listener:
-            self._listener = None
-        listener.close()
-        _remove(self._address)
 
     def _hand_out(self, peer: socket.socket) -> None:
         """Serve one fetch."""
-        peer.settimeout(_DEADLINE)
+        deadline = monotonic() + _DEADLINE
         _check_user(peer)
         key = _key()
-        theirs = _receive_exactly(peer, _NONCE)
+        theirs = _receive_exactly(peer, _NONCE, deadline)
         mine = os.urandom(_NONCE)
         peer.sendall(mine + _sign(key, b"giver", theirs, mine))
-        answer = _receive_exactly(peer, _DIGEST + _TICKET)
+        answer = _receive_exactly(peer, _DIGEST + _TICKET, deadline)
         ticket = answer[_DIGEST:]
         _check(answer[:_DIGEST], _sign(key, b"taker", mine, theirs + ticket))
         with self._lock:
@@ -173,7 +185,8 @@ def _listen() -> tuple[socket.socket, str | bytes]:
     return listener, address
 
 
-def _remove(address: str | bytes) -> None:
+def _close(listener: socket.socket, address: str | bytes) -> None:
+    listener.close()
     if isinstance(address, str):
         os.unlink(address)
         os.rmdir(os.path.dirname(address))
@@ -208,9 +221,11 @@ def _check(digest: bytes, expected: bytes) -> None:
         raise AuthenticationError("digest received was wrong: the two processes differ in authkey")
 
 
-def _receive_exactly(peer: socket.socket, length: int) -> bytes:
+def _receive_exactly(peer: socket.socket, length: int, deadline: float) -> bytes:
     data = b""
     while len(data) < length:
+        # The whole exchange has one deadline: a byte now and then does not prolong it.
+        peer.settimeout(max(0.001, deadline - monotonic()))
         more = peer.recv(length - len(data))
         if not more:
             raise EOFError("the other side has hung up")
@@ -226,8 +241,8 @@ def _send_descriptors(peer: socket.socket, descriptors: list[int]) -> None:
     socket.send_fds(peer, [_FOUND], descriptors)
 
 
-def _fetch(address: str | bytes, ticket: bytes) -> list[int]:
-    """Return the descriptors for *ticket*; the caller owns them.
+def _fetch(address: str | bytes, ticket: bytes, count: int) -> list[int]:
+    """Return the *count* descriptors for *ticket*; the caller owns them.
 
     Raises `OSError`, `EOFError` or `AuthenticationError` when there are none to be had.
     """
@@ -239,17 +254,25 @@ def _fetch(address: str | bytes, ticket: bytes) -> list[int]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as peer:
         peer.settimeout(_DEADLINE)
         peer.connect(address)
+        deadline = monotonic() + _DEADLINE
         mine = os.urandom(_NONCE)
         peer.sendall(mine)
-        answer = _receive_exactly(peer, _NONCE + _DIGEST)
+        answer = _receive_exactly(peer, _NONCE + _DIGEST, deadline)
         theirs = answer[:_NONCE]
         _check(answer[_NONCE:], _sign(key, b"giver", mine, theirs))
         peer.sendall(_sign(key, b"taker", theirs, mine + ticket) + ticket)
         status, descriptors, _, _ = socket.recv_fds(peer, 1, _MOST_DESCRIPTORS)
-        for fd in descriptors:
-            os.set_inheritable(fd, False)
+        if not status:
+            raise EOFError("the other side has hung up")
         if status != _FOUND:
             raise LookupError("somebody has fetched it already")
+        for fd in descriptors:
+            os.set_inheritable(fd, False)
+        if len(descriptors) != count:
+            # The kernel drops those that this process has no room for.
+            for fd in descriptors:
+                os.close(fd)
+            raise OSError(errno.EMFILE, "this process has too many open files")
         return descriptors
 
 
@@ -266,22 +289,24 @@ def offer(exportable: Exportable) -> tuple[Any, ...]:
     from procession.process import current_process
 
     collecting = _Collecting()
+    descriptors = collecting.descriptors
     try:
         recipe = exportable.export(collecting)
+        if len(descriptors) > _MOST_DESCRIPTORS:
+            raise ValueError(f"{len(descriptors)} descriptors are too many to be sent at once")
+        address, ticket = _broker.hold(descriptors)
     except BaseException:
-        for fd in collecting.descriptors:
+        for fd in descriptors:
             os.close(fd)
         raise
-    address, ticket = _broker.hold(collecting.descriptors)
     giver = (current_process().name, os.getpid())
-    return fetch, (type(exportable), recipe, address, ticket, giver)
+    return fetch, (type(exportable), recipe, (address, ticket, len(descriptors)), giver)
 
 
 def fetch(
     kind: type[Exportable],
     recipe: Recipe,
-    address: str | bytes,
-    ticket: bytes,
+    claim: tuple[str | bytes, bytes, int],
     giver: tuple[str, int],
 ) -> Exportable:
     """Build what another process has offered; see `offer`.
@@ -291,22 +316,34 @@ def fetch(
     """
     name, pid = giver
     try:
-        takeover = LaunchTakeover(_fetch(address, ticket))
+        takeover = LaunchTakeover(_fetch(*claim))
     except AuthenticationError as error:
         raise AuthenticationError(
             f"process {name!r} (pid {pid}), which has sent this {kind.__name__}, does not share "
             f"this process's authkey"
         ) from error
     except (OSError, EOFError, LookupError) as error:
-        why = "has handed it to somebody already" if _exists(pid) else "has ended"
         raise DescriptorLostError(
-            f"cannot have this {kind.__name__}: process {name!r} (pid {pid}), which has sent it, "
-            f"{why} ({error})"
+            f"cannot have this {kind.__name__}: {_reason(error, pid)}. "
+            f"It was sent by process {name!r} (pid {pid})"
         ) from error
     try:
         return kind.attach(recipe, takeover)
     finally:
         takeover.close()
+
+
+def _reason(error: Exception, pid: int) -> str:
+    """Return why nothing could be fetched from process *pid*."""
+    if isinstance(error, LookupError):
+        return "somebody has fetched it already"
+    if isinstance(error, TimeoutError):
+        return f"its sender has not answered for {_DEADLINE:g} seconds"
+    if isinstance(error, OSError) and error.errno == errno.EMFILE:
+        return "this process has too many open files"
+    if not _exists(pid):
+        return "its sender has ended"
+    return "its sender has ended, or somebody has fetched it already"
 
 
 def _exists(pid: int) -> bool:

@@ -75,14 +75,17 @@ class PacketChannel(DescriptorChannel):
         with self.send_lock:
             if self.sending:
                 self.busy("sending")
-            # A packet is written whole or not at all: nothing to undo when this raises.
-            _write(self.writer, packet)
-            if not rest:
-                return
             self.sending = True
             try:
-                self._write_rest(rest, bool(table))
+                _write(self.writer, packet)
+                if rest:
+                    self._write_rest(rest, bool(table))
+            except (BrokenPipeError, ConnectionResetError):
+                raise  # nobody will see the part; what the peer has sent can still be read
             except BaseException:
+                # A part may have been written, and the next message would be taken for the
+                # rest of this one. (A signal handler may also have raised between the end
+                # of a write and the moment when we could have known of it.)
                 self.close()
                 raise
             finally:
