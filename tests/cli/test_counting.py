@@ -37,7 +37,8 @@ def test_what_cannot_be_read_is_reported_and_contributes_nothing(tree: Path) -> 
 @pytest.mark.skipif(sys.platform == "win32", reason="named pipes are something else there")
 def test_a_named_pipe_is_not_waited_for(tmp_path: Path) -> None:
     """Opening a FIFO that nobody writes to would hang the whole run."""
-    assert sys.platform != "win32"  # for the type checker
+    if sys.platform == "win32":  # for the type checker
+        return
     os.mkfifo(tmp_path / "fifo.py")
     sources = find_sources(str(tmp_path))
 
