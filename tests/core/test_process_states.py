@@ -14,6 +14,7 @@ import pytest
 
 import procession
 from procession import _launch, _selection
+from procession._lifeline import lifeline
 from procession._selector import Selector
 from procession.context import Context
 from procession.errors import (
@@ -27,6 +28,12 @@ from procession.errors import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _lifeline_of_this_process() -> None:
+    """A process keeps its lifeline from its first child on: it is there before the tests."""
+    lifeline.reading_end()
 
 
 @pytest.fixture
