@@ -56,8 +56,9 @@ def test_a_name_that_nobody_has(run: Any, tree: Path, option: str) -> None:
 def test_no_plugins(environment: dict[str, str], tmp_path: Path, command: str) -> None:
     """Without plugins there is nothing to run or list, and the line says what to install."""
     program = (
-        "import importlib.metadata, sys\n"
-        "importlib.metadata.distributions = lambda **_: iter(())\n"
+        "import sys\n"
+        "from procession import _distribution_files\n"
+        "_distribution_files.read_plain = lambda mark: []\n"
         "from procession.cli import main\n"
         f"sys.exit(main([{command!r}]))\n"
     )

@@ -11,6 +11,7 @@ from procession import _preload, _selection, process
 from procession._after_fork import in_forked_children
 from procession._launch_plan import LaunchPlan
 from procession._lifeline import lifeline
+from procession.child import flush_streams
 
 if TYPE_CHECKING:
     from procession._start_method import StartMethod
@@ -71,6 +72,9 @@ def launch(child: process.Process) -> None:
         preload=_preload.get(),
         log=_log_settings(),
     )
+    # What was printed before the start comes before what the child prints, and a forked
+    # child does not print it a second time.
+    flush_streams()
     child._child = methods.get(kind).launch(plan)
     child._forget_work()
 
@@ -99,5 +103,7 @@ def _forget() -> None:
 
 
 def _log_settings() -> tuple[int, bool] | None:
+    """Return the logger's settings; None for those that a child would have anyway."""
     logging = sys.modules.get("procession._logging")
-    return None if logging is None else logging.settings()
+    settings = None if logging is None else logging.settings()
+    return settings if settings and any(settings) else None

@@ -28,6 +28,7 @@ __all__ = [
     "carry_out",
     "end_forked",
     "exit_code_of",
+    "flush_streams",
     "import_main",
     "main",
     "run_parcel",
@@ -82,7 +83,7 @@ def carry_out(child: process.Process, lifeline: int) -> int:
         _report(child.name)
         code = 1
     _finish_threads()
-    _flush()
+    flush_streams()
     return code
 
 
@@ -102,7 +103,7 @@ def end_forked(code: int) -> NoReturn:
 
     try:
         atexit._run_exitfuncs()
-        _flush()
+        flush_streams()
     finally:
         os._exit(code & 0xFF)
 
@@ -206,7 +207,8 @@ def _write(text: str) -> None:
         return
 
 
-def _flush() -> None:
+def flush_streams() -> None:
+    """Write out what waits in stdout and stderr, as far as somebody will have it."""
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             try:

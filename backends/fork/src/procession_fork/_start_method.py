@@ -41,10 +41,6 @@ class Fork(StartMethod):
     def launch(self, plan: LaunchPlan, /) -> Child:
         """See `StartMethod.launch`."""
         _warn_of_threads()
-        # Buffered output would be written twice, here and by the child.
-        for stream in (sys.stdout, sys.stderr):
-            if stream is not None and not stream.closed:
-                stream.flush()
         if has_pidfd():
             return self._fork(plan, None)
         reader, writer = os.pipe()
