@@ -14,6 +14,7 @@ import pytest
 
 import procession
 from procession.plugin import LOST_EXIT_CODE, wait_readable
+from procession.testing import payloads
 from procession_forkserver import _protocol
 
 assert sys.platform == "linux"  # where this start method is available
@@ -46,24 +47,11 @@ def _kill_server() -> None:
     os.close(server)
 
 
-def _exit_with(code: int) -> None:
-    sys.exit(code)
-
-
-def _pause() -> None:
-    signal.pause()
-
-
-def _report_open_files(path: str) -> None:
-    with open(path, "w") as file:
-        file.write(str(len(os.listdir("/proc/self/fd"))))
-
-
 def test_one_server_serves_every_child(ctx: Any) -> None:
     """Helpers do not multiply, and a child costs a fork and not an interpreter."""
     pids = set()
     for code in (0, 1, 7):
-        process = ctx.Process(target=_exit_with, args=(code,))
+        process = ctx.Process(target=payloads.exit_with, args=(code,))
         process.start()
         pids.add(_server().pid)
         process.join(_SECONDS)
@@ -75,7 +63,7 @@ def test_one_server_serves_every_child(ctx: Any) -> None:
 def test_a_killed_server_is_replaced(ctx: Any) -> None:
     """SIGKILL between two starts costs nothing but the start of a new server."""
     for _ in range(3):
-        process = ctx.Process(target=_exit_with, args=(3,))
+        process = ctx.Process(target=payloads.exit_with, args=(3,))
         process.start()
         process.join(_SECONDS)
         assert 3 == process.exitcode
@@ -85,7 +73,7 @@ def test_a_killed_server_is_replaced(ctx: Any) -> None:
 
 def test_children_of_a_killed_server_keep_their_exit_codes(ctx: Any) -> None:
     """A child that ends by itself reports its own code when nobody else can."""
-    process = ctx.Process(target=_pause)
+    process = ctx.Process(target=signal.pause)
     process.start()
     _kill_server()
 
@@ -99,7 +87,7 @@ def test_children_of_a_killed_server_keep_their_exit_codes(ctx: Any) -> None:
 
 def test_a_code_that_nobody_can_know_is_reported_as_lost(ctx: Any) -> None:
     """A child killed after its server ends the wait, with the code for lost ones."""
-    process = ctx.Process(target=_pause)
+    process = ctx.Process(target=signal.pause)
     process.start()
     _kill_server()
 
@@ -116,7 +104,7 @@ def test_the_server_ends_with_its_parent(ctx: Any) -> None:
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
-        process = procession.get_context("forkserver").Process(target=_pause)
+        process = procession.get_context("forkserver").Process(target=signal.pause)
         process.start()
         os.write(writer, f"{_server().pid} {process.pid}".encode())
         signal.pause()
@@ -134,7 +122,7 @@ def test_the_server_ends_with_its_parent(ctx: Any) -> None:
 
 def test_a_forked_copy_of_the_parent_has_a_server_of_its_own(ctx: Any) -> None:
     """The server that a fork inherits is its parent's; it neither uses nor stops it."""
-    first = ctx.Process(target=_exit_with, args=(0,))
+    first = ctx.Process(target=payloads.exit_with, args=(0,))
     first.start()
     first.join(_SECONDS)
     first.close()
@@ -143,7 +131,9 @@ def test_a_forked_copy_of_the_parent_has_a_server_of_its_own(ctx: Any) -> None:
     if pid == 0:
         code = 1
         try:
-            process = procession.get_context("forkserver").Process(target=_exit_with, args=(5,))
+            process = procession.get_context("forkserver").Process(
+                target=payloads.exit_with, args=(5,)
+            )
             process.start()
             process.join(_SECONDS)
             code = process.exitcode or 99
@@ -175,7 +165,7 @@ def test_more_descriptors_than_one_packet_holds(ctx: Any) -> None:
 
 def test_no_room_for_descriptors_is_an_error_and_leaves_no_child(ctx: Any) -> None:
     """EMFILE in start() is one OSError; no process runs on unwatched."""
-    warm = ctx.Process(target=_exit_with, args=(0,))
+    warm = ctx.Process(target=payloads.exit_with, args=(0,))
     warm.start()
     warm.join(_SECONDS)
     warm.close()
@@ -183,7 +173,7 @@ def test_no_room_for_descriptors_is_an_error_and_leaves_no_child(ctx: Any) -> No
     for room in range(1, 12):
         highest = max(map(int, os.listdir("/proc/self/fd")))
         resource.setrlimit(resource.RLIMIT_NOFILE, (highest + room, hard))
-        process = ctx.Process(target=_exit_with, args=(0,))
+        process = ctx.Process(target=payloads.exit_with, args=(0,))
         try:
             process.start()
         except OSError as error:
@@ -197,16 +187,17 @@ def test_no_room_for_descriptors_is_an_error_and_leaves_no_child(ctx: Any) -> No
     assert [] == procession.active_children()
 
 
-def test_a_child_has_none_of_its_siblings_descriptors(ctx: Any, tmp_path: Any) -> None:
+def test_a_child_has_none_of_its_siblings_descriptors(ctx: Any) -> None:
     """The hundredth child has as many open files as the first."""
-    waiting = [ctx.Process(target=_pause) for _ in range(10)]
+    receiver, sender = ctx.Pipe(duplex=False)
+    waiting = [ctx.Process(target=signal.pause) for _ in range(10)]
     counts = []
-    for name in ("alone", "crowded"):
-        process = ctx.Process(target=_report_open_files, args=(str(tmp_path / name),))
+    for _ in ("alone", "crowded"):
+        process = ctx.Process(target=payloads.call, args=(sender, payloads.open_descriptors))
         process.start()
         process.join(_SECONDS)
         process.close()
-        counts.append(int((tmp_path / name).read_text()))
+        counts.append(len(receiver.recv()))
         for other in waiting:
             if other.pid is None:
                 other.start()
@@ -214,19 +205,21 @@ def test_a_child_has_none_of_its_siblings_descriptors(ctx: Any, tmp_path: Any) -
         other.kill()
         other.join(_SECONDS)
         other.close()
+    receiver.close()
+    sender.close()
     assert counts[0] == counts[1]
 
 
 def test_a_module_that_cannot_be_preloaded_is_named(ctx: Any, capfd: Any) -> None:
     """A preload that fails is reported, and children start without it."""
-    process = ctx.Process(target=_exit_with, args=(0,))
+    process = ctx.Process(target=payloads.exit_with, args=(0,))
     process.start()
     process.join(_SECONDS)
     process.close()
     _kill_server()  # so that the next one is started with another preload
     ctx.set_forkserver_preload(["no_such_module_anywhere"])
     try:
-        process = ctx.Process(target=_exit_with, args=(0,))
+        process = ctx.Process(target=payloads.exit_with, args=(0,))
         process.start()
         process.join(_SECONDS)
     finally:
