@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 import textwrap
 from importlib import metadata
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 # Tests take the directories of installed plugins off the path, and with them these two.
 import attrs  # noqa: F401
 import pluggy  # noqa: F401
 import pytest
 
-from procession import _hookspecs, _installed, _negotiation  # noqa: F401
+import procession
+from procession import _hookspecs, _installed, _launch, _negotiation, _selection  # noqa: F401
+from procession._selector import Selector
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from pathlib import Path
 
 START_METHOD = """
 from procession._features import StartFeatures
@@ -144,3 +147,29 @@ def site(
     for name in set(sys.modules) - before:
         if name.startswith("fake_"):
             del sys.modules[name]
+
+
+@pytest.fixture
+def reference(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The reference plugins, known to a selection of the test's own."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent / "reference"))
+    plugins = importlib.import_module("reference_plugins")
+    selector = Selector()
+    selector.registry.adopt(
+        {
+            ("start_method", "reference"): "reference_plugins:Reference",
+            ("transport", "memory"): "reference_plugins:Memory",
+        }
+    )
+    monkeypatch.setattr(_selection, "_selector", selector)
+    monkeypatch.setattr(_launch, "methods", _launch.Methods())
+    plugins.Reference.plans.clear()
+    monkeypatch.setattr(plugins.Reference, "refusal", None)
+    yield plugins
+    _launch.methods.close()
+
+
+@pytest.fixture
+def ctx(reference: Any) -> Any:
+    """A context of the two."""
+    return procession.get_context("reference", transport="memory")

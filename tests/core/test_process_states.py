@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import gc
-import importlib
 import os
 import threading
 import weakref
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import procession
-from procession import _launch, _selection
+from procession import _launch
 from procession._lifeline import lifeline
-from procession._selector import Selector
 from procession.context import Context
 from procession.errors import (
     ForeignProcessError,
@@ -34,32 +31,6 @@ if TYPE_CHECKING:
 def _lifeline_of_this_process() -> None:
     """A process keeps its lifeline from its first child on: it is there before the tests."""
     lifeline.reading_end()
-
-
-@pytest.fixture
-def reference(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """The reference plugins, known to a selection of the test's own."""
-    monkeypatch.syspath_prepend(str(Path(__file__).parent / "reference"))
-    plugins = importlib.import_module("reference_plugins")
-    selector = Selector()
-    selector.registry.adopt(
-        {
-            ("start_method", "reference"): "reference_plugins:Reference",
-            ("transport", "memory"): "reference_plugins:Memory",
-        }
-    )
-    monkeypatch.setattr(_selection, "_selector", selector)
-    monkeypatch.setattr(_launch, "methods", _launch.Methods())
-    plugins.Reference.plans.clear()
-    monkeypatch.setattr(plugins.Reference, "refusal", None)
-    yield plugins
-    _launch.methods.close()
-
-
-@pytest.fixture
-def ctx(reference: Any) -> Any:
-    """A context of the two."""
-    return procession.get_context("reference", transport="memory")
 
 
 class Held:
