@@ -191,10 +191,10 @@ class PairMailbox(Mailbox):
     def _is_abandoned(self) -> bool:
         """Return whether nobody is sending, although the page says so."""
         try:
-            self._sending.run_within(time.monotonic(), lambda: None)
+            # Read with the lock held: the next sender sets it as soon as the lock is free.
+            return bool(self._sending.run_within(time.monotonic(), lambda: self._words[_SENDING]))
         except BlockingIOError:
             return False
-        return bool(self._words[_SENDING])
 
     def _check_whole(self, broken: int) -> None:
         """Refuse to go on when the last holder of a lock left a message unfinished."""
