@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 import procession.process  # noqa: F401 - the family's key must be there before any fork
 from procession import abc
 from procession._pickling import dumps, join, loads
@@ -223,8 +225,11 @@ class Connection(abc.Connection):
     def _fail(self, error: Exception) -> NoReturn:
         """Give what a channel has raised its final shape. Called while handling it."""
         channel = self._channel
-        if self._receive is not None and not channel.readable:
+        # What a message that went wrong has done to the channel.
+        if channel.closed or not channel.readable:
             self._receive = None
+        if channel.closed:
+            self._send = None
         if isinstance(error, EOFError):
             raise EndOfConnectionError(
                 f"the other end of {self!r} was closed, and everything was received"
@@ -235,7 +240,7 @@ class Connection(abc.Connection):
             raise BrokenConnectionError(
                 error.errno, f"nobody can receive any more what {self!r} sends"
             ) from error
-        if channel.closed:
+        if channel.closed and error.errno == errno.EBADF:
             raise ConnectionClosedError(
                 f"handle is closed: {self!r} was closed in this process"
             ) from error

@@ -1,0 +1,846 @@
+"""Connections and the channels below them: the promises of `Channel`, kept under failure.
+
+What users see on every pair is in tests/behaviour; here are the ends of messages that were
+cut, signal handlers, forks, other people's framing.
+"""
+
+from __future__ import annotations
+
+import array
+import errno
+import importlib
+import multiprocessing
+import os
+import pickle
+import signal
+import socket
+import struct
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if sys.platform == "win32":
+    pytest.skip("connections over descriptors need a POSIX system", allow_module_level=True)
+
+from procession import errors
+from procession._pickling import SHORTEST_BUFFER, dumps, join, loads
+from procession._stream_channel import StreamChannel, pack_length
+from procession.connection import Connection, pipe, wait
+from procession.testing.forked import DEADLINE, crew, sleeps, until
+
+if TYPE_CHECKING:
+    from procession._channel import Channel
+
+KIB, MIB = 1 << 10, 1 << 20
+#: More than any transport holds, so that its sender has to wait.
+LARGE = 8 * MIB
+
+Pair = Callable[..., "tuple[Channel, Channel]"]
+
+
+def stream_pair(*, duplex: bool = True) -> tuple[Channel, Channel]:
+    """Give channels with multiprocessing's framing."""
+    if duplex:
+        one, other = (end.detach() for end in socket.socketpair())
+        return StreamChannel((one,), (one,)), StreamChannel((other,), (other,))
+    reader, writer = os.pipe()
+    return StreamChannel((reader,), ()), StreamChannel((), (writer,))
+
+
+def transport_pair(name: str, kind: str) -> Pair:
+    """Give `pair` of an installed transport."""
+    transport = getattr(pytest.importorskip(f"procession_{name}"), kind)
+    if transport.unavailable() is not None:
+        pytest.skip(transport.unavailable())
+    pair: Pair = transport().pair
+    return pair
+
+
+@pytest.fixture(params=["stream", "pipe", "socketpair"])
+def make(request: pytest.FixtureRequest) -> Pair:
+    """Make two connected ends, in each way there is."""
+    if request.param == "stream":
+        return stream_pair
+    kinds = {"pipe": "Pipe", "socketpair": "SocketPair"}
+    return transport_pair(request.param, kinds[request.param])
+
+
+@pytest.fixture
+def ends(make: Pair) -> Iterator[tuple[Channel, Channel]]:
+    """A one-way pair: the receiving and the sending end."""
+    reader, writer = make(duplex=False)
+    yield reader, writer
+    reader.close()
+    writer.close()
+
+
+@pytest.fixture
+def connections(make: Pair) -> Iterator[tuple[Connection, Connection]]:
+    """A duplex pair of connections."""
+    first, second = map(Connection.over, make(duplex=True))
+    yield first, second
+    first.close()
+    second.close()
+
+
+def in_thread(work: Callable[[], object]) -> threading.Thread:
+    """Run *work* beside the test."""
+    thread = threading.Thread(target=work)
+    thread.start()
+    return thread
+
+
+# -- messages ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "lengths",
+    [
+        (0,), (1,), (4095,), (4096,), (4097,), (65535,), (65536,), (65537,), (MIB + 1,),
+        (0, 0), (10, 100_000), (4083, 1), (5000, 0, 5000), (100, 300_000, 0, 2 * MIB + 7),
+        (9, *(10,) * 505), (9, *(10,) * 600), (70_000, *(3,) * 5000), (9, *(0,) * 700),
+    ],
+)  # fmt: skip
+def test_body_and_buffers_of_every_length(
+    ends: tuple[Channel, Channel], lengths: tuple[int, ...]
+) -> None:
+    """Bodies and buffers keep their borders and bytes, next to the limits and with many."""
+    reader, writer = ends
+    if isinstance(reader, StreamChannel) and lengths[1:]:
+        pytest.skip("a stream carries one pickle")
+    pattern = bytes(range(251)) * 10_000
+    parts = [(pattern * (length // len(pattern) + 1))[:length] for length in lengths]
+    sender = in_thread(lambda: (writer.send(parts[0], parts[1:]), writer.send(b"next")))
+    body, buffers = reader.receive()
+    following, _ = reader.receive()
+    sender.join(DEADLINE)
+
+    assert parts == [bytes(body), *map(bytes, buffers)]
+    assert b"next" == bytes(following)
+
+
+def test_random_lengths_in_a_row(ends: tuple[Channel, Channel]) -> None:
+    """Short and long messages in any order never touch each other."""
+    import random
+
+    chance = random.Random(5)
+    lengths = [chance.choice([3, 500, 4095, 4096, 8000, 70_000, 300_000]) for _ in range(300)]
+    reader, writer = ends
+
+    def send() -> None:
+        for number, length in enumerate(lengths):
+            writer.send(bytes([number & 255]) * length)
+
+    sender = in_thread(send)
+    for number, length in enumerate(lengths):
+        body, _ = reader.receive()
+        assert bytes([number & 255]) * length == bytes(body)
+    sender.join(DEADLINE)
+
+
+def test_memory_may_change_after_send(connections: tuple[Connection, Connection]) -> None:
+    """What was sent is what the array was when `send` was called."""
+    here, there = connections
+    memory = bytearray(b"before")
+    here.send_bytes(memory)
+    memory[:] = b"after!"
+
+    assert b"before" == there.recv_bytes()
+
+
+@pytest.mark.parametrize("length", [0, 5, 4095, 4096, 100_000])
+def test_receive_into(ends: tuple[Channel, Channel], length: int) -> None:
+    """A message that fits is received where the caller wants it, and nothing beyond."""
+    reader, writer = ends
+    memory = bytearray(b"." * (length + 3))
+    sender = in_thread(lambda: writer.send(b"x" * length))
+    body, buffers = reader.receive(memoryview(memory))
+    sender.join(DEADLINE)
+
+    assert (length, 0) == (len(body), len(buffers))
+    assert b"x" * length + b"..." == memory
+    assert isinstance(body, memoryview)
+    assert memory is body.obj
+
+
+@pytest.mark.parametrize("length", [5, 4096, 100_000])
+def test_limit(make: Pair, length: int) -> None:
+    """A body of exactly *limit* bytes is taken, a longer one ends receiving, not sending."""
+    reader, writer = make(duplex=True)
+    sender = in_thread(lambda: (writer.send(b"x" * length), writer.send(b"x" * length)))
+    assert length == len(reader.receive(None, length)[0])
+    with pytest.raises(errors.MessageTooLongError, match=f"{length} bytes"):
+        reader.receive(None, length - 1)
+
+    assert (False, True, False) == (reader.readable, reader.writable, reader.closed)
+    reader.send(b"goes on")
+    assert b"goes on" == bytes(writer.receive()[0])
+    reader.close()
+    sender.join(DEADLINE)
+    writer.close()
+
+
+def test_nothing_is_read_ahead(ends: tuple[Channel, Channel]) -> None:
+    """What one process has not received is there for another one that has the end."""
+    reader, writer = ends
+    for each in (b"mine", b"the child's", b"", b"mine again"):
+        writer.send(each)
+    assert b"mine" == bytes(reader.receive()[0])
+
+    def child() -> None:
+        assert reader.wait(0)
+        assert b"the child's" == bytes(reader.receive()[0])
+
+    with crew() as fork:
+        assert 0 == fork(child).join()
+    assert b"" == bytes(reader.receive()[0])
+    assert b"mine again" == bytes(reader.receive()[0])
+    assert not reader.wait(0)
+
+
+def test_wait_takes_nothing(ends: tuple[Channel, Channel]) -> None:
+    """Asking gives the same answer until something is received."""
+    reader, writer = ends
+    assert not reader.wait(-1)
+    writer.send(b"")
+    for timeout in (0, -1, 1e9, None):
+        assert reader.wait(timeout)
+    reader.receive()
+    assert not reader.wait(0.001)
+    writer.close()
+    assert reader.wait(None)
+
+
+# -- ends ----------------------------------------------------------------------------------
+
+
+def test_close_is_idempotent_and_closes_all(make: Pair) -> None:
+    """A closed end holds no descriptor; using it is an error."""
+    first, second = make(duplex=True)
+    numbers = [getattr(first, name) for name in ("reader", "writer", "bulk_reader")]
+    first.close()
+    first.close()
+    for number in numbers:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(number)
+    assert first.closed
+    for use in (lambda: first.send(b""), first.receive, first.wait, first.fileno):
+        with pytest.raises(OSError):  # noqa: PT011 - each in words of its own
+            use()
+    second.close()
+
+
+def test_unread_messages_do_not_hide_what_the_peer_sent(make: Pair) -> None:
+    """A peer that closes without having read everything has still sent what it sent."""
+    first, second = make(duplex=True)
+    first.send(b"never read")
+    second.send(b"one")
+    second.send(b"two")
+    second.close()
+
+    assert b"one" == bytes(first.receive()[0])
+    assert b"two" == bytes(first.receive()[0])
+    with pytest.raises(EOFError):
+        first.receive()
+    first.close()
+
+
+def test_peer_gone_while_sending_leaves_what_it_sent(make: Pair) -> None:
+    """Also when it went in the middle of a long message from here."""
+    first, second = make(duplex=True)
+    second.send(b"farewell")
+    failures: list[BaseException] = []
+
+    def send() -> None:
+        try:
+            first.send(bytes(LARGE))
+        except OSError as error:
+            failures.append(error)
+
+    sender = in_thread(send)
+    assert second.wait(DEADLINE)
+    second.close()
+    sender.join(DEADLINE)
+
+    assert isinstance(failures[0], (BrokenPipeError, ConnectionResetError))
+    if not isinstance(first, StreamChannel):
+        assert b"farewell" == bytes(first.receive()[0])
+    first.close()
+
+
+@pytest.mark.parametrize("length", [10, 5000, LARGE])
+def test_broken_pipe_is_no_signal(make: Pair, length: int) -> None:
+    """Sending to nobody raises, for messages of every length, and with our class, too."""
+    first, second = make(duplex=False)
+    connection = Connection.over(second)
+    first.close()
+    with pytest.raises(errors.BrokenConnectionError) as caught:
+        connection.send_bytes(bytes(length))
+    assert isinstance(caught.value, BrokenPipeError)
+    assert caught.value.errno in (errno.EPIPE, errno.ECONNRESET)
+    connection.close()
+
+
+@pytest.mark.parametrize("length", [100_000, LARGE])
+def test_sender_killed_in_the_middle(make: Pair, length: int) -> None:
+    """SIGKILL within a message makes it a truncated one, never a wrong one."""
+    reader, writer = make(duplex=False)
+    connection = Connection.over(reader)
+    with crew() as fork:
+        writer.send(b"whole")
+        process = fork(lambda: writer.send(bytes(max(length, LARGE))))
+        until(lambda: sleeps(process.pid))
+        process.kill()
+    writer.close()
+
+    assert b"whole" == connection.recv_bytes()
+    with pytest.raises(OSError, match="got end of file during message") as caught:
+        connection.recv_bytes()
+    assert isinstance(caught.value, errors.BrokenConnectionError)
+    assert connection.closed
+
+
+def test_receiver_killed_in_the_middle(make: Pair) -> None:
+    """A sender that waits for room learns that nobody will make any."""
+    reader, writer = make(duplex=False)
+
+    def child() -> None:
+        writer.close()
+        reader.receive()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with crew() as fork:
+        process = fork(child)
+        reader.close()
+        writer.send(b"first")
+        with pytest.raises((BrokenPipeError, ConnectionResetError)):
+            writer.send(bytes(LARGE))
+        assert -signal.SIGKILL == process.join()
+    writer.close()
+
+
+# -- signal handlers -----------------------------------------------------------------------
+
+
+class Interrupt(Exception):
+    """Raised by a signal handler."""
+
+
+@pytest.fixture
+def alarm() -> Iterator[Callable[[Callable[[], object]], None]]:
+    """Have a function called by a signal handler, as soon as this thread is blocked."""
+    before = signal.getsignal(signal.SIGUSR1)
+    threads = []
+
+    def arm(action: Callable[[], object]) -> None:
+        signal.signal(signal.SIGUSR1, lambda *_: action())
+        main = threading.main_thread()
+        assert main.native_id is not None
+        native_id, ident = main.native_id, main.ident
+
+        def ring() -> None:
+            def asleep() -> bool:
+                with open(f"/proc/self/task/{native_id}/stat", "rb") as file:
+                    return file.read().rpartition(b")")[2].split()[0] == b"S"
+
+            until(asleep)
+            assert ident is not None
+            signal.pthread_kill(ident, signal.SIGUSR1)
+
+        threads.append(in_thread(ring))
+
+    yield arm
+    for thread in threads:
+        thread.join(DEADLINE)
+    signal.signal(signal.SIGUSR1, before)
+
+
+def interrupt() -> None:
+    """Raise in the handler."""
+    raise Interrupt
+
+
+needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+
+
+@needs_proc
+def test_receive_goes_on_after_a_signal(
+    ends: tuple[Channel, Channel], alarm: Callable[[Callable[[], object]], None]
+) -> None:
+    """A handler that returns does not disturb a blocked `receive`."""
+    reader, writer = ends
+    alarm(lambda: writer.send(b"from the handler"))
+
+    assert b"from the handler" == bytes(reader.receive()[0])
+
+
+@needs_proc
+def test_interrupted_receive_took_nothing(
+    ends: tuple[Channel, Channel], alarm: Callable[[Callable[[], object]], None]
+) -> None:
+    """A handler that raises while nothing has come leaves the end as it was."""
+    reader, writer = ends
+    alarm(interrupt)
+    with pytest.raises(Interrupt):
+        reader.receive()
+    assert not reader.closed
+    writer.send(b"later")
+
+    assert b"later" == bytes(reader.receive()[0])
+
+
+@needs_proc
+def test_interrupted_send_closes_the_end(
+    ends: tuple[Channel, Channel], alarm: Callable[[Callable[[], object]], None]
+) -> None:
+    """A handler that raises within a long message makes it a truncated one."""
+    reader, writer = ends
+    alarm(interrupt)
+    with pytest.raises(Interrupt):
+        writer.send(bytes(LARGE))
+    assert writer.closed
+    with pytest.raises(OSError, match="got end of file during message"):
+        reader.receive()
+
+
+@needs_proc
+def test_interrupted_receive_in_the_middle_closes_the_end(
+    make: Pair, alarm: Callable[[Callable[[], object]], None]
+) -> None:
+    """A handler that raises within a long message leaves no rest to be taken for another."""
+    reader, writer = make(duplex=False)
+    connection = Connection.over(reader)
+    with crew() as fork:
+        # The first part comes, and nothing after it: the child is stopped, not ended.
+        process = fork(lambda: writer.send(bytes(LARGE)))
+        until(lambda: sleeps(process.pid))
+        os.kill(process.pid, signal.SIGSTOP)
+        alarm(interrupt)
+        with pytest.raises(Interrupt):
+            connection.recv_bytes()
+        assert connection.closed
+        with pytest.raises(errors.ConnectionClosedError, match="handle is closed"):
+            connection.recv_bytes()
+    writer.close()
+
+
+@needs_proc
+def test_handler_cannot_send_within_a_long_message(
+    ends: tuple[Channel, Channel], alarm: Callable[[Callable[[], object]], None]
+) -> None:
+    """A handler that uses the very end it has interrupted is refused, and not deadlocked."""
+    reader, writer = ends
+    refusals: list[BaseException] = []
+
+    def handler() -> None:
+        try:
+            writer.send(b"in between")
+        except errors.BusyConnectionError as error:
+            refusals.append(error)
+        receivers.append(in_thread(lambda: received.append(reader.receive())))
+
+    received: list[Any] = []
+    receivers: list[threading.Thread] = []
+    alarm(handler)
+    writer.send(bytes(LARGE))
+    receivers[0].join(DEADLINE)
+
+    assert LARGE == len(received[0][0])
+    assert "signal handler" in str(refusals[0])
+
+
+# -- threads and forks ---------------------------------------------------------------------
+
+
+def test_forked_child_inherits_no_held_lock(make: Pair) -> None:
+    """A thread that sends and one that receives do not block the end in a forked child."""
+    first, second = make(duplex=True)
+    blocked = in_thread(lambda: first.send(bytes(LARGE)))
+    waiting = in_thread(first.receive)
+    until(lambda: first.sending)  # type: ignore[attr-defined]
+
+    def child() -> None:
+        assert not first.sending  # type: ignore[attr-defined]
+        for lock in (first.send_lock, first.receive_lock):  # type: ignore[attr-defined]
+            assert lock.acquire(blocking=False)
+
+    with crew() as fork:
+        assert 0 == fork(child).join()
+    assert LARGE == len(second.receive()[0])
+    second.send(b"done")
+    blocked.join(DEADLINE)
+    waiting.join(DEADLINE)
+    first.close()
+    second.close()
+
+
+def test_no_weak_reference_stays(make: Pair) -> None:
+    """What is remembered for forks is forgotten with the channel, closed or collected."""
+    from procession import _descriptor_channel
+
+    before = len(_descriptor_channel._open)
+    first, second = make(duplex=True)
+    assert before + 2 == len(_descriptor_channel._open)
+    first.close()
+    del second
+
+    assert before == len(_descriptor_channel._open)
+
+
+def test_poll_while_another_thread_receives(connections: tuple[Connection, Connection]) -> None:
+    """Waiting needs no lock: it never blocks behind a `recv`."""
+    here, there = connections
+    receiver = in_thread(here.recv)
+    assert here.poll() is False
+    there.send("end")
+    receiver.join(DEADLINE)
+
+
+# -- pickling ------------------------------------------------------------------------------
+
+
+class Holder:
+    """Has one out-of-band buffer, without numpy."""
+
+    def __init__(self, memory: Any) -> None:
+        self.memory = memory
+
+    def __reduce__(self) -> Any:
+        return Holder, (pickle.PickleBuffer(self.memory),)
+
+
+def test_short_buffers_stay_inside() -> None:
+    """A buffer below the limit is part of the body, one of the limit is not."""
+    assert [] == dumps(Holder(bytearray(SHORTEST_BUFFER - 1)))[1]
+    body, buffers = dumps(Holder(bytearray(SHORTEST_BUFFER)))
+    assert [SHORTEST_BUFFER] == list(map(len, buffers))
+    assert len(body) < 200
+
+
+def test_buffers_are_not_copied() -> None:
+    """The buffers of a message are views of the object's own memory."""
+    memory = bytearray(SHORTEST_BUFFER)
+    _, buffers = dumps(Holder(memory))
+    buffers[0][:3] = b"new"
+
+    assert b"new" == memory[:3]
+    assert memory is loads(*dumps([1])) or memory is buffers[0].obj
+
+
+def test_wide_buffers_are_bytes() -> None:
+    """Buffers of any item size and shape go as their bytes."""
+    numbers = array.array("d", range(SHORTEST_BUFFER))
+    body, buffers = dumps(Holder(numbers))
+
+    assert ("B", 8 * SHORTEST_BUFFER) == (buffers[0].format, len(buffers[0]))
+    assert numbers.tobytes() == bytes(loads(body, buffers).memory)
+
+
+def test_recv_bytes_of_an_object_is_a_whole_pickle(
+    connections: tuple[Connection, Connection],
+) -> None:
+    """Large buffers are put back, without unpickling; plain pickle can load the result."""
+    here, there = connections
+    memory = bytearray(os.urandom(SHORTEST_BUFFER * 3))
+    sender = in_thread(lambda: here.send(Holder(memory)))
+    whole = there.recv_bytes()
+    sender.join(DEADLINE)
+
+    assert memory == bytes(pickle.loads(whole).memory)
+    assert not memoryview(pickle.loads(whole).memory).readonly
+
+
+def test_whole_pickle_counts_against_the_limit(
+    connections: tuple[Connection, Connection],
+) -> None:
+    """maxlength means the bytes that `recv_bytes` would return."""
+    here, there = connections
+    sender = in_thread(lambda: here.send(Holder(bytearray(SHORTEST_BUFFER))))
+    with pytest.raises(errors.MessageTooLongError, match="bad message length"):
+        there.recv_bytes(SHORTEST_BUFFER - 1)
+    sender.join(DEADLINE)
+
+
+def test_recv_bytes_into_of_an_object(connections: tuple[Connection, Connection]) -> None:
+    """An object with large buffers fits, or comes whole with BufferTooShort."""
+    here, there = connections
+    memory = bytearray(SHORTEST_BUFFER)
+    into = bytearray(2 * SHORTEST_BUFFER)
+    sender = in_thread(lambda: (here.send(Holder(memory)), here.send(Holder(memory))))
+    length = there.recv_bytes_into(into)
+    assert memory == bytes(pickle.loads(into[:length]).memory)
+    with pytest.raises(errors.BufferTooShort) as caught:
+        there.recv_bytes_into(bytearray(10))
+    assert memory == bytes(pickle.loads(caught.value.args[0]).memory)
+    sender.join(DEADLINE)
+
+
+def test_join_runs_nothing() -> None:
+    """Making one pickle of a message calls nothing that is named in it."""
+    body = b"\x80\x05cno.such.module\nnothing\n."
+
+    assert body in join(body, [b"buffer"])
+
+
+# -- Connection(handle) and other people's framing -----------------------------------------
+
+
+def test_handle_arguments() -> None:
+    """What cannot be wrapped is refused before anything is taken over."""
+    with pytest.raises(ValueError, match="invalid handle"):
+        Connection(-1)
+    with pytest.raises(ValueError, match="at least one of `readable` and `writable`"):
+        Connection(5, readable=False, writable=False)
+    with pytest.raises(AttributeError):
+        Connection("5")  # type: ignore[arg-type]
+
+
+def test_multiprocessing_at_the_other_end() -> None:
+    """A wrapped descriptor talks to multiprocessing's own Connection, both ways."""
+    from multiprocessing.connection import Connection as Other
+
+    ours, theirs = (end.detach() for end in socket.socketpair())
+    with Connection(ours) as here, Other(theirs) as there:
+        for size in (0, 1, 4, 16 * KIB - 1, 16 * KIB, 16 * KIB + 1, 64 * KIB, MIB):
+            message = os.urandom(size)
+            sender = in_thread(lambda message=message: here.send_bytes(message))
+            assert message == there.recv_bytes()
+            sender.join(DEADLINE)
+            sender = in_thread(lambda message=message: there.send_bytes(message))
+            assert message == here.recv_bytes()
+            sender.join(DEADLINE)
+        here.send({"a": [1, 2]})
+        assert {"a": [1, 2]} == there.recv()
+        there.send(("b", None))
+        assert ("b", None) == here.recv()
+
+
+def test_one_direction_of_a_handle() -> None:
+    """A wrapped pipe reads or writes, as it was said to."""
+    reader, writer = os.pipe()
+    with Connection(reader, writable=False) as here, Connection(writer, readable=False) as there:
+        assert (True, False) == (here.readable, here.writable)
+        there.send("x")
+        assert "x" == here.recv()
+        with pytest.raises(errors.ConnectionDirectionError, match="connection is read-only"):
+            here.send("y")
+        with pytest.raises(errors.ConnectionDirectionError, match="connection is write-only"):
+            there.recv()
+
+
+def test_lengths_beyond_2_gib_are_8_bytes() -> None:
+    """The framing of the largest messages, without any of their bytes."""
+    assert b"\x7f\xff\xff\xff" == pack_length(0x7FFFFFFF)
+    assert struct.pack("!iQ", -1, 0x80000000) == pack_length(0x80000000)
+    assert struct.pack("!iQ", -1, 1 << 40) == pack_length(1 << 40)
+
+
+def test_long_length_is_read() -> None:
+    """A length of 8 bytes is understood, also where 4 would have done."""
+    reader, writer = os.pipe()
+    os.write(writer, struct.pack("!iQ", -1, 3) + b"abc" + struct.pack("!iQ", -1, 1 << 40))
+    with Connection(reader, writable=False) as here:
+        assert b"abc" == here.recv_bytes()
+        with pytest.raises(OSError, match="bad message length"):
+            here.recv_bytes(1 << 30)
+    os.close(writer)
+
+
+def test_negative_length() -> None:
+    """A length that is none is refused."""
+    reader, writer = os.pipe()
+    os.write(writer, struct.pack("!i", -2))
+    with (
+        Connection(reader, writable=False) as here,
+        pytest.raises(OSError, match="bad message length"),
+    ):
+        here.recv_bytes()
+    os.close(writer)
+
+
+def test_stream_byte_by_byte() -> None:
+    """However the bytes arrive, the message is the same."""
+    reader, writer = os.pipe()
+    data = struct.pack("!i", 5) + b"hello" + struct.pack("!iQ", -1, 2) + b"hi"
+
+    def drip() -> None:
+        for byte in data:
+            os.write(writer, bytes([byte]))
+
+    with Connection(reader, writable=False) as here:
+        sender = in_thread(drip)
+        assert b"hello" == here.recv_bytes()
+        assert b"hi" == here.recv_bytes()
+        sender.join(DEADLINE)
+    os.close(writer)
+
+
+@pytest.mark.parametrize("cut", range(1, 9))
+def test_stream_cut_anywhere(cut: int) -> None:
+    """The end within a length or within a body is no end of connection."""
+    reader, writer = os.pipe()
+    os.write(writer, (struct.pack("!i", 5) + b"hello")[:cut])
+    os.close(writer)
+    with (
+        Connection(reader, writable=False) as here,
+        pytest.raises(OSError, match="got end of file during message"),
+    ):
+        here.recv_bytes()
+
+
+@pytest.mark.parametrize("name", ["pipe", "socketpair"])
+def test_nonsense_in_packets(name: str) -> None:
+    """A packet that cannot be one is an error, and the end is closed."""
+    first, second = transport_pair(name, {"pipe": "Pipe", "socketpair": "SocketPair"}[name])()
+    os.write(second.writer, b"\xff" * 40)  # type: ignore[attr-defined]
+    connection = Connection.over(first)
+    with pytest.raises(OSError, match="bad message"):
+        connection.recv()
+    assert connection.closed
+    second.close()
+
+
+@pytest.mark.parametrize("name", ["pipe", "socketpair"])
+def test_lengths_beyond_2_gib_in_packets(name: str) -> None:
+    """The header of a message of 1 TiB is understood and refused by the limit."""
+    from procession.framing import pack_header
+
+    first, second = transport_pair(name, {"pipe": "Pipe", "socketpair": "SocketPair"}[name])()
+    os.write(second.writer, pack_header(1 << 40, ())[0])  # type: ignore[attr-defined]
+    with Connection.over(first) as here, pytest.raises(OSError, match=str(1 << 40)):
+        here.recv_bytes(1 << 39)
+    second.close()
+
+
+# -- the connection itself -----------------------------------------------------------------
+
+
+class OwnTransport:
+    """A transport that is nobody's plugin."""
+
+    def pair(self, *, duplex: bool = True) -> tuple[Channel, Channel]:
+        """See `Transport.pair`."""
+        return stream_pair(duplex=duplex)
+
+
+def test_pipe_of_any_transport() -> None:
+    """`pipe` makes the connections of `Pipe` from a transport."""
+    first, second = pipe(OwnTransport(), False)  # type: ignore[arg-type]
+    with first, second:
+        second.send(1)
+        assert 1 == first.recv()
+
+
+def test_repr_tells_state(connections: tuple[Connection, Connection]) -> None:
+    """Direction, descriptor and closedness can be read."""
+    here, _ = connections
+    assert f"<Connection duplex fileno={here.fileno()}>" == repr(here)
+    here.close()
+    assert "<Connection closed>" == repr(here)
+
+
+def test_recv_bytes_into_wants_writable_memory(
+    connections: tuple[Connection, Connection],
+) -> None:
+    """Memory that cannot be written to is refused before anything is received."""
+    here, there = connections
+    there.send_bytes(b"kept")
+    with pytest.raises(TypeError, match="read-only"):
+        here.recv_bytes_into(b"1234")
+    assert 4 == here.recv_bytes_into(bytearray(4))
+
+
+def test_closed_connection_is_not_sent(connections: tuple[Connection, Connection]) -> None:
+    """A closed end cannot be pickled: it would arrive closed, and nobody would know."""
+    here, there = connections
+    here.close()
+    with pytest.raises(errors.ConnectionClosedError, match="handle is closed"):
+        there.send(here)
+
+
+def test_errors_are_the_builtin_ones_too(connections: tuple[Connection, Connection]) -> None:
+    """Each end of things has a class of its own, and multiprocessing's."""
+    here, there = connections
+    there.close()
+    with pytest.raises(errors.EndOfConnectionError) as end:
+        here.recv()
+    assert isinstance(end.value, EOFError)
+    here.close()
+    with pytest.raises(errors.ConnectionClosedError) as closed:
+        here.recv()
+    assert isinstance(closed.value, OSError)
+
+
+# -- wait ----------------------------------------------------------------------------------
+
+
+def test_wait_for_everything_there_is() -> None:
+    """Connections, ours and multiprocessing's, sockets, files and numbers, in their order."""
+    own, peer = (Connection.over(end) for end in stream_pair())
+    theirs, their_peer = multiprocessing.Pipe()
+    plug, other_plug = socket.socketpair()
+    number, writer = os.pipe()
+    things: list[Any] = [own, theirs, plug, number]
+    assert [] == wait(things, 0)
+    assert [] == wait(iter(things), -5)
+    peer.send(1)
+    assert [own] == wait(things)
+    os.write(writer, b"x")
+    other_plug.close()
+    their_peer.close()
+    assert things == wait(iter(things), 1e9)
+    for thing in (own, peer, theirs, plug):
+        thing.close()
+    os.close(number)
+    os.close(writer)
+
+
+def test_wait_for_nothing() -> None:
+    """No objects, no answer."""
+    assert [] == wait([], 0)
+    assert [] == wait([], 0.001)
+
+
+def test_wait_refuses_closed(connections: tuple[Connection, Connection]) -> None:
+    """A closed connection can never be ready, and that is said."""
+    here, there = connections
+    here.close()
+    with pytest.raises(OSError, match="handle is closed"):
+        wait([there, here], 0)
+
+
+def test_wait_for_the_same_twice(connections: tuple[Connection, Connection]) -> None:
+    """Whoever asks twice is answered twice."""
+    here, there = connections
+    there.send(1)
+    assert [here, here] == wait([here, here])
+
+
+def test_imports_stay_slim() -> None:
+    """A child that has a connection imports neither socket nor typing nor re for it."""
+    import subprocess
+
+    code = (
+        "import sys, procession.connection, procession._stream_channel, procession._packet_channel"
+        "; print(*({'socket', 're', 'typing', 'attr', 'pluggy', 'subprocess', 'multiprocessing',"
+        " 'hmac', 'secrets', 'tempfile'} & set(sys.modules)))"
+    )
+    path = os.pathsep.join(sys.path)
+    found = subprocess.run(
+        [
+            sys.executable,
+            "-I",
+            "-S",
+            "-c",
+            f"import sys; sys.path[:] = {path!r}.split(':'); {code}",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert "" == found.stdout.strip()
+    importlib.import_module("procession.connection")
