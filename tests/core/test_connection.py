@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import array
 import errno
-import importlib
 import multiprocessing
 import os
 import pickle
@@ -18,6 +17,7 @@ import struct
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -26,6 +26,7 @@ if sys.platform == "win32":
     pytest.skip("connections over descriptors need a POSIX system", allow_module_level=True)
 
 from procession import errors
+from procession._descriptor_channel import DescriptorChannel
 from procession._pickling import SHORTEST_BUFFER, dumps, join, loads
 from procession._stream_channel import StreamChannel, pack_length
 from procession.connection import Connection, pipe, wait
@@ -458,13 +459,14 @@ def test_handler_cannot_send_within_a_long_message(
 def test_forked_child_inherits_no_held_lock(make: Pair) -> None:
     """A thread that sends and one that receives do not block the end in a forked child."""
     first, second = make(duplex=True)
+    assert isinstance(first, DescriptorChannel)
     blocked = in_thread(lambda: first.send(bytes(LARGE)))
     waiting = in_thread(first.receive)
-    until(lambda: first.sending)  # type: ignore[attr-defined]
+    until(lambda: first.sending)
 
     def child() -> None:
-        assert not first.sending  # type: ignore[attr-defined]
-        for lock in (first.send_lock, first.receive_lock):  # type: ignore[attr-defined]
+        assert not first.sending
+        for lock in (first.send_lock, first.receive_lock):
             assert lock.acquire(blocking=False)
 
     with crew() as fork:
@@ -569,7 +571,12 @@ def test_recv_bytes_into_of_an_object(connections: tuple[Connection, Connection]
     here, there = connections
     memory = bytearray(SHORTEST_BUFFER)
     into = bytearray(2 * SHORTEST_BUFFER)
-    sender = in_thread(lambda: (here.send(Holder(memory)), here.send(Holder(memory))))
+
+    def send() -> None:
+        here.send(Holder(memory))
+        here.send(Holder(memory))
+
+    sender = in_thread(send)
     length = there.recv_bytes_into(into)
     assert memory == bytes(pickle.loads(into[:length]).memory)
     with pytest.raises(errors.BufferTooShort) as caught:
@@ -594,8 +601,9 @@ def test_handle_arguments() -> None:
         Connection(-1)
     with pytest.raises(ValueError, match="at least one of `readable` and `writable`"):
         Connection(5, readable=False, writable=False)
+    anything: Any = "5"
     with pytest.raises(AttributeError):
-        Connection("5")  # type: ignore[arg-type]
+        Connection(anything)
 
 
 def test_multiprocessing_at_the_other_end() -> None:
@@ -606,10 +614,10 @@ def test_multiprocessing_at_the_other_end() -> None:
     with Connection(ours) as here, Other(theirs) as there:
         for size in (0, 1, 4, 16 * KIB - 1, 16 * KIB, 16 * KIB + 1, 64 * KIB, MIB):
             message = os.urandom(size)
-            sender = in_thread(lambda message=message: here.send_bytes(message))
+            sender = in_thread(partial(here.send_bytes, message))
             assert message == there.recv_bytes()
             sender.join(DEADLINE)
-            sender = in_thread(lambda message=message: there.send_bytes(message))
+            sender = in_thread(partial(there.send_bytes, message))
             assert message == here.recv_bytes()
             sender.join(DEADLINE)
         here.send({"a": [1, 2]})
@@ -695,7 +703,8 @@ def test_stream_cut_anywhere(cut: int) -> None:
 def test_nonsense_in_packets(name: str) -> None:
     """A packet that cannot be one is an error, and the end is closed."""
     first, second = transport_pair(name, {"pipe": "Pipe", "socketpair": "SocketPair"}[name])()
-    os.write(second.writer, b"\xff" * 40)  # type: ignore[attr-defined]
+    assert isinstance(second, DescriptorChannel)
+    os.write(second.writer, b"\xff" * 40)
     connection = Connection.over(first)
     with pytest.raises(OSError, match="bad message"):
         connection.recv()
@@ -709,7 +718,8 @@ def test_lengths_beyond_2_gib_in_packets(name: str) -> None:
     from procession.framing import pack_header
 
     first, second = transport_pair(name, {"pipe": "Pipe", "socketpair": "SocketPair"}[name])()
-    os.write(second.writer, pack_header(1 << 40, ())[0])  # type: ignore[attr-defined]
+    assert isinstance(second, DescriptorChannel)
+    os.write(second.writer, pack_header(1 << 40, ())[0])
     with Connection.over(first) as here, pytest.raises(OSError, match=str(1 << 40)):
         here.recv_bytes(1 << 39)
     second.close()
@@ -728,7 +738,8 @@ class OwnTransport:
 
 def test_pipe_of_any_transport() -> None:
     """`pipe` makes the connections of `Pipe` from a transport."""
-    first, second = pipe(OwnTransport(), False)  # type: ignore[arg-type]
+    transport: Any = OwnTransport()
+    first, second = pipe(transport, False)
     with first, second:
         second.send(1)
         assert 1 == first.recv()
@@ -824,23 +835,16 @@ def test_imports_stay_slim() -> None:
     import subprocess
 
     code = (
-        "import sys, procession.connection, procession._stream_channel, procession._packet_channel"
-        "; print(*({'socket', 're', 'typing', 'attr', 'pluggy', 'subprocess', 'multiprocessing',"
+        "import sys; sys.path[:] = sys.argv[1:];"
+        "import procession.connection, procession._stream_channel, procession._packet_channel;"
+        "print(*({'socket', 're', 'typing', 'attr', 'pluggy', 'subprocess', 'multiprocessing',"
         " 'hmac', 'secrets', 'tempfile'} & set(sys.modules)))"
     )
-    path = os.pathsep.join(sys.path)
     found = subprocess.run(
-        [
-            sys.executable,
-            "-I",
-            "-S",
-            "-c",
-            f"import sys; sys.path[:] = {path!r}.split(':'); {code}",
-        ],
+        [sys.executable, "-I", "-S", "-c", code, *sys.path],
         capture_output=True,
         text=True,
         check=True,
     )
 
     assert "" == found.stdout.strip()
-    importlib.import_module("procession.connection")

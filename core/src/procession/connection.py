@@ -222,7 +222,7 @@ class Connection(abc.Connection):
             raise ConnectionClosedError(f"handle is closed: {self!r} was closed in this process")
         raise ConnectionDirectionError(f"connection is {state}: {self!r}")
 
-    def _fail(self, error: Exception) -> NoReturn:
+    def _fail(self, error: OSError | EOFError) -> NoReturn:
         """Give what a channel has raised its final shape. Called while handling it."""
         channel = self._channel
         # What a message that went wrong has done to the channel.
