@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any, NoReturn, Protocol, Self
 
-    from procession._channel import Buffer, Channel, Message
+    from procession._channel import Buffer, Channel
     from procession._transport import Transport
 
     class HasFileno(Protocol):
@@ -133,7 +133,13 @@ class Connection(abc.Connection):
         """
         if maxlength is not None and maxlength < 0:
             raise ValueError("negative maxlength")
-        body, buffers = self._receive_message(None, maxlength)
+        receive = self._receive
+        if receive is None:
+            self._refuse("write-only")
+        try:
+            body, buffers = receive(None, maxlength)
+        except (OSError, EOFError) as error:
+            self._fail(error)
         if buffers:
             body = join(body, buffers)
             if maxlength is not None and len(body) > maxlength:
@@ -159,22 +165,19 @@ class Connection(abc.Connection):
         if offset > len(into):
             raise ValueError("offset too large")
         into = into[offset:]
-        body, buffers = self._receive_message(into, None)
+        receive = self._receive
+        if receive is None:
+            self._refuse("write-only")
+        try:
+            body, buffers = receive(into)
+        except (OSError, EOFError) as error:
+            self._fail(error)
         if buffers:
             body = join(body, buffers)
             into[: len(body)] = body[: len(into)]
         if len(body) > len(into):
             raise BufferTooShort(bytes(body))
         return len(body)
-
-    def _receive_message(self, into: memoryview | None, limit: int | None) -> Message:
-        receive = self._receive
-        if receive is None:
-            self._refuse("write-only")
-        try:
-            return receive(into, limit)
-        except (OSError, EOFError) as error:
-            self._fail(error)
 
     def poll(self, timeout: float | None = 0.0) -> bool:
         """Return whether there is something to receive, waiting up to *timeout* seconds.
