@@ -21,7 +21,9 @@ class Pipe(Transport):
     """Messages travel through kernel pipes, one for each direction."""
 
     name: ClassVar[str] = "pipe"
-    features: ClassVar[TransportFeatures] = TransportFeatures(atomic_up_to=4095)
+    features: ClassVar[TransportFeatures] = TransportFeatures(
+        atomic_up_to=PipeChannel.longest_packet - 1
+    )
 
     @classmethod
     def unavailable(cls) -> str | None:

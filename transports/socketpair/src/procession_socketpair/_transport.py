@@ -20,7 +20,9 @@ class SocketPair(Transport):
     """Messages travel through pairs of connected Unix sockets."""
 
     name: ClassVar[str] = "socketpair"
-    features: ClassVar[TransportFeatures] = TransportFeatures(atomic_up_to=4095)
+    features: ClassVar[TransportFeatures] = TransportFeatures(
+        atomic_up_to=SocketPairChannel.longest_packet - 1
+    )
 
     @classmethod
     def unavailable(cls) -> str | None:
