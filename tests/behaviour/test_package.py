@@ -67,9 +67,9 @@ def test_get_context_by_name(library: Any, pair: Any) -> None:
     assert pair.method in library.get_all_start_methods()
 
 
-def test_unknown_method(library: Any) -> None:
+def test_unknown_method(unset: Any) -> None:
     """An unknown name is a ValueError that repeats it."""
-    for use in (library.get_context, library.set_start_method):
+    for use in (unset.get_context, unset.set_start_method):
         with pytest.raises(ValueError, match="no-such-method"):
             use("no-such-method")
 
@@ -113,7 +113,8 @@ def test_package_functions_follow_the_choice(unset: Any, pair: Any) -> None:
 
 
 @pytest.mark.beyond("multiprocessing's getters fix the start method")
-def test_reading_never_decides(unset: Any) -> None:
+@pytest.mark.one_pair_per("transport")
+def test_reading_never_decides(unset: Any, pair: Any) -> None:
     """No getter, queue, pipe or process fixes the choice."""
     unset.get_start_method()
     unset.get_context().get_start_method()
