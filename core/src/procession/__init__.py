@@ -17,6 +17,8 @@ TYPE_CHECKING = False  # importing typing would bring `re` and more into every c
 if TYPE_CHECKING:
     from typing import Any
 
+    from procession._daemon_policy import get_daemon_policy as get_daemon_policy
+    from procession._daemon_policy import set_daemon_policy as set_daemon_policy
     from procession._selection import get_all_start_methods as get_all_start_methods
     from procession._selection import get_all_transports as get_all_transports
     from procession._selection import get_start_method as get_start_method
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from procession._selection import set_start_method as set_start_method
     from procession._selection import set_transport as set_transport
     from procession._selection import use as use
+    from procession._stop import StopStage as StopStage
     from procession.context import DefaultContext
     from procession.context import get_context as get_context
     from procession.errors import AuthenticationError as AuthenticationError
@@ -60,6 +63,7 @@ _HOMES = {
     "Queue": "",
     "ShutDown": "errors",
     "SimpleQueue": "",
+    "StopStage": "_stop",
     "TimeoutError": "errors",
     "active_children": "process",
     "cpu_count": "",
@@ -68,12 +72,14 @@ _HOMES = {
     "get_all_start_methods": "_selection",
     "get_all_transports": "_selection",
     "get_context": "context",
+    "get_daemon_policy": "_daemon_policy",
     "get_logger": "",
     "get_start_method": "_selection",
     "get_transport": "_selection",
     "log_to_stderr": "",
     "parent_process": "process",
     "selection": "_selection",
+    "set_daemon_policy": "_daemon_policy",
     "set_executable": "",
     "set_forkserver_preload": "",
     "set_start_method": "_selection",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import sys
+import time
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,9 @@ from procession.child import flush_streams
 if TYPE_CHECKING:
     from procession._start_method import StartMethod
 
-_SIGTERM = 15
+#: How long the daemonic children of a program that ends may take to end by SIGTERM, all
+#: together, before they are killed.
+TERMINATION_SECONDS = 5.0
 
 
 class Methods:
@@ -65,29 +68,43 @@ def launch(child: process.Process) -> None:
         atexit.register(end_children)
         in_forked_children(_forget)
     kind = _selection.load_start_method(child._method_name)
-    plan = LaunchPlan(
-        process=child,
-        lifeline=lifeline.reading_end(),
-        bequest=_selection.bequest(),
-        preload=_preload.get(),
-        log=_log_settings(),
-    )
     # What was printed before the start comes before what the child prints, and a forked
     # child does not print it a second time.
     flush_streams()
-    child._child = methods.get(kind).launch(plan)
+    try:
+        plan = LaunchPlan(
+            process=child,
+            lifeline=lifeline.reading_end(),
+            bequest=_selection.bequest(),
+            preload=_preload.get(),
+            log=_log_settings(),
+        )
+        child._child = methods.get(kind).launch(plan)
+    except OSError as error:
+        from procession._resource_errors import explain
+
+        explained = explain(error, f"cannot start {child.name}")
+        if explained is None:
+            raise
+        raise explained from error
     child._forget_work()
 
 
 def end_children() -> None:
     """End with this process what must not outlive it.
 
-    Daemonic children are terminated, the others are waited for, and helper processes
-    are stopped. Runs at exit; idempotent.
+    Daemonic children are terminated: by SIGTERM and, who has not ended after
+    `TERMINATION_SECONDS`, by SIGKILL. The others are waited for, and helper processes are
+    stopped. Runs at exit; idempotent.
     """
-    for child in process.active_children():
-        if child.daemon:
-            child.terminate()
+    daemons = [child for child in process.active_children() if child.daemon]
+    for child in daemons:
+        child.terminate()
+    deadline = time.monotonic() + TERMINATION_SECONDS
+    for child in daemons:
+        child.join(max(0.0, deadline - time.monotonic()))
+        if child.is_alive():
+            child.kill()
     for child in process.active_children():
         child.join()
     methods.close()

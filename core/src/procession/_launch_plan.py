@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from procession import _inheritance, _interpreter, _main_module
+from procession import _inheritance, _interpreter, _main_module, _sigint
 from procession._anonymous_file import anonymous_file
 from procession._authentication_string import AuthenticationString, reduce_for_child
+from procession._end_with_parent import end_with_parent
 from procession._handoff import LaunchHandoff, ParcelPickler
 from procession.errors import UnguardedMainError
 
@@ -93,6 +94,9 @@ class LaunchPlan:
         """
         from procession import child
 
+        if self.daemon:
+            end_with_parent(self.lifeline)
+        _sigint.apply(self.process.sigint)
         child.begin_forked()
         _inheritance.bequest = self.bequest
         return child.carry_out(self.process, self.lifeline)
@@ -128,6 +132,8 @@ class LaunchPlan:
         return {
             "name": self.process.name,
             "lifeline": handoff.give(self.lifeline),
+            "daemon": self.daemon,
+            "sigint": self.process.sigint,
             "keep": [handoff.give(fd) for fd in keep],
             "authkey": bytes(self.process.authkey),
             "environ": dict(os.environ) if environ else None,

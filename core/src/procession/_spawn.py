@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
@@ -20,7 +21,10 @@ def spawn_interpreter(
 
     *command* is called with the numbers under which the program will see them, and
     returns its command line. The descriptors stay the caller's. The program gets the
-    environment, the working directory and the standard streams of this process.
+    environment, the working directory and the standard streams of this process. SIGINT is
+    blocked in it, so that Ctrl-C does not hit an interpreter that is still being set up: what
+    is sent meanwhile is pending. `procession.child.run_parcel` unblocks it; a helper program
+    does so itself, when it is ready, or calls `run_parcel` in its children.
 
     Costs the same in a process of any size (nothing of its memory is copied) and is safe
     in one with threads. Raises `OSError` when the program cannot be started.
@@ -40,4 +44,7 @@ def spawn_interpreter(
         # Duplicating a descriptor to its own number makes it inheritable in the child
         # alone (POSIX; glibc 2.29, musl).
         actions = [(os.POSIX_SPAWN_DUP2, fd, fd) for fd in dict.fromkeys(numbers)]
-        return os.posix_spawn(arguments[0], arguments, os.environ, file_actions=actions)
+        blocked = {*signal.pthread_sigmask(signal.SIG_BLOCK, ()), signal.SIGINT}
+        return os.posix_spawn(
+            arguments[0], arguments, os.environ, file_actions=actions, setsigmask=blocked
+        )

@@ -15,7 +15,8 @@ import io
 import os
 import sys
 
-from procession import _inheritance, _main_module, process
+from procession import _inheritance, _main_module, _sigint, process
+from procession._end_with_parent import end_with_parent
 from procession._handoff import LaunchTakeover, ParcelUnpickler
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
@@ -27,6 +28,7 @@ __all__ = [
     "begin_forked",
     "carry_out",
     "end_forked",
+    "end_with_parent",
     "exit_code_of",
     "flush_streams",
     "import_main",
@@ -58,6 +60,8 @@ def run_parcel(parcel: int, descriptors: Sequence[int]) -> int:
         child, lifeline = _open(parcel, descriptors)
     except SystemExit as error:
         return exit_code_of(error)
+    except KeyboardInterrupt:
+        return 1  # it had not begun, so there is nothing to tell about it
     except BaseException:
         _report(_inheritance.process_name)
         return 1
@@ -79,10 +83,17 @@ def carry_out(child: process.Process, lifeline: int) -> int:
         code = 0
     except SystemExit as error:
         code = exit_code_of(error)
+    except KeyboardInterrupt:
+        if child.sigint != _sigint.QUIET:
+            _report(child.name)
+        code = 1
     except BaseException:
         _report(child.name)
         code = 1
-    _finish_threads()
+    try:
+        _finish_threads()
+    except KeyboardInterrupt:
+        code = 1  # it came after the work: there is no traceback worth showing
     flush_streams()
     return code
 
@@ -121,6 +132,11 @@ def _open(parcel: int, descriptors: Sequence[int]) -> tuple[process.Process, int
         with open(parcel, "rb") as file:
             preparation = ParcelUnpickler(file, takeover).load()
             lifeline = takeover.take(preparation["lifeline"])
+            if preparation["daemon"]:
+                # Before anything else, as the main module may take its time.
+                end_with_parent(lifeline)
+            _sigint.apply(preparation["sigint"])
+            _sigint.unblock()
             for token in preparation["keep"]:
                 takeover.take(token)
             _prepare(preparation)

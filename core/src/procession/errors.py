@@ -37,6 +37,8 @@ whatever procession has to say. Each one derives *also* from the built-in that
     |- DescriptorLostError               (OSError)         who sent us an object has taken it along
     |- PeerDiedError                     (EOFError)        who we waited for has died
     |- ChildLostError                    (ChildProcessError) nobody knows how it ended
+    |- ResourceError                     (OSError)         descriptors, memory, ... have run out
+    |  `- TooManyProcessesError          (BlockingIOError) so have processes
     `- ShutDown                          (queue.ShutDown on 3.13+)  the queue was shut down
 
 A queue that stays full or empty for too long raises the `queue` module's own
@@ -89,9 +91,11 @@ __all__ = [
     "ProcessStartedError",
     "ProcessStateError",
     "QueueClosedError",
+    "ResourceError",
     "SelectionError",
     "ShutDown",
     "TimeoutError",
+    "TooManyProcessesError",
     "UnguardedMainError",
     "UnknownPluginError",
     "UnstartedSignalError",
@@ -329,6 +333,18 @@ class ChildLostError(ProcessError, ChildProcessError):
 
     Somebody else has waited for it, or the helper process that was its parent is gone.
     """
+
+
+class ResourceError(ProcessError, OSError):
+    """A process could not be started: the system has run out of something.
+
+    The message names the resource and its limit, `errno` is the system's. No process was
+    started, nothing was left behind, and the start may be tried again.
+    """
+
+
+class TooManyProcessesError(ResourceError, BlockingIOError):
+    """There are as many processes already as the user, the group or the system may have."""
 
 
 class ForkWithThreadsWarning(RuntimeWarning):

@@ -10,9 +10,10 @@ import itertools
 import os
 import sys
 
-from procession import abc
+from procession import _sigint, abc
 from procession._authentication_string import AuthenticationString
 from procession.errors import (
+    DaemonicProcessError,
     ForeignProcessError,
     ProcessClosedError,
     ProcessNotStartedError,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from procession._child_handle import Child
+    from procession._stop import StopStage
 
 __all__ = ["BaseProcess", "Process", "active_children", "current_process", "parent_process"]
 
@@ -48,6 +50,8 @@ class BaseProcess(abc.Process):
     _parent_name: str | None
     _child: Child | None
     _closed: bool
+    _sigint = _sigint.QUIET
+    _strict_daemons = False
 
     def run(self) -> None:
         """See `procession.abc.Process.run`."""
@@ -70,6 +74,13 @@ class BaseProcess(abc.Process):
             raise UnstartedSignalError("process not started: there is nothing to signal yet")
         self._child.signal(number)
 
+    def _signal_tree(self, number: int) -> None:
+        from procession._process_tree import signal_tree
+
+        self._signal(0)  # the checks
+        assert self._child is not None
+        signal_tree(self._child, number)
+
     def _exit_code(self) -> int | None:
         """Return the exit code, without any check; None also before the start."""
         return None if self._child is None else self._child.poll()
@@ -82,17 +93,44 @@ class BaseProcess(abc.Process):
         """Send SIGINT to the child; nothing happens when it has ended."""
         self._signal(_SIGINT)
 
-    def terminate(self) -> None:
+    def terminate(self, *, tree: bool = False) -> None:
         """Send SIGTERM to the child; nothing happens when it has ended.
 
         Neither ``finally`` clauses nor exit handlers run in the child, unless it
-        handles the signal; its own children are not signalled.
-        """
-        self._signal(_SIGTERM)
+        handles the signal. Its daemonic children end with it, however it ends. With *tree*
+        all its descendants get the signal, also those that it starts meanwhile; they are
+        found as long as the child runs. See `procession._process_tree`.
 
-    def kill(self) -> None:
-        """Send SIGKILL to the child; nothing happens when it has ended."""
-        self._signal(_SIGKILL)
+        With *tree*, raises `PermissionError` when a descendant belongs to another user (the
+        others have got the signal) and `NotImplementedError` where there is no ``/proc``.
+        """
+        self._signal_tree(_SIGTERM) if tree else self._signal(_SIGTERM)
+
+    def kill(self, *, tree: bool = False) -> None:
+        """Send SIGKILL to the child, with *tree* as in `terminate`."""
+        self._signal_tree(_SIGKILL) if tree else self._signal(_SIGKILL)
+
+    def stop(self, grace: float = 5.0, *, tree: bool = False) -> StopStage:
+        """Stop the child: ask it, then tell it, then kill it; return what it took.
+
+        Asking is SIGINT: KeyboardInterrupt in the child, which may catch it, finish what it
+        is doing and return; a child that ignores SIGINT by its own policy is not asked. If
+        it has not ended after *grace* seconds it gets SIGTERM, and SIGKILL after as long
+        again. With *tree*, only the child is asked, but the stop is not over before its
+        descendants have ended, too, and the later signals go to all of them.
+
+        The child is collected afterwards. Raises what `terminate` raises, and
+        `procession.TimeoutError` if the kernel does not let go of the killed child.
+        """
+        from procession._stop import stop
+
+        self._check_open()
+        self._check_mine("stop a child process")
+        if self._child is None:
+            raise UnstartedSignalError("process not started: there is nothing to stop yet")
+        stage = stop(self._child, self._sigint, grace, tree=tree)
+        _children.discard(self)
+        return stage
 
     def join(self, timeout: float | None = None) -> None:
         """Wait until the child has ended, up to *timeout* seconds (None: for ever).
@@ -160,6 +198,23 @@ class BaseProcess(abc.Process):
         if self._child is not None:
             raise ProcessStartedError("process has already started")
         self._daemon = bool(daemonic)
+
+    @property
+    def sigint(self) -> str:
+        """What Ctrl-C means in the child: "quiet", "raise" or "ignore". Set before start.
+
+        *quiet*: KeyboardInterrupt; if nobody catches it the child ends with exit code 1 and
+        prints nothing, as the parent was interrupted, too. *raise*: the same, with a
+        traceback, as in multiprocessing. *ignore*: nothing; the parent decides. Inherited.
+        """
+        return self._sigint
+
+    @sigint.setter
+    def sigint(self, policy: str) -> None:
+        self._check_open()
+        if self._child is not None:
+            raise ProcessStartedError("process has already started")
+        self._sigint = _sigint.check(policy)
 
     @property
     def authkey(self) -> AuthenticationString:
@@ -234,7 +289,8 @@ class Process(BaseProcess):
 
     *group* is None, always. *target* is called with *args* and *kwargs* by `run`.
     *name* defaults to the class's name and the position in the family, such as
-    ``Process-1:2``. *daemon* defaults to that of the creating process.
+    ``Process-1:2``. *daemon* and *sigint* default to those of the creating process; see the
+    attributes of these names.
 
     `procession.Process` is started by the method selected when `start` is called;
     ``get_context(method).Process`` by that method.
@@ -252,6 +308,7 @@ class Process(BaseProcess):
         kwargs: Mapping[str, Any] | None = None,
         *,
         daemon: bool | None = None,
+        sigint: str | None = None,
     ) -> None:
         # The type checkers know that group is None; callers without one may not.
         if group is not None:
@@ -260,6 +317,8 @@ class Process(BaseProcess):
         self._identity = (*parent._identity, next(_counter))
         self._name = name or f"{type(self).__name__}-{':'.join(map(str, self._identity))}"
         self._daemon = parent._daemon if daemon is None else bool(daemon)
+        self._sigint = parent._sigint if sigint is None else _sigint.check(sigint)
+        self._strict_daemons = parent._strict_daemons
         self._authkey = parent._authkey
         self._parent_pid = os.getpid()
         self._parent_name = parent._name
@@ -289,6 +348,9 @@ class Process(BaseProcess):
         if self._child is not None:
             raise ProcessStartedError("cannot start a process twice")
         self._check_mine("start a process object created by current process")
+        if _current._daemon and _current._strict_daemons:
+            # The words are multiprocessing's.
+            raise DaemonicProcessError("daemonic processes are not allowed to have children")
         _reap()
         launch(self)
         _children.add(self)

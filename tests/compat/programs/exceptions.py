@@ -22,17 +22,13 @@ def group():
     raise ExceptionGroup("several", [OwnError("one"), TypeError("two")])
 
 
-def interrupted():
-    raise KeyboardInterrupt
-
-
 def recursion():
     raise RecursionError("deep")
 
 
 if __name__ == "__main__":
     ctx = mp.get_context(sys.argv[2])
-    for target in (chain, group, interrupted, recursion):
+    for target in (chain, group, recursion):
         p = ctx.Process(target=target, name=target.__name__)
         p.start()
         p.join()

@@ -60,7 +60,8 @@ class Client:
                         "argv": list(getattr(sys, "argv", ())),
                         "main": plan.main_module,
                         "modules": plan.preload,
-                    }
+                    },
+                    plan.lifeline,
                 )
             return self._server
 

@@ -24,7 +24,7 @@ from _signal import (  # type: ignore[import-not-found]  # `signal` would bring 
 )
 from _socket import AF_UNIX, SOCK_SEQPACKET, socket
 
-from procession.child import begin_forked, end_forked, import_main, run_parcel
+from procession.child import begin_forked, end_forked, end_with_parent, import_main, run_parcel
 from procession_forkserver import _protocol
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
@@ -41,7 +41,9 @@ def main(requests: int) -> None:
     _detach_stdin()
     request_socket = socket(AF_UNIX, SOCK_SEQPACKET, 0, requests)
     try:
-        preparation = _receive_preparation(request_socket)
+        # The end of the requests says the same, but nobody reads them during an import.
+        preparation, lifeline = _receive_preparation(request_socket)
+        end_with_parent(lifeline)
         _prepare(preparation)
         # Objects made up to now are in every child; the collector would only dirty them.
         gc.collect()
@@ -82,7 +84,13 @@ class _Server:
         line = socket(AF_UNIX, SOCK_SEQPACKET, 0, descriptor)
         server = os.getpid()
         try:
-            pid = os.fork()
+            # Keeps the place of the pidfd: a child that exists must not be lost because
+            # descriptors have run out.
+            place = os.dup(descriptor)
+            try:
+                pid = os.fork()
+            finally:
+                os.close(place)
         except OSError as error:
             _report(line, _protocol.FAILED, error.errno or 0)
             line.close()
@@ -143,11 +151,12 @@ def _report(line: socket, kind: bytes, number: int) -> None:
         return  # the parent closed the process object, or has gone: nobody wants to know
 
 
-def _receive_preparation(requests: socket) -> dict[str, Any]:
-    _, (file,) = _protocol.receive(requests)
+def _receive_preparation(requests: socket) -> tuple[dict[str, Any], int]:
+    """Return the preparation and the reading end of the parent's lifeline."""
+    _, (file, lifeline) = _protocol.receive(requests)
     with open(file, "rb") as stream:
         preparation: dict[str, Any] = load(stream)
-    return preparation
+    return preparation, lifeline
 
 
 def _prepare(preparation: dict[str, Any]) -> None:

@@ -40,8 +40,8 @@ class ServerHandle:
         self._imported: frozenset[str] = frozenset()
 
     @classmethod
-    def start(cls, preparation: Mapping[str, Any]) -> Self:
-        """Start a server that does *preparation* before it serves."""
+    def start(cls, preparation: Mapping[str, Any], lifeline: int) -> Self:
+        """Start a server that does *preparation* before it serves, and ends with *lifeline*."""
         requests, servers_end = packet_pair()
         try:
             pid = spawn_interpreter(
@@ -55,7 +55,7 @@ class ServerHandle:
         server = cls(PidChild(pid), requests)
         file = anonymous_file("procession-preparation", pickle.dumps(dict(preparation)))
         try:
-            _protocol.send(requests, b"p", (file,))
+            _protocol.send(requests, b"p", (file, lifeline))
         except _protocol.Ended:
             pass  # it has ended already; the first request finds out
         finally:

@@ -383,3 +383,36 @@ class FailsToUnpickle:
     def __reduce__(self) -> Any:
         """Make the receiver fail."""
         return (raise_error, ("cannot unpickle",))
+
+
+def compute_for_ever() -> None:
+    """Keep the interpreter's lock in one call that does not end."""
+    sum(iter(int, 1))
+
+
+def start_holding_child(connection: Any, spec: Spec) -> None:
+    """Start a child that never ends, say its process id, and never end either."""
+    child = context(spec).Process(target=hold_for_ever)
+    child.start()
+    connection.send(child.pid)
+    hold_for_ever()
+
+
+def refuse_signals() -> None:
+    """Ignore every signal that can be ignored, and never end."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    hold_for_ever()
+
+
+def report_and_run(connection: Any, function: Any) -> None:
+    """Say that we are ready and call *function*."""
+    if function is refuse_signals:
+        import signal
+
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    connection.send("ready")
+    function()

@@ -1,0 +1,117 @@
+"""Turning the errno of a start that failed into an error that names what has run out."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from pathlib import Path
+
+from procession.errors import ResourceError, TooManyProcessesError
+
+_PROC_SYS = Path("/proc/sys")
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def explain(error: OSError, doing: str) -> ResourceError | None:
+    """Return an error that says which resource *error* is about and what its limit is.
+
+    *doing* is what failed, such as "cannot start Process-1". The answer has the errno of
+    *error*; it is None if no resource has run out.
+    """
+    if isinstance(error, ResourceError) or error.errno is None:
+        return None
+    describe = _DESCRIPTIONS.get(error.errno)
+    if describe is None:
+        return None
+    kind = TooManyProcessesError if error.errno == errno.EAGAIN else ResourceError
+    return kind(error.errno, f"{doing}: {describe()}")
+
+
+def _open_files() -> str:
+    return (
+        f"too many open files (RLIMIT_NOFILE is {_limit('RLIMIT_NOFILE')}); raise the limit with "
+        f"ulimit -n, or close() processes and connections that are done with"
+    )
+
+
+def _open_files_of_all() -> str:
+    maximum = _read(_PROC_SYS / "fs/file-max") or "unknown"
+    return f"too many open files in the whole system (fs.file-max is {maximum})"
+
+
+def _processes() -> str:
+    limits = [f"RLIMIT_NPROC is {_limit('RLIMIT_NPROC')} for user {_user()}"]
+    for name, path in (
+        ("pids.max of the control group", _CGROUP / _own_group() / "pids.max"),
+        ("kernel.pid_max", _PROC_SYS / "kernel/pid_max"),
+        ("kernel.threads-max", _PROC_SYS / "kernel/threads-max"),
+    ):
+        value = _read(path)
+        if value:
+            limits.append(f"{name} is {value}")
+    return f"too many processes ({', '.join(limits)}); a limit counts threads, too"
+
+
+def _memory() -> str:
+    limits = [f"RLIMIT_AS is {_limit('RLIMIT_AS')}"]
+    group = _read(_CGROUP / _own_group() / "memory.max")
+    if group:
+        limits.append(f"memory.max of the control group is {group}")
+    overcommit = _read(_PROC_SYS / "vm/overcommit_memory")
+    if overcommit:
+        limits.append(f"vm.overcommit_memory is {overcommit}")
+    return (
+        f"out of memory ({', '.join(limits)}); the start method 'spawn' needs no copy of this "
+        f"process's memory"
+    )
+
+
+def _space() -> str:
+    return "no space left in memory files or the temporary directory"
+
+
+def _name() -> str:
+    import tempfile
+
+    return f"a file name is too long (the temporary directory is {tempfile.gettempdir()!r})"
+
+
+_DESCRIPTIONS = {
+    errno.EMFILE: _open_files,
+    errno.ENFILE: _open_files_of_all,
+    errno.EAGAIN: _processes,
+    errno.ENOMEM: _memory,
+    errno.ENOSPC: _space,
+    errno.ENAMETOOLONG: _name,
+}
+
+
+def _limit(name: str) -> str:
+    if sys.platform == "win32":
+        return "unknown"
+    import resource
+
+    number = getattr(resource, name, None)
+    if number is None:
+        return "unknown"
+    soft = resource.getrlimit(number)[0]
+    return "unlimited" if soft == resource.RLIM_INFINITY else str(soft)
+
+
+def _user() -> str:
+    if sys.platform == "win32":
+        return "?"
+    return str(os.getuid())
+
+
+def _own_group() -> str:
+    """Return the path of this process's control group below the mount point (version 2)."""
+    return (_read(Path("/proc/self/cgroup")) or "").rpartition("::")[2].lstrip("/")
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return None  # another platform, no permission, or no descriptor left to read it with

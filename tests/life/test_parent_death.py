@@ -1,0 +1,123 @@
+"""Nobody is orphaned: children end with their parent, and a tree ends as a whole."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import Any
+
+import pytest
+
+from procession.errors import DaemonicProcessError
+from procession.plugin import wait_readable
+from procession.testing import payloads
+
+assert sys.platform == "linux"  # pidfds show that a process has ended
+
+_SECONDS = 20
+#: What the issue of an orphan is measured by: a daemon has ended within this time.
+_ONE_SECOND = 1.0
+
+
+def _parent_of_a_daemon(ctx: Any, target: Any, args: tuple[Any, ...] = ()) -> tuple[int, int]:
+    """Fork a parent that starts a daemonic child; return its pid and a pidfd of the child."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        process = ctx.Process(target=target, args=args, daemon=True)
+        process.start()
+        os.write(writer, str(process.pid).encode())
+        while True:
+            signal.pause()
+    os.close(writer)
+    child = int(os.read(reader, 20))
+    os.close(reader)
+    return pid, os.pidfd_open(child)
+
+
+def _kill(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+
+
+@pytest.mark.one_pair_per("method")
+def test_a_daemon_ends_with_a_killed_parent(ctx: Any) -> None:
+    """SIGKILL of the parent ends its daemonic child within a second."""
+    parent, child = _parent_of_a_daemon(ctx, payloads.hold_for_ever)
+
+    _kill(parent)
+
+    assert wait_readable(child, _ONE_SECOND)
+    os.close(child)
+
+
+@pytest.mark.one_pair_per("method")
+def test_a_daemon_that_never_returns_to_the_interpreter_ends_too(ctx: Any) -> None:
+    """The kernel ends it: code that holds the interpreter's lock cannot delay that."""
+    parent, child = _parent_of_a_daemon(ctx, payloads.compute_for_ever)
+
+    _kill(parent)
+
+    assert wait_readable(child, _ONE_SECOND)
+    os.close(child)
+
+
+@pytest.mark.one_pair_per("method")
+def test_killing_a_tree_takes_grandchildren_along(ctx: Any, pair: Any) -> None:
+    """kill(tree=True) leaves nobody behind, daemonic or not."""
+    receiver, sender = ctx.Pipe(duplex=False)
+    process = ctx.Process(target=payloads.start_holding_child, args=(sender, pair.spec))
+    process.start()
+    grandchild = os.pidfd_open(receiver.recv())
+
+    process.kill(tree=True)
+    process.join(_SECONDS)
+
+    assert wait_readable(grandchild, _SECONDS)
+    assert process.exitcode == -signal.SIGKILL
+    os.close(grandchild)
+    for each in (receiver, sender, process):
+        each.close()
+
+
+@pytest.mark.one_pair_per("method")
+@pytest.mark.parametrize(
+    ("target", "grace", "stage"),
+    [(payloads.hold_for_ever, 10.0, "asked"), (payloads.refuse_signals, 0.2, "killed")],
+)
+def test_stop_says_what_it_took(ctx: Any, target: Any, grace: float, stage: str) -> None:
+    """A child that listens is asked; one that ignores everything but SIGKILL is killed."""
+    receiver, sender = ctx.Pipe(duplex=False)
+    process = ctx.Process(target=payloads.report_and_run, args=(sender, target))
+    process.start()
+    assert receiver.recv() == "ready"
+
+    assert stage == process.stop(grace)
+    assert not process.is_alive()
+    for each in (receiver, sender, process):
+        each.close()
+
+
+@pytest.mark.one_pair_per("method")
+def test_stopping_what_has_ended_takes_nothing(ctx: Any) -> None:
+    """stop() is safe to call late."""
+    process = ctx.Process(target=payloads.nothing)
+    process.start()
+    process.join(_SECONDS)
+
+    assert process.stop() == "ended"
+    process.close()
+
+
+def test_the_strict_policy_restores_the_ban(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program may ask that daemonic processes have no children, as in multiprocessing."""
+    import procession
+
+    current = procession.current_process()
+    monkeypatch.setattr(current, "_daemon", True)
+    monkeypatch.setattr(current, "_strict_daemons", True)
+    process = procession.Process(target=payloads.nothing)
+
+    with pytest.raises(DaemonicProcessError, match="daemonic processes are not allowed"):
+        process.start()
