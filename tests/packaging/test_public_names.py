@@ -19,6 +19,9 @@ NAMES = {
     "parent_process",
     "set_executable",
     "set_forkserver_preload",
+    "StopStage",
+    "get_daemon_policy",
+    "set_daemon_policy",
     # connections and queues
     "JoinableQueue",
     "Pipe",
