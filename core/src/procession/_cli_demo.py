@@ -214,7 +214,9 @@ class _Progress:
         self._moving = console.is_interactive and console.file.isatty()
         self._bars = Progress(
             TextColumn("  {task.description}"),
-            BarColumn(bar_width=None, complete_style="cyan", finished_style="green"),
+            BarColumn(
+                bar_width=None, complete_style="cyan", finished_style="green", pulse_style="grey23"
+            ),
             TextColumn("{task.fields[files]:>6,} of {task.fields[of]:,} files"),
             TimeElapsedColumn(),
             console=console,
