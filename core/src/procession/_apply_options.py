@@ -38,28 +38,23 @@ _replaced: list[object] = []
 
 
 def apply(options: Mapping[str, Any], take: Callable[[Any], int] | None = None) -> None:
-    """Do what *options* say, the streams first.
+    """Do what *options* say, in their order.
 
     *take* turns what stands for a descriptor into one that is the child's own; without
     it, they are numbers of the process that this one is a copy of. Raises
     `ProcessOptionError`, naming option and value, for the first one that cannot be.
     """
-    streams = options.get("streams")
-    if streams:
-        _attempt("stdin, stdout, stderr", options["shown"], lambda: _redirect(streams, take))
-    for name, act in _ACTS.items():
-        if name in options:
-            value = options[name]
-            _attempt(name, options["shown"].get(name, value), lambda a=act, v=value: a(v))
-
-
-def _attempt(name: str, shown: object, act: Callable[[], None]) -> None:
-    try:
-        act()
-    except (OSError, ValueError, OverflowError) as error:
-        raise ProcessOptionError(
-            f"{name}={shown!r} cannot be had: {error}", option=name
-        ) from error
+    for name, value in options.items():
+        try:
+            if name == "streams":
+                _redirect(value, take)
+            elif name in _ACTS:
+                _ACTS[name](value)
+        except (OSError, ValueError, OverflowError) as error:
+            shown = options["shown"].get(name, value)
+            raise ProcessOptionError(
+                f"{name}={shown!r} cannot be had: {error}", option=name
+            ) from error
 
 
 def _redirect(streams: Mapping[str, Any], take: Callable[[Any], int] | None) -> None:
@@ -185,7 +180,7 @@ def _watch_faults(_: bool) -> None:
 def _show(title: str) -> None:
     """Show *title* in ps and top: whole with setproctitle, else the first 15 bytes."""
     try:
-        from setproctitle import setproctitle
+        setproctitle = __import__("setproctitle").setproctitle  # optional
     except ImportError:
         if sys.platform == "linux":
             with open("/proc/self/comm", "wb", buffering=0) as file:
@@ -194,8 +189,6 @@ def _show(title: str) -> None:
         setproctitle(title)
 
 
-# In the order in which they are done. Limits come last: what is imported for the others is
-# not to count, and a limit of no open files is a limit.
 _ACTS: dict[str, Callable[[Any], None]] = {
     "env": _set_environment,
     "cwd": os.chdir,

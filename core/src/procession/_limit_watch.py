@@ -176,6 +176,8 @@ def watch(child: Child, options: ProcessOptions) -> Watch:
 
 def _resident(pid: int) -> int:
     """Return how many bytes of a process are resident; 0 when it has ended."""
+    if sys.platform != "linux":
+        raise OSError(f"the memory of a process cannot be watched on {sys.platform}")
     try:
         with open(f"/proc/{pid}/statm", "rb", buffering=0) as file:
             fields = file.read().split()

@@ -52,13 +52,17 @@ class OptionKeywords(TypedDict, total=False):
 
 _LARGEST_UMASK = 0o777
 _NICE = range(-40, 41)
-_WORDS = {"stdin": ("parent", "null"), "stdout": ("parent", "null")}
-_WORDS["stderr"] = ("parent", "null", "stdout")
+_WORDS: dict[str, tuple[str, ...]] = {
+    "stdin": ("parent", "null"),
+    "stdout": ("parent", "null"),
+    "stderr": ("parent", "null", "stdout"),
+}
 _MERGED = ("env", "interpreter_env", "limits")
 
 
 def _refuse(option: str, value: object, problem: str) -> NoReturn:
-    raise ProcessOptionError(f"{option}={value!r}: {problem}", option=option)
+    shown = dict(value) if isinstance(value, Mapping) else value
+    raise ProcessOptionError(f"{option}={shown!r}: {problem}", option=option)
 
 
 def _near(word: str, words: Iterable[str]) -> str:
@@ -72,19 +76,17 @@ def _environment(_: ProcessOptions, field: attrs.Attribute[Any], value: Any) -> 
     if not isinstance(value, Mapping):
         _refuse(field.name, value, "a mapping of names to strings is needed")
     for name, text in value.items():
+        # Only the name is shown: values of variables are often secrets, and errors end in logs.
         if not isinstance(name, str) or not name or "=" in name or "\0" in name:
-            _refuse(field.name, value, f"{name!r} is no name of a variable")
-        if text is None:
-            continue
-        if not isinstance(text, str):
-            _refuse(
-                field.name,
-                value,
-                f"the value of {name} must be a str, or None to remove it, "
-                f"not {type(text).__name__}; write {str(text)!r}",
+            raise ProcessOptionError(
+                f"{field.name}: {name!r} is no name of a variable", option=field.name
             )
-        if "\0" in text:
-            _refuse(field.name, value, f"the value of {name} contains a null character")
+        if text is not None and (not isinstance(text, str) or "\0" in text):
+            raise ProcessOptionError(
+                f"{field.name}[{name!r}]: the value must be a str without null characters, or "
+                f"None to remove the variable, not {type(text).__name__}",
+                option=field.name,
+            )
 
 
 def _directory(_: ProcessOptions, field: attrs.Attribute[Any], value: Any) -> None:
@@ -186,9 +188,7 @@ def _flag(_: ProcessOptions, field: attrs.Attribute[Any], value: Any) -> None:
 
 
 def _title(_: ProcessOptions, field: attrs.Attribute[Any], value: Any) -> None:
-    if not isinstance(value, bool) and (
-        not isinstance(value, str) or not value or "\0" in value
-    ):
+    if not isinstance(value, bool) and (not isinstance(value, str) or not value or "\0" in value):
         _refuse(field.name, value, "a text, or True for the name of the process, is needed")
 
 

@@ -79,21 +79,24 @@ class Surroundings:
         *give* hands a descriptor over and returns what stands for it.
         """
         options = self.options
+        # In the order in which they are done: the streams before anything can print, the
+        # limits last, so that what the others need does not count.
         found: dict[str, Any] = {
+            "streams": {
+                name: give(fd) if isinstance(fd, int) else fd for name, fd in self._streams.items()
+            },
             "env": self.environment,
             "cwd": self.directory,
             "umask": options.umask,
             "nice": options.nice,
             "affinity": None if options.affinity is None else sorted(options.affinity),
-            "limits": dict(options.limits) or None,
             "faulthandler": options.faulthandler or None,
             "title": self._title or None,
-            "streams": {
-                name: give(fd) if isinstance(fd, int) else fd for name, fd in self._streams.items()
-            },
+            "limits": dict(options.limits) or None,
         }
         found = {name: value for name, value in found.items() if value is not None}
-        found["shown"] = {"cwd": options.cwd, "env": dict(options.env)}
+        # Values of variables are often secrets, and errors end in logs.
+        found["shown"] = {"cwd": options.cwd, "env": sorted(options.env)}
         return found
 
     def __enter__(self) -> Self:
