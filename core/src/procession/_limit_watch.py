@@ -122,6 +122,18 @@ class LimitWatcher:
             self._watches.discard(watch)
             self._changed.notify_all()
 
+    @property
+    def runs(self) -> bool:
+        """Whether there is a thread."""
+        with self._changed:
+            return self._runs
+
+    def wait_idle(self) -> None:
+        """Wait until there is no thread any more, once all watches are dropped."""
+        with self._changed:
+            while self._runs:
+                self._changed.wait()
+
     def _run(self) -> None:
         """Have a thread while there is something to mind; the lock is held."""
         if self._watches and not self._runs and not self._pauses:

@@ -294,10 +294,11 @@ class ProcessOptions:
 
     def given(self) -> tuple[str, ...]:
         """Return the names of the options that are not left out."""
+        values = {name: getattr(self, name) for name in _NAMES}
         return tuple(
-            field.name
-            for field in attrs.fields(type(self))
-            if getattr(self, field.name) not in (None, False) and getattr(self, field.name) != {}
+            name
+            for name, value in values.items()
+            if value is not None and value is not False and value != {}
         )
 
     def __getstate__(self) -> dict[str, Any]:
