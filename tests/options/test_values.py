@@ -71,7 +71,7 @@ def test_bad_values(option: str, value: Any, says: str) -> None:
 def test_values_of_variables_are_not_shown() -> None:
     """They are often secrets, and errors end in logs."""
     with pytest.raises(ProcessOptionError) as caught:
-        ProcessOptions(env={"PASSWORD": "hunter2", "N": 4})  # type: ignore[dict-item]
+        ProcessOptions(env={"PASSWORD": "hunter2", "N": 4})
 
     assert "hunter2" not in str(caught.value)
 
