@@ -129,13 +129,17 @@ class LaunchPlan:
             raise UnguardedMainError(_STILL_IMPORTING)
         handoff = LaunchHandoff()
         file = io.BytesIO()
-        ParcelPickler(file, handoff).dump(self._preparation(handoff, environ, keep))
+        preparation = self._preparation(handoff, environ, keep)
+        ParcelPickler(file, handoff).dump(preparation)
         pickler = ParcelPickler(file, handoff, self._reducers())
         pickler.dump(self.process)
+        modules = set(pickler.modules)
+        if preparation["options"] is not None:
+            modules.add("procession._apply_options")
         return Parcel(
             data=file.getbuffer(),
             descriptors=tuple(handoff.descriptors),
-            modules=frozenset(pickler.modules),
+            modules=frozenset(modules),
         )
 
     def _preparation(

@@ -73,10 +73,10 @@ class Surroundings:
             policy.flush()  # what was written before the start comes before
         return int(fd)
 
-    def data(self, give: Callable[[int], Any] = int) -> dict[str, Any]:
+    def data(self, give: Callable[[int], Any] = int) -> dict[str, Any] | None:
         """Return what `procession._apply_options.apply` does, as plain data.
 
-        *give* hands a descriptor over and returns what stands for it.
+        None when the child has nothing to do, since its parent does it all. *give* hands a descriptor over and returns what stands for it.
         """
         options = self.options
         # In the order in which they are done: the streams before anything can print, the
@@ -95,6 +95,8 @@ class Surroundings:
             "limits": dict(options.limits) or None,
         }
         found = {name: value for name, value in found.items() if value is not None}
+        if found == {"streams": {}}:
+            return None
         # Values of variables are often secrets, and errors end in logs.
         found["shown"] = {"cwd": options.cwd, "env": sorted(options.env)}
         return found
