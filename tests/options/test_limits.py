@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import sys
 import threading
@@ -112,3 +113,16 @@ def test_no_thread_stays_or_shows(start: Finish) -> None:
     process.join()
     _limit_watch.watcher.wait_idle()
     assert not _limit_watch.watcher.runs
+
+
+def test_no_thread_to_be_had(start: Finish, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child whose limits nobody minds is not what was asked for: `start` leaves none behind."""
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    _limit_watch.watcher.wait_idle()
+    monkeypatch.setattr(_thread, "start_new_thread", refuse)
+
+    with pytest.raises(RuntimeError, match="new thread"):
+        start(payloads.hold_for_ever, max_seconds=60)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from procession._process_options import ProcessOptions
     from procession._start_method import StartMethod
 
+_SIGKILL = 9
+
 #: How long the daemonic children of a program that ends may take to end by SIGTERM, all
 #: together, before they are killed.
 TERMINATION_SECONDS = 5.0
@@ -108,7 +110,15 @@ def _launch_with_options(
     if options.max_seconds is not None or options.max_rss is not None:
         from procession._limit_watch import watch
 
-        child._limit_watch = watch(child._child, options)
+        try:
+            child._limit_watch = watch(child._child, options)
+        except BaseException:
+            # No thread is to be had. A child without its limits is not what was asked for.
+            started, child._child = child._child, None
+            started.signal(_SIGKILL)
+            started.wait()
+            started.close()
+            raise
 
 
 def end_children() -> None:

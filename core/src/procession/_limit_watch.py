@@ -110,10 +110,17 @@ class LimitWatcher:
             )
 
     def add(self, watch: Watch) -> None:
-        """Mind *watch* until its process has ended, or it is dropped."""
+        """Mind *watch* until its process has ended, or it is dropped.
+
+        Raises `RuntimeError` when no thread can be started.
+        """
         with self._changed:
             self._watches.add(watch)
-            self._run()
+            try:
+                self._run()
+            except BaseException:
+                self._watches.discard(watch)
+                raise
             self._changed.notify_all()
 
     def drop(self, watch: Watch) -> None:

@@ -76,7 +76,8 @@ class Surroundings:
     def data(self, give: Callable[[int], Any] = int) -> dict[str, Any] | None:
         """Return what `procession._apply_options.apply` does, as plain data.
 
-        None when the child has nothing to do, since its parent does it all. *give* hands a descriptor over and returns what stands for it.
+        None when the child has nothing to do, since its parent does it all. *give* hands a
+        descriptor over and returns what stands for it.
         """
         options = self.options
         # In the order in which they are done: the streams before anything can print, the

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from typing import Any, ClassVar, Unpack
 
     from procession._child_handle import Child
-    from procession._stop import StopStage
     from procession._limit_watch import LimitExceeded, Watch
     from procession._process_options import OptionKeywords, ProcessOptions
+    from procession._stop import StopStage
 
 __all__ = ["BaseProcess", "Process", "active_children", "current_process", "parent_process"]
 
