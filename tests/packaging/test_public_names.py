@@ -12,7 +12,9 @@ import procession
 NAMES = {
     # processes
     "Process",
+    "ProcessOptions",
     "active_children",
+    "available_cpus",
     "cpu_count",
     "current_process",
     "freeze_support",

@@ -17,8 +17,10 @@ TYPE_CHECKING = False  # importing typing would bring `re` and more into every c
 if TYPE_CHECKING:
     from typing import Any
 
+    from procession._available_cpus import available_cpus as available_cpus
     from procession._daemon_policy import get_daemon_policy as get_daemon_policy
     from procession._daemon_policy import set_daemon_policy as set_daemon_policy
+    from procession._process_options import ProcessOptions as ProcessOptions
     from procession._selection import get_all_start_methods as get_all_start_methods
     from procession._selection import get_all_transports as get_all_transports
     from procession._selection import get_start_method as get_start_method
@@ -60,12 +62,14 @@ _HOMES = {
     "Pipe": "",
     "Process": "process",
     "ProcessError": "errors",
+    "ProcessOptions": "_process_options",
     "Queue": "",
     "ShutDown": "errors",
     "SimpleQueue": "",
     "StopStage": "_stop",
     "TimeoutError": "errors",
     "active_children": "process",
+    "available_cpus": "_available_cpus",
     "cpu_count": "",
     "current_process": "process",
     "freeze_support": "",

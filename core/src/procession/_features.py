@@ -29,6 +29,11 @@ class StartFeatures:
     same_host: bool = True
     """The child runs on the parent's machine and sees the same kernel objects."""
 
+    options: frozenset[str] = frozenset()
+    """The options of a process that the method itself sees to, such as
+    ``interpreter_env``; core refuses what needs the method and is not named here. All
+    others are done by the child in `LaunchPlan.run` and in what is packed, for any method."""
+
 
 @attrs.frozen(kw_only=True)
 class TransportFeatures:

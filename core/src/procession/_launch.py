@@ -8,6 +8,8 @@ import time
 from threading import Lock
 from typing import TYPE_CHECKING
 
+import attrs
+
 from procession import _preload, _selection, process
 from procession._after_fork import in_forked_children
 from procession._launch_plan import LaunchPlan
@@ -15,7 +17,10 @@ from procession._lifeline import lifeline
 from procession.child import flush_streams
 
 if TYPE_CHECKING:
+    from procession._process_options import ProcessOptions
     from procession._start_method import StartMethod
+
+_SIGKILL = 9
 
 #: How long the daemonic children of a program that ends may take to end by SIGTERM, all
 #: together, before they are killed.
@@ -79,7 +84,10 @@ def launch(child: process.Process) -> None:
             preload=_preload.get(),
             log=_log_settings(),
         )
-        child._child = methods.get(kind).launch(plan)
+        if child._own_options is None:
+            child._child = methods.get(kind).launch(plan)
+        else:
+            _launch_with_options(child, child._own_options, kind, plan)
     except OSError as error:
         from procession._resource_errors import explain
 
@@ -88,6 +96,29 @@ def launch(child: process.Process) -> None:
             raise
         raise explained from error
     child._forget_work()
+
+
+def _launch_with_options(
+    child: process.Process, options: ProcessOptions, kind: type[StartMethod], plan: LaunchPlan
+) -> None:
+    from procession import _surroundings
+
+    _surroundings.check(options, kind)
+    with _surroundings.Surroundings(options, child.name) as surroundings:
+        plan = attrs.evolve(plan, surroundings=surroundings)
+        child._child = methods.get(kind).launch(plan)
+    if options.max_seconds is not None or options.max_rss is not None:
+        from procession._limit_watch import watch
+
+        try:
+            child._limit_watch = watch(child._child, options)
+        except BaseException:
+            # No thread is to be had. A child without its limits is not what was asked for.
+            started, child._child = child._child, None
+            started.signal(_SIGKILL)
+            started.wait()
+            started.close()
+            raise
 
 
 def end_children() -> None:

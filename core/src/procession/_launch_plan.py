@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from procession._selector import Bequest
+    from procession._surroundings import Surroundings
     from procession.process import Process
 
 
@@ -71,6 +72,17 @@ class LaunchPlan:
     preload: tuple[str, ...]
     #: The logger's level and whether it writes to stderr, if it was ever asked for.
     log: tuple[int, bool] | None
+    #: The options of the process, made definite for this start; None if it has none.
+    surroundings: Surroundings | None = None
+
+    @property
+    def environment(self) -> dict[str, str] | None:
+        """The environment that the child is to have, or None when it is this process's.
+
+        A method that starts an interpreter for the child starts it with this one, and
+        declares the option ``interpreter_env``; the others need not look at it.
+        """
+        return None if self.surroundings is None else self.surroundings.environment
 
     @property
     def name(self) -> str:
@@ -99,7 +111,8 @@ class LaunchPlan:
         _sigint.apply(self.process.sigint)
         child.begin_forked()
         _inheritance.bequest = self.bequest
-        return child.carry_out(self.process, self.lifeline)
+        options = None if self.surroundings is None else self.surroundings.data()
+        return child.carry_out(self.process, self.lifeline, options)
 
     def pack(self, *, environ: bool = False, keep: Sequence[int] = ()) -> Parcel:
         """Return the plan as a parcel for an interpreter without this memory.
@@ -116,13 +129,17 @@ class LaunchPlan:
             raise UnguardedMainError(_STILL_IMPORTING)
         handoff = LaunchHandoff()
         file = io.BytesIO()
-        ParcelPickler(file, handoff).dump(self._preparation(handoff, environ, keep))
+        preparation = self._preparation(handoff, environ, keep)
+        ParcelPickler(file, handoff).dump(preparation)
         pickler = ParcelPickler(file, handoff, self._reducers())
         pickler.dump(self.process)
+        modules = set(pickler.modules)
+        if preparation["options"] is not None:
+            modules.add("procession._apply_options")
         return Parcel(
             data=file.getbuffer(),
             descriptors=tuple(handoff.descriptors),
-            modules=frozenset(pickler.modules),
+            modules=frozenset(modules),
         )
 
     def _preparation(
@@ -140,6 +157,7 @@ class LaunchPlan:
             "path": [entry or _main_module.first_directory for entry in sys.path],
             "argv": list(getattr(sys, "argv", ())),
             "directory": _current_directory(),
+            "options": None if self.surroundings is None else self.surroundings.data(handoff.give),
             "log": self.log,
             "main": self.main_module,
             "bequest": self.bequest,

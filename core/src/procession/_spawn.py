@@ -11,20 +11,23 @@ from typing import TYPE_CHECKING
 from procession._anonymous_file import above_standard
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 
 def spawn_interpreter(
-    command: Callable[[Sequence[int]], list[str]], descriptors: Sequence[int]
+    command: Callable[[Sequence[int]], list[str]],
+    descriptors: Sequence[int],
+    environment: Mapping[str, str] | None = None,
 ) -> int:
     """Start a program that inherits duplicates of *descriptors*; return its process id.
 
     *command* is called with the numbers under which the program will see them, and
     returns its command line. The descriptors stay the caller's. The program gets the
-    environment, the working directory and the standard streams of this process. SIGINT is
-    blocked in it, so that Ctrl-C does not hit an interpreter that is still being set up: what
-    is sent meanwhile is pending. `procession.child.run_parcel` unblocks it; a helper program
-    does so itself, when it is ready, or calls `run_parcel` in its children.
+    working directory and the standard streams of this process, and *environment* or, for
+    None, the variables of this process. SIGINT is blocked in it, so that Ctrl-C does not hit
+    an interpreter that is still being set up: what is sent meanwhile is pending.
+    `procession.child.run_parcel` unblocks it; a helper program does so itself, when it is
+    ready, or calls `run_parcel` in its children.
 
     Costs the same in a process of any size (nothing of its memory is copied) and is safe
     in one with threads. Raises `OSError` when the program cannot be started.
@@ -45,6 +48,7 @@ def spawn_interpreter(
         # alone (POSIX; glibc 2.29, musl).
         actions = [(os.POSIX_SPAWN_DUP2, fd, fd) for fd in dict.fromkeys(numbers)]
         blocked = {*signal.pthread_sigmask(signal.SIG_BLOCK, ()), signal.SIGINT}
+        variables = os.environ if environment is None else environment
         return os.posix_spawn(
-            arguments[0], arguments, os.environ, file_actions=actions, setsigmask=blocked
+            arguments[0], arguments, variables, file_actions=actions, setsigmask=blocked
         )

@@ -21,7 +21,7 @@ from procession._handoff import LaunchTakeover, ParcelUnpickler
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Any, NoReturn
 
 __all__ = [
@@ -57,7 +57,7 @@ def run_parcel(parcel: int, descriptors: Sequence[int]) -> int:
     module that cannot be imported) is reported on stderr like an error of the target.
     """
     try:
-        child, lifeline = _open(parcel, descriptors)
+        child, lifeline, keeps_stdin = _open(parcel, descriptors)
     except SystemExit as error:
         return exit_code_of(error)
     except KeyboardInterrupt:
@@ -65,18 +65,31 @@ def run_parcel(parcel: int, descriptors: Sequence[int]) -> int:
     except BaseException:
         _report(_inheritance.process_name)
         return 1
-    return carry_out(child, lifeline)
+    return carry_out(child, lifeline, keeps_stdin=keeps_stdin)
 
 
-def carry_out(child: process.Process, lifeline: int) -> int:
+def carry_out(
+    child: process.Process,
+    lifeline: int,
+    options: Mapping[str, Any] | None = None,
+    *,
+    keeps_stdin: bool = False,
+) -> int:
     """Be *child*: call its ``run`` in this process and return the exit code.
 
-    *lifeline* is the reading end of the parent's lifeline; it is taken over.
+    *lifeline* is the reading end of the parent's lifeline; it is taken over. *options*
+    are those that a forked child has yet to apply. *keeps_stdin*: an option has said
+    already what the child reads from.
     """
     process.become(child, lifeline)
-    _detach_stdin()
+    if not keeps_stdin and (options is None or "stdin" not in options["streams"]):
+        _detach_stdin()
     try:
         try:
+            if options is not None:
+                from procession import _apply_options
+
+                _apply_options.apply(options)
             child.run()
         finally:
             _end_own_children()
@@ -126,7 +139,7 @@ def begin_forked() -> None:
     atexit._clear()
 
 
-def _open(parcel: int, descriptors: Sequence[int]) -> tuple[process.Process, int]:
+def _open(parcel: int, descriptors: Sequence[int]) -> tuple[process.Process, int, bool]:
     takeover = LaunchTakeover(_own(descriptors))
     try:
         with open(parcel, "rb") as file:
@@ -139,11 +152,17 @@ def _open(parcel: int, descriptors: Sequence[int]) -> tuple[process.Process, int
             _sigint.unblock()
             for token in preparation["keep"]:
                 takeover.take(token)
+            options = preparation["options"]
+            if options is not None:
+                from procession import _apply_options
+
+                _inheritance.adopt(preparation)  # so that a failure is reported by name
+                _apply_options.apply(options, takeover.take)
             _prepare(preparation)
             child = ParcelUnpickler(file, takeover).load()
     finally:
         takeover.close()
-    return child, lifeline
+    return child, lifeline, options is not None and "stdin" in options["streams"]
 
 
 def _own(descriptors: Sequence[int]) -> list[int]:
@@ -163,13 +182,14 @@ def _prepare(preparation: dict[str, Any]) -> None:
     """Make this process resemble the one that started it."""
     _inheritance.adopt(preparation)
     process.authenticate_as(preparation["authkey"])
+    options = preparation["options"] or ()
     environ = preparation["environ"]
-    if environ is not None:
+    if environ is not None and "env" not in options:
         os.environ.clear()
         os.environ.update(environ)
     sys.path[:] = preparation["path"]
     sys.argv[:] = preparation["argv"]
-    if preparation["directory"] is not None:
+    if preparation["directory"] is not None and "cwd" not in options:
         os.chdir(preparation["directory"])
     if preparation["log"] is not None:
         from procession._logging import adopt

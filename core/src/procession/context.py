@@ -12,8 +12,9 @@ TYPE_CHECKING = False  # importing typing would bring `re` and more into every c
 if TYPE_CHECKING:
     import logging
     from collections.abc import Iterable
-    from typing import Any, ClassVar
+    from typing import Any, ClassVar, Self, Unpack
 
+    from procession._process_options import OptionKeywords, ProcessOptions
     from procession._start_method import StartMethod
     from procession._transport import Transport
     from procession.connection import Connection
@@ -124,13 +125,38 @@ class BaseContext:
         return log_to_stderr(level)
 
     def get_context(
-        self, method: str | None = None, *, transport: str | None = None
+        self,
+        method: str | None = None,
+        *,
+        transport: str | None = None,
+        options: ProcessOptions | None = None,
     ) -> BaseContext:
         """Return the context of a start method and a transport.
 
-        Without arguments, this one. See `procession.get_context`.
+        Without both, this one. See `procession.get_context`.
         """
-        return self if method is None and transport is None else get_context(method, transport)
+        found = self if method is None and transport is None else get_context(method, transport)
+        return found if options is None else found.with_options(options)
+
+    def with_options(
+        self, options: ProcessOptions | None = None, **keywords: Unpack[OptionKeywords]
+    ) -> Self:
+        """Return a context like this one whose processes all have these options.
+
+        They add to those that this context has; those of a single process add to them.
+        See `procession.ProcessOptions`. Raises `procession.errors.ProcessOptionError`.
+        """
+        from procession._process_options import combine
+
+        return self._like(combine(self.Process.default_process_options, options, keywords))
+
+    def _like(self, options: ProcessOptions) -> Self:
+        """Return a context like this one, with other options."""
+        kind = type(self)
+        made = kind.__new__(kind)
+        made.__dict__.update(self.__dict__)
+        made.__dict__["Process"] = process.process_class_with(self.Process, options)
+        return made
 
     def get_start_method(self, allow_none: bool = False) -> str | None:
         """Return the name of the start method of processes that this context starts."""
@@ -225,22 +251,30 @@ class Context(BaseContext):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle as the two names."""
-        return get_context, (self.get_start_method(), self.get_transport())
+        names = self.get_start_method(), self.get_transport()
+        return get_context, (*names, self.Process.default_process_options)
 
 
 default_context = DefaultContext()
 _contexts: dict[tuple[str, str | None], Context] = {}
 
 
-def get_context(method: str | None = None, transport: str | None = None) -> BaseContext:
+def get_context(
+    method: str | None = None,
+    transport: str | None = None,
+    options: ProcessOptions | None = None,
+) -> BaseContext:
     """Return the context of a start method and a transport, with the whole API.
 
     Without arguments, the context that follows the selection. With one of them, the other
-    is the one selected now, and both stay what they are from then on.
+    is the one selected now, and both stay what they are from then on. With *options*, all
+    processes of the context have them; see `BaseContext.with_options`.
 
     Raises `ValueError` (`UnknownPluginError`, `PluginUnavailableError`, ...) for names that
     cannot be used and `IncompatiblePluginsError` for a pair that cannot work together.
     """
+    if options is not None:
+        return get_context(method, transport).with_options(options)
     if method is None and transport is None:
         return default_context
     method_class, transport_class = _load_pair(method, transport)

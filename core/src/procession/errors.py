@@ -26,6 +26,9 @@ whatever procession has to say. Each one derives *also* from the built-in that
     |  |- ForeignProcessError            (AssertionError)
     |  |- DaemonicProcessError           (AssertionError)
     |  `- UnguardedMainError             (RuntimeError)
+    |- ProcessOptionError                (ValueError)  an option that cannot be had
+    |  |- UnknownOptionError             (TypeError)   there is none of that name
+    |  `- UnsupportedOptionError                       the start method cannot do it
     |- ClosedError                       we closed it ourselves
     |  |- ConnectionClosedError          (OSError)
     |  `- QueueClosedError               (ValueError)
@@ -87,6 +90,7 @@ __all__ = [
     "ProcessClosedError",
     "ProcessError",
     "ProcessNotStartedError",
+    "ProcessOptionError",
     "ProcessRunningError",
     "ProcessStartedError",
     "ProcessStateError",
@@ -97,8 +101,10 @@ __all__ = [
     "TimeoutError",
     "TooManyProcessesError",
     "UnguardedMainError",
+    "UnknownOptionError",
     "UnknownPluginError",
     "UnstartedSignalError",
+    "UnsupportedOptionError",
 ]
 
 
@@ -259,6 +265,28 @@ class DaemonicProcessError(ProcessStateError, AssertionError):
 
 class UnguardedMainError(ProcessStateError, RuntimeError):
     """A child has imported the main module, which starts processes without a guard."""
+
+
+# -- options of a process --------------------------------------------------------------
+
+
+class ProcessOptionError(ProcessError, ValueError):
+    """An option of a process has a value that cannot be had, here or in the child.
+
+    `option` is its name.
+    """
+
+    def __init__(self, message: str, *, option: str | None = None) -> None:
+        super().__init__(message)
+        self.option = option
+
+
+class UnknownOptionError(ProcessOptionError, TypeError):
+    """A process has no option of that name."""
+
+
+class UnsupportedOptionError(ProcessOptionError):
+    """The start method cannot do what an option asks for."""
 
 
 # -- connections and queues ------------------------------------------------------------

@@ -25,9 +25,11 @@ from procession.errors import (
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
-    from typing import Any
+    from typing import Any, ClassVar, Unpack
 
     from procession._child_handle import Child
+    from procession._limit_watch import LimitExceeded, Watch
+    from procession._process_options import OptionKeywords, ProcessOptions
     from procession._stop import StopStage
 
 __all__ = ["BaseProcess", "Process", "active_children", "current_process", "parent_process"]
@@ -52,6 +54,8 @@ class BaseProcess(abc.Process):
     _closed: bool
     _sigint = _sigint.QUIET
     _strict_daemons = False
+    _own_options: ProcessOptions | None = None
+    _limit_watch: Watch | None = None
 
     def run(self) -> None:
         """See `procession.abc.Process.run`."""
@@ -144,7 +148,7 @@ class BaseProcess(abc.Process):
         if self._child is None:
             raise ProcessNotStartedError("can only join a started process")
         if self._child.wait(timeout) is not None:
-            _children.discard(self)
+            self._leave()
 
     def is_alive(self) -> bool:
         """Return whether the child was started and has not ended."""
@@ -156,8 +160,16 @@ class BaseProcess(abc.Process):
             return False
         if self._child.poll() is None:
             return True
-        _children.discard(self)
+        self._leave()
         return False
+
+    def _leave(self) -> None:
+        """Be no longer among the children that run: it has ended."""
+        _children.discard(self)
+        if self._limit_watch is not None:
+            from procession._limit_watch import watcher
+
+            watcher.drop(self._limit_watch)
 
     def close(self) -> None:
         """Give back the sentinel and what else the object holds.
@@ -173,9 +185,9 @@ class BaseProcess(abc.Process):
                     "Cannot close a process while it is still running. "
                     "You should first call join() or terminate()."
                 )
+            self._leave()
             self._child.close()
             self._child = None
-            _children.discard(self)
         self._closed = True
 
     @property
@@ -249,6 +261,33 @@ class BaseProcess(abc.Process):
         return None if self is _current else self._exit_code()
 
     @property
+    def process_options(self) -> ProcessOptions | None:
+        """What the child is given apart from its work; None when nothing was asked for.
+
+        May be replaced before the start. None also in the child: there it is done.
+        """
+        return self._own_options
+
+    @process_options.setter
+    def process_options(self, options: ProcessOptions | None) -> None:
+        self._check_open()
+        if self._child is not None:
+            raise ProcessStartedError("process has already started")
+        if options is not None:
+            from procession._process_options import combine
+
+            options = combine(None, options, {})
+        self._own_options = options
+
+    @property
+    def limit_exceeded(self) -> LimitExceeded | None:
+        """The limit, `max_seconds` or `max_rss`, that the child was killed for, or None.
+
+        Its text says what was used and what was allowed. Survives `close`.
+        """
+        return None if self._limit_watch is None else self._limit_watch.exceeded
+
+    @property
     def sentinel(self) -> int:
         """A descriptor that becomes readable when the child has ended.
 
@@ -295,9 +334,17 @@ class Process(BaseProcess):
     `procession.Process` is started by the method selected when `start` is called;
     ``get_context(method).Process`` by that method.
 
+    *options*, and any option of `procession.ProcessOptions` as a keyword argument, say
+    what the child is given apart from its work: variables, streams, limits. They add to
+    the `default_process_options` of the class, keywords to both. What cannot be right raises
+    `procession.errors.ProcessOptionError` (a `ValueError`) here.
+
     The object belongs to the process and to no thread in particular; two threads
     should not start or close one object at the same time.
     """
+
+    #: The options of every process of this class, for subclasses to set.
+    default_process_options: ClassVar[ProcessOptions | None] = None
 
     def __init__(
         self,
@@ -309,6 +356,8 @@ class Process(BaseProcess):
         *,
         daemon: bool | None = None,
         sigint: str | None = None,
+        options: ProcessOptions | None = None,
+        **keywords: Unpack[OptionKeywords],
     ) -> None:
         # The type checkers know that group is None; callers without one may not.
         if group is not None:
@@ -327,6 +376,10 @@ class Process(BaseProcess):
         self._target = target
         self._args = tuple(args)
         self._kwargs = dict(kwargs or {})
+        if keywords or options is not None or self.default_process_options is not None:
+            from procession._process_options import combine
+
+            self._own_options = combine(self.default_process_options, options, keywords)
 
     def run(self) -> None:
         """Call the target; override it in a subclass to do something else."""
@@ -365,6 +418,7 @@ class Process(BaseProcess):
         """Pickle for a child; the classes of contexts are made again by name there."""
         state = self.__dict__.copy()
         state["_child"] = None
+        state.pop("_own_options", None)  # what there is to know of them is in the parcel
         kind = type(self)
         if "_of_context" in kind.__dict__:
             return _new_of_context, (kind._method_name, kind.__name__), state
@@ -375,8 +429,8 @@ def _new(kind: type[Process]) -> Process:
     return kind.__new__(kind)
 
 
-def _new_of_context(method_name: str, class_name: str) -> Process:
-    return _new(process_class(method_name, class_name))
+def _new_of_context(method_name: str | None, class_name: str) -> Process:
+    return _new(Process if method_name is None else process_class(method_name, class_name))
 
 
 _classes: dict[tuple[str, str], type[Process]] = {}
@@ -389,6 +443,17 @@ def process_class(method_name: str, class_name: str) -> type[Process]:
         members = {"_method_name": method_name, "_of_context": True, "__module__": __name__}
         _classes.setdefault(key, type(class_name, (Process,), members))
     return _classes[key]
+
+
+def process_class_with(kind: type[Process], options: ProcessOptions) -> type[Process]:
+    """Return a class like *kind* whose processes all have *options*."""
+    members = {
+        "_method_name": kind._method_name,
+        "_of_context": True,
+        "__module__": __name__,
+        "default_process_options": options,
+    }
+    return type(kind.__name__, (kind,), members)
 
 
 class _MainProcess(BaseProcess):
@@ -486,7 +551,7 @@ def active_children() -> list[BaseProcess]:
 def _reap() -> None:
     for process in list(_children):
         if process._child is None or process._child.poll() is not None:
-            _children.discard(process)
+            process._leave()
 
 
 def _exit_code_text(code: int) -> str:
@@ -510,7 +575,7 @@ def become(process: Process, lifeline: int) -> None:
     _children.clear()
     _parent = _ParentProcess(process._parent_name, process._parent_pid, lifeline)
     _current = process
-    process._child = None
+    process._child = process._own_options = None
 
 
 def authenticate_as(authkey: bytes) -> None:

@@ -29,7 +29,10 @@ class Spawn(StartMethod):
 
     name: ClassVar[str] = "spawn"
     features: ClassVar[StartFeatures] = StartFeatures(
-        inherits_memory=False, carries_descriptors=True, same_host=True
+        inherits_memory=False,
+        carries_descriptors=True,
+        same_host=True,
+        options=frozenset({"interpreter_env"}),
     )
 
     @classmethod
@@ -58,7 +61,9 @@ def _spawn(plan: LaunchPlan, keep: Sequence[int] = ()) -> int:
     file = parcel.open()
     try:
         return spawn_interpreter(
-            lambda numbers: parcel.command(numbers[0], numbers[1:]), (file, *parcel.descriptors)
+            lambda numbers: parcel.command(numbers[0], numbers[1:]),
+            (file, *parcel.descriptors),
+            plan.environment,
         )
     finally:
         os.close(file)

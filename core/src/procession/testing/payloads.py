@@ -242,17 +242,37 @@ class SquareMixin:
         self.connection.send(self.number**2)
 
 
+class OptionReaderMixin:
+    """What a subclass of ``Process`` adds that knows nothing of options."""
+
+    def __init__(self, connection: Any) -> None:
+        """Keep the connection for `run`."""
+        super().__init__()
+        self.connection = connection
+
+    def run(self) -> None:
+        """Send a variable, and the options that the object has in the child."""
+        me: Any = self
+        self.connection.send((os.environ.get("PROCESSION_TESTS_OPTION"), me.process_options))
+
+
 def squarer(spec: Spec) -> Any:
     """The subclass of a context's ``Process``, such as ``Squarer__procession__spawn__pipe``."""
     return getattr(sys.modules[__name__], "__".join(("Squarer", *spec)))
 
 
+def option_reader(spec: Spec) -> Any:
+    """The subclass of a context's ``Process`` that sends what it was given."""
+    return getattr(sys.modules[__name__], "__".join(("OptionReader", *spec)))
+
+
 def __getattr__(name: str) -> Any:
-    """Make a `squarer` when pickle looks for it by name, in whichever process."""
+    """Make a `squarer` or an `option_reader` when pickle looks for it, in whichever process."""
     kind, *spec = name.split("__")
-    if kind != "Squarer" or len(spec) != 3:
+    mixin = {"Squarer": SquareMixin, "OptionReader": OptionReaderMixin}.get(kind)
+    if mixin is None or len(spec) != 3:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    bases = (SquareMixin, context((spec[0], spec[1], spec[2])).Process)
+    bases = (mixin, context((spec[0], spec[1], spec[2])).Process)
     made = globals()[name] = type(name, bases, {"__module__": __name__})
     return made
 
@@ -416,3 +436,63 @@ def report_and_run(connection: Any, function: Any) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     connection.send("ready")
     function()
+
+
+# Options
+
+
+def applied_options(variable: str) -> dict[str, Any]:
+    """What the options of a process can change, as the process itself sees it."""
+    if sys.platform != "linux":
+        raise OSError("only Linux has all of them")
+    import faulthandler
+    import resource
+
+    mask = os.umask(0)
+    os.umask(mask)
+    with open("/proc/self/comm") as file:
+        command = file.read().rstrip("\n")
+    return {
+        "variable": os.environ.get(variable),
+        "variables": sorted(os.environ),
+        "cwd": os.getcwd(),
+        "umask": mask,
+        "nice": os.nice(0),
+        "affinity": sorted(os.sched_getaffinity(0)),
+        "open_files": resource.getrlimit(resource.RLIMIT_NOFILE),
+        "cpu_seconds": resource.getrlimit(resource.RLIMIT_CPU),
+        "core": resource.getrlimit(resource.RLIMIT_CORE),
+        "faulthandler": faulthandler.is_enabled(),
+        "command": command,
+        "modules": sorted(sys.modules),
+    }
+
+
+def read_line() -> str:
+    """A line of stdin, as a debugger would read it."""
+    return input()
+
+
+def write_both(text: str) -> None:
+    """Print to stdout and to stderr, and write to their descriptors."""
+    print(f"printed {text}", flush=True)
+    os.write(1, b"written\n")
+    print(f"complained {text}", file=sys.stderr)
+
+
+def hash_of(text: str) -> int:
+    """A hash, which differs from interpreter to interpreter unless its seed is set."""
+    return hash(text)
+
+
+def hold_memory(size: int) -> None:
+    """Use *size* bytes of memory and keep them until killed."""
+    held = bytearray(size)
+    held[::4096] = b"x" * len(held[::4096])
+    hold_for_ever()
+
+
+def burn() -> None:
+    """Use a CPU until killed."""
+    while True:
+        pass
