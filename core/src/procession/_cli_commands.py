@@ -10,6 +10,7 @@ import click
 
 import procession
 from procession._cli_demo import demo
+from procession._cli_doctor import doctor
 from procession._cli_plugins import plugins
 from procession.errors import ProcessError
 
@@ -35,6 +36,7 @@ def commands(context: click.Context) -> None:
 
 
 commands.add_command(demo)
+commands.add_command(doctor)
 commands.add_command(plugins)
 
 

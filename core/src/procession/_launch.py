@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import os
 import sys
 import time
 from threading import Lock
@@ -72,10 +73,15 @@ def launch(child: process.Process) -> None:
         _watches_end = True
         atexit.register(end_children)
         in_forked_children(_forget)
+        if process._DUMP_SIGNAL in os.environ:
+            from procession._stack_file import arm
+
+            arm(os.environ[process._DUMP_SIGNAL])
     kind = _selection.load_start_method(child._method_name)
     # What was printed before the start comes before what the child prints, and a forked
     # child does not print it a second time.
     flush_streams()
+    child._started_by = kind.name
     try:
         plan = LaunchPlan(
             process=child,

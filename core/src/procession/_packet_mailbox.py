@@ -7,6 +7,7 @@ import os
 import sys
 import time
 
+from procession import _card
 from procession._anonymous_file import anonymous_file
 from procession._bell import Bell
 from procession._file_lock import LockFile
@@ -169,6 +170,15 @@ class PacketMailbox(Mailbox):
         self._state.commit(ledger)
         self._words[_PUTS] = _BOUNDED if maxsize else 0
         self._words[_GETS] = _COUNTED if joinable else 0
+        _card.write(
+            fd,
+            "packets",
+            maxsize=maxsize,
+            lane=_card.identity(lane.fileno()),
+            wake=_card.identity(self._wake.fileno()),
+            room=_card.identity(None if self._room is None else self._room.fileno()),
+            settled=_card.identity(None if self._settled is None else self._settled.fileno()),
+        )
 
     def _assemble(
         self,

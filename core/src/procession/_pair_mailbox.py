@@ -7,6 +7,7 @@ import os
 import sys
 import time
 
+from procession import _card
 from procession._anonymous_file import anonymous_file
 from procession._bell import Bell
 from procession._file_lock import LockFile
@@ -84,7 +85,16 @@ class PairMailbox(Mailbox):
             for _ in range(3):
                 bells.append(Bell())
             self._assemble(reader, writer, fd, bells, maxsize, joinable)
+            _card.write(
+                fd,
+                "pair",
+                maxsize=maxsize,
+                lane=_card.identity(reader.fileno()),
+                room=_card.identity(self._room.fileno()),
+                settled=_card.identity(self._settled.fileno()),
+            )
         except BaseException:
+            self.closed = True
             _close_all(reader, writer, bells, fd)
             raise
 

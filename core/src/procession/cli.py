@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-_EXTRA = frozenset({"click", "rich"})
+_EXTRA = frozenset({"click", "psutil", "rich"})
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

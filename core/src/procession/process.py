@@ -10,7 +10,7 @@ import itertools
 import os
 import sys
 
-from procession import _sigint, abc
+from procession import _name_tag, _sigint, abc
 from procession._authentication_string import AuthenticationString
 from procession.errors import (
     DaemonicProcessError,
@@ -36,6 +36,8 @@ __all__ = ["BaseProcess", "Process", "active_children", "current_process", "pare
 
 # Written out because the signal module costs a child more than a quarter of its own start.
 _SIGINT, _SIGTERM, _SIGKILL = 2, 15, 9
+# The variable that asks for stacks on a signal; see `procession._stack_file`.
+_DUMP_SIGNAL = "PROCESSION_DUMP_SIGNAL"
 
 
 class BaseProcess(abc.Process):
@@ -56,6 +58,8 @@ class BaseProcess(abc.Process):
     _strict_daemons = False
     _own_options: ProcessOptions | None = None
     _limit_watch: Watch | None = None
+    #: The start method that started it, once it was started.
+    _started_by: str | None = None
 
     def run(self) -> None:
         """See `procession.abc.Process.run`."""
@@ -198,6 +202,8 @@ class BaseProcess(abc.Process):
     @name.setter
     def name(self, name: str) -> None:
         self._name = name
+        if self is _current and _name_tag.is_worn():
+            _name_tag.wear(name, self._started_by, self._parent_pid)
 
     @property
     def daemon(self) -> bool:
@@ -576,6 +582,11 @@ def become(process: Process, lifeline: int) -> None:
     _parent = _ParentProcess(process._parent_name, process._parent_pid, lifeline)
     _current = process
     process._child = process._own_options = None
+    _name_tag.wear(process._name, process._started_by, process._parent_pid)
+    if _DUMP_SIGNAL in os.environ:
+        from procession._stack_file import arm
+
+        arm(os.environ[_DUMP_SIGNAL])
 
 
 def authenticate_as(authkey: bytes) -> None:
