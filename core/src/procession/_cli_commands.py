@@ -12,6 +12,7 @@ import procession
 from procession._cli_demo import demo
 from procession._cli_doctor import doctor
 from procession._cli_plugins import plugins
+from procession._cli_top import dump, top
 from procession.errors import ProcessError
 
 __all__ = ["run"]
@@ -37,7 +38,9 @@ def commands(context: click.Context) -> None:
 
 commands.add_command(demo)
 commands.add_command(doctor)
+commands.add_command(dump)
 commands.add_command(plugins)
+commands.add_command(top)
 
 
 def run(arguments: Sequence[str]) -> int:

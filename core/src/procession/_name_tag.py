@@ -32,8 +32,9 @@ def wear(name: str, method: str | None, parent: int | None) -> None:
     if sys.platform != "linux":
         return
     take_off()
-    shown = name.encode("utf-8", "replace").replace(b"\0", b"?")[:_LONGEST_NAME]
-    label = f"{PREFIX}:{os.getpid()}:{parent or 0}:{method or ''}:".encode() + shown
+    # In ASCII, whatever the child's locale can encode; and no label may have a zero in it.
+    shown = name.encode("ascii", "backslashreplace").replace(b"\0", b"?")[:_LONGEST_NAME]
+    label = f"{PREFIX}:{os.getpid()}:{parent or 0}:{method or ''}:{shown.decode()}"
     try:
         fd = above_standard(os.memfd_create(label))
     except OSError:

@@ -20,7 +20,9 @@ __all__ = ["PROBES", "huge_pages", "kernel"]
 _F_SETSIG = 10  # the fcntl module has no name for it
 
 
-def kernel(machine: Machine, probes: dict[str, tuple[Callable[[], None], str]]) -> Iterator[Finding]:
+def kernel(
+    machine: Machine, probes: dict[str, tuple[Callable[[], None], str]]
+) -> Iterator[Finding]:
     """Try each of *probes*, by feature: a function that raises, and what is lost without it."""
     release = machine.text("/proc/sys/kernel/osrelease")
     if sys.platform != "linux" or release is None:

@@ -111,7 +111,7 @@ def pipes(machine: Machine) -> Iterator[Finding]:
 def _running(machine: Machine) -> int:
     """Return how many threads the system has."""
     load = (machine.text("/proc/loadavg") or "").split()
-    counts = load[3].partition("/")[2] if len(load) > 3 else ""  # noqa: PLR2004
+    counts = load[3].partition("/")[2] if len(load) > 3 else ""
     return int(counts) if counts.isdecimal() else 0
 
 

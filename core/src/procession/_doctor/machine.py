@@ -14,6 +14,8 @@ __all__ = ["Machine", "size"]
 
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
 _STEP = 1024
+# What a line of mountinfo has at least before and behind its dash.
+_FIELDS, _DESCRIBED = 5, 3
 
 
 @attrs.frozen
@@ -48,8 +50,8 @@ class Machine:
         for line in mounts.splitlines():
             before, _, after = line.partition(" - ")
             fields, described = before.split(), after.split()
-            if len(fields) < 5 or len(described) < 3:  # noqa: PLR2004 - no line of the kernel's
-                continue
+            if len(fields) < _FIELDS or len(described) < _DESCRIBED:
+                continue  # no line of the kernel's
             version = {"cgroup2": 2, "cgroup": 1}.get(described[0])
             if version is None or (version == 1 and controller not in described[2].split(",")):
                 continue
@@ -67,7 +69,7 @@ class Machine:
 def _membership(text: str, version: int, controller: str) -> str | None:
     for line in text.splitlines():
         number, controllers, path = line.split(":", 2)
-        if version == 2 and number == "0" and not controllers:  # noqa: PLR2004
+        if version == 2 and number == "0" and not controllers:
             return path
         if version == 1 and controller in controllers.split(","):
             return path
@@ -80,4 +82,6 @@ def size(count: float) -> str:
         if count < _STEP or unit == _UNITS[-1]:
             break
         count /= _STEP
-    return f"{count:.0f} {unit}" if count == int(count) or unit == "bytes" else f"{count:.1f} {unit}"
+    return (
+        f"{count:.0f} {unit}" if count == int(count) or unit == "bytes" else f"{count:.1f} {unit}"
+    )

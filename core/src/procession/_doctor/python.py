@@ -32,7 +32,7 @@ def build() -> Iterator[Finding]:
             f"{what} was built without os.pidfd_open",
             "use a Python that was built on a system with Linux 5.3 headers or newer",
         )
-    if not isinstance(pickle.Pickler, type) or pickle.Pickler is pickle._Pickler:  # type: ignore[attr-defined]
+    if pickle.Pickler.__module__ != "_pickle":
         usual = False
         yield Finding(
             Level.WARNING,
