@@ -81,6 +81,8 @@ class Observer:
         # Kept, as the use of CPU is counted from one look to the next.
         self._known: dict[int, psutil.Process] = {}
         self._counted: set[int] = set()
+        # A program may be one between two of its children, too.
+        self._recognised = False
 
     def look(self) -> ProgramView:
         """Return the program as it is now."""
@@ -97,9 +99,12 @@ class Observer:
                 continue  # it has ended; what was noted of it is left out below
         worn = {pid: tags.find(held[pid].values(), inner_pid(pid)) for pid in members}
         found = _queues(held)
+        # A process that was ending just now had nothing any more.
+        self._check_alive()
         if self._root.pid in hidden:
             raise Foreign(_refused(self._root))
-        if not found and not any(worn.values()):
+        self._recognised = self._recognised or bool(found) or any(worn.values())
+        if not self._recognised:
             raise Foreign(
                 f"process {self._root.pid} ({_command(self._root)}) has no queue and no child of "
                 f"procession: there is nothing to show"
@@ -122,10 +127,18 @@ class Observer:
                 )
         return ProgramView(views, list(found.values()))
 
+    def _check_alive(self) -> None:
+        """Raise `Ended` when the first process has ended, collected by its parent or not."""
+        try:
+            if self._root.is_running() and self._root.status() != psutil.STATUS_ZOMBIE:
+                return
+        except psutil.NoSuchProcess:
+            pass  # in this very moment
+        raise Ended(f"process {self._root.pid} has ended")
+
     def _members(self) -> dict[int, psutil.Process]:
         """Return the first process, its descendants, and their children that lost a parent."""
-        if not self._root.is_running():
-            raise Ended(f"process {self._root.pid} has ended")
+        self._check_alive()
         members = {self._root.pid: self._root}
         with suppress(psutil.NoSuchProcess):
             for process in self._root.children(recursive=True):
