@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from procession._installed import InstalledPlugin
     from procession._registry import Registry
+    from procession.connection import Connection
     from procession.context import BaseContext
 
 __all__ = ["installed", "selection", "working"]
@@ -123,6 +124,13 @@ def working(methods: list[str], transports: list[str]) -> Iterator[Finding]:
             yield _converse(context, f"child by {proven} over {transport}")
 
 
+def _answer(receiver: Connection) -> object:
+    try:
+        return receiver.recv() if receiver.poll(PATIENCE) else "nothing"
+    except EOFError:
+        return "nothing"  # the exit code says more
+
+
 def _converse(context: BaseContext, subject: str) -> Finding:
     """Start a child, send it a message through a queue, and get it back through a pipe."""
     begun = time.perf_counter()
@@ -135,7 +143,7 @@ def _converse(context: BaseContext, subject: str) -> Finding:
             sender.close()
             started = time.perf_counter()
             queue.put(_MESSAGE)
-            answer = receiver.recv() if receiver.poll(PATIENCE) else "nothing"
+            answer = _answer(receiver)
             answered = time.perf_counter()
             child.join(PATIENCE)
             if child.exitcode is None:
