@@ -9,7 +9,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import procession
+
+if sys.platform != "linux":
+    pytest.skip("needs /proc", allow_module_level=True)
 
 
 def test_this_environment_is_well(run: Any) -> None:

@@ -19,6 +19,9 @@ import pytest
 from procession._observe.program import Ended, Observer, ProgramView, programs
 from procession.testing import leaks
 
+if sys.platform != "linux":
+    pytest.skip("needs /proc", allow_module_level=True)
+
 PATIENCE = 30.0
 WAITS = {
     "receiver": "waits for ",
@@ -397,8 +400,9 @@ def test_a_pid_that_was_used_again(environment: dict[str, str], pair: Any) -> No
         observer = Observer(program.process.pid)
         observer.look()
         # As if it had been started at another time: what psutil tells processes apart by.
-        ident = observer._root._ident
-        observer._root._ident = (ident[0], (ident[1] or 0) - 1)
+        known: Any = observer._root
+        pid, started = known._ident
+        known._ident = (pid, (started or 0) - 1)
 
         with pytest.raises(Ended, match="has ended"):
             observer.look()
