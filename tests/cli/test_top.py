@@ -166,7 +166,7 @@ def test_looking_changes_nothing(environment: dict[str, str], pair: Any) -> None
         observer = Observer(program.process.pid)
         observer.look()
         before, ours = program.descriptors(), leaks.descriptors()
-        for _ in range(20):
+        for _ in range(5):
             observer.look()
 
         assert program.descriptors() == before

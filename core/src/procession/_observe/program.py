@@ -248,9 +248,12 @@ def _queues(held: Mapping[int, Mapping[int, Descriptor]]) -> dict[str, QueueView
 def _adopted(root: psutil.Process) -> Iterator[psutil.Process]:
     """Yield the children of those who may have got the orphans of *root*'s program."""
     with suppress(psutil.Error):
-        for ancestor in root.parents():
+        ancestors = {each.pid for each in root.parents()}
+        # One walk through all processes, not one for each ancestor.
+        for process in psutil.process_iter():
             with suppress(psutil.Error):
-                yield from ancestor.children()
+                if process.ppid() in ancestors:
+                    yield process
 
 
 def _tag(pid: int) -> Tag | None:
