@@ -14,6 +14,7 @@ from procession import _preload, _selection, process
 from procession._after_fork import in_forked_children
 from procession._launch_plan import LaunchPlan
 from procession._lifeline import lifeline
+from procession._relatives import mentioned, relatives
 from procession.child import flush_streams
 
 if TYPE_CHECKING:
@@ -76,7 +77,10 @@ def launch(child: process.Process) -> None:
     # What was printed before the start comes before what the child prints, and a forked
     # child does not print it a second time.
     flush_streams()
+    start = relatives.begin_start()
+    child._started_at = time.monotonic()
     try:
+        mentioned_files = mentioned(child) if kind.features.inherits_memory else None
         plan = LaunchPlan(
             process=child,
             lifeline=lifeline.reading_end(),
@@ -88,6 +92,9 @@ def launch(child: process.Process) -> None:
             child._child = methods.get(kind).launch(plan)
         else:
             _launch_with_options(child, child._own_options, kind, plan)
+        # Of a child with our memory, only its arguments tell what it has to do with.
+        child._given = frozenset(plan.given) or mentioned_files
+        process._children.add(child)
     except OSError as error:
         from procession._resource_errors import explain
 
@@ -95,6 +102,8 @@ def launch(child: process.Process) -> None:
         if explained is None:
             raise
         raise explained from error
+    finally:
+        relatives.end_start(start)
     child._forget_work()
 
 
@@ -147,6 +156,7 @@ def _forget() -> None:
     The atexit registration is inherited as well, unless procession itself forked.
     """
     process._children.clear()
+    relatives.forget()
     methods.forget()
 
 

@@ -12,10 +12,12 @@ from procession._bell import Bell
 from procession._file_lock import LockFile
 from procession._mailbox import Mailbox
 from procession._mailbox_state import DRAINING, DROPPED, OPEN, SIZE, MailboxState
+from procession._mailbox_watch import EMPTY, FULL, UNDONE, MailboxWatch, sleep
 from procession._message_frame import frame, unframe
 from procession._overflow_log import OverflowLog
 from procession._patience import NAP, Patience
 from procession._spool import Spool
+from procession._vigil import died_while_receiving, died_while_sending
 from procession.errors import Empty, Full, ShutDown
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
@@ -48,7 +50,7 @@ _LONGEST_LOGGED = 64 << 10
 
 # Where the log and the spool lie in the file. It is sparse, and both give back what was
 # taken, so the distance costs nothing.
-_LOG = mmap.ALLOCATIONGRANULARITY
+_LOG = -(-SIZE // mmap.ALLOCATIONGRANULARITY) * mmap.ALLOCATIONGRANULARITY
 _SPOOL = 1 << 40
 
 # A process killed between making a change and ringing the bell leaves others asleep;
@@ -82,12 +84,15 @@ class PacketMailbox(Mailbox):
     never holds more, and never believes to be fuller than it is, whoever is killed.
 
     *Counting.* A *joinable* mailbox makes gets under the lock, too, and counts each
-    message in the same moment as done or not. `join` waits for the messages that are
-    in the mailbox and for those that a get has *returned* (or is about to) without a
-    `task_done`: a consumer killed while it works on a message leaves it undone for
-    ever, as one that forgets `task_done` does. The one inexactness: a getter killed in
-    the microsecond between the kernel's giving it a packet and its counting of it
-    takes the message along uncounted, so that `join` does not wait for it.
+    message in the same moment as done or not, and who took it. `join` waits for the
+    messages that are in the mailbox and for those that a get has *returned* (or is about
+    to) without a `task_done`. When nothing is left but messages whose takers have died,
+    it raises. The one inexactness: a getter killed in the microsecond between the kernel's
+    giving it a packet and its counting of it takes the message along uncounted, so that
+    `join` does not wait for it.
+
+    *Waits without limit* end with a `PeerDiedError` when everybody who could end them has
+    died; see `MailboxWatch`.
 
     *Shutting down.* A put that is being made while another process shuts the mailbox
     down may still succeed; its message is there to be taken, also by a get after one
@@ -115,6 +120,7 @@ class PacketMailbox(Mailbox):
 
     __slots__ = (
         "_fd",
+        "_gets_here",
         "_joinable",
         "_lane",
         "_limit",
@@ -122,11 +128,14 @@ class PacketMailbox(Mailbox):
         "_lock_file",
         "_log",
         "_logged_bell",
+        "_made",
         "_patience",
         "_poll",
+        "_puts_here",
         "_reading",
         "_receive",
         "_room",
+        "_roster",
         "_send",
         "_settled",
         "_spool",
@@ -204,6 +213,10 @@ class PacketMailbox(Mailbox):
         self._settled = settled
         self._patience = Patience()
         self._poll = None
+        # For waits without limit: which processes wait and take, and what this one has done.
+        self._roster = self._state.roster
+        self._made = time.monotonic()
+        self._puts_here = self._gets_here = False
 
     # -- putting
 
@@ -211,6 +224,7 @@ class PacketMailbox(Mailbox):
         self, body: Buffer, buffers: Sequence[Buffer] = (), /, *, timeout: float | None = None
     ) -> None:
         """See `Mailbox.put`."""
+        self._puts_here = True
         words = self._words
         if words[_PUTS] or buffers or len(body) > self._limit or type(body) is not bytes:
             self._put_closer(body, buffers, timeout)
@@ -291,6 +305,7 @@ class PacketMailbox(Mailbox):
         if _left(deadline) <= 0:
             raise Full
         assert self._room is not None
+        watch: MailboxWatch | None = None
         try:
             while True:
                 # Whoever takes a message after this rings; who took one before it made
@@ -301,10 +316,16 @@ class PacketMailbox(Mailbox):
                 left = _left(deadline)
                 if left <= 0:
                     raise Full
-                if self._room.wait(left):
+                if sleep(self._room.wait, left, watch):
                     self._room.silence()
                     if add() or (_left(deadline) > NAP and self._nap() and add()):
                         return
+                elif deadline is None:
+                    watch = self._look(watch, self._gets_here)
+                    if watch.deaths:
+                        if add():
+                            return
+                        raise died_while_sending(FULL, watch.deaths)
         finally:
             # One ring is for one of those who wait: the next looks for itself.
             if not self.closed:
@@ -332,6 +353,7 @@ class PacketMailbox(Mailbox):
 
     def get(self, *, timeout: float | None = None) -> Message:
         """See `Mailbox.get`."""
+        self._gets_here = True
         if not self._words[_GETS]:
             packet = self._receive()
             if packet is not None:
@@ -342,6 +364,7 @@ class PacketMailbox(Mailbox):
 
     def get_pickle(self, *, timeout: float | None = None) -> Message:
         """See `Mailbox.get_pickle`."""
+        self._gets_here = True
         if not self._words[_GETS]:
             padded = self._lane.receive_padded()
             if padded is not None:
@@ -356,6 +379,7 @@ class PacketMailbox(Mailbox):
             return message
         if _left(deadline) <= 0:
             raise Empty
+        watch: MailboxWatch | None = None
         try:
             while True:
                 # Whoever puts after this rings; who put before it is seen by the try.
@@ -366,10 +390,22 @@ class PacketMailbox(Mailbox):
                 left = _left(deadline)
                 if left <= 0:
                     raise Empty
-                if self._wake.wait(left):
+                if watch is not None and watch.deaths:
+                    raise died_while_receiving(EMPTY, watch.deaths)
+                if sleep(self._wake.wait, left, watch):
                     self._wake.silence()
+                elif deadline is None:
+                    watch = self._look(watch, self._puts_here)
         finally:
             self._pass_on()
+
+    def _look(self, watch: MailboxWatch | None, served: bool) -> MailboxWatch:
+        """Look, after a second in which nothing happened, whether anything still can."""
+        if watch is None:
+            self._lock.run(self._roster.place)
+            watch = MailboxWatch(self._fd, self._roster, self._made)
+        watch.look(served=served)
+        return watch
 
     def _pass_on(self) -> None:
         """Wake the next sleeping getter if there is something for it.
@@ -412,6 +448,7 @@ class PacketMailbox(Mailbox):
         packet = self._lane.receive()
         if packet is not None:
             if self._joinable:
+                self._roster.count(1)
                 ledger.taken += 1
                 self._state.commit(ledger)
             return packet
@@ -428,6 +465,8 @@ class PacketMailbox(Mailbox):
     def _drop_first(self, ledger: Ledger, packet: bytes) -> None:
         """Commit that the log's first record was taken."""
         self._log.drop(ledger, packet)
+        if self._joinable:
+            self._roster.count(1)
         ledger.taken += 1
         self._state.commit(ledger)
         if self._log.has_garbage(ledger):
@@ -546,6 +585,7 @@ class PacketMailbox(Mailbox):
             raise ValueError("task_done() called too many times")
         ledger.done += 1
         self._state.commit(ledger)
+        self._roster.count(-1)
         return unfinished - 1
 
     def _unfinished(self, ledger: Ledger) -> int:
@@ -556,12 +596,22 @@ class PacketMailbox(Mailbox):
         if self._settled is None:
             raise ValueError("a mailbox that was not made joinable cannot be joined")
         deadline = _deadline(timeout)
+        watch: MailboxWatch | None = None
         while not self._lock.run(self._is_settled):
             left = _left(deadline)
             if left <= 0:
                 return False
-            self._settled.wait_with_others(left)
+            if watch is not None and watch.deaths:
+                raise died_while_receiving(UNDONE, watch.deaths)
+            if not sleep(self._settled.wait_with_others, left, watch) and deadline is None:
+                watch = self._look(watch, self._gets_here)
+                if not watch.deaths:
+                    watch.look_for_undone(self._lock.run(self._undone))
         return True
+
+    def _undone(self) -> dict[int, int]:
+        """Return who has taken what is undone; nobody as long as there is more to take."""
+        return {} if self._count() else self._roster.undone()
 
     def _is_settled(self) -> bool:
         """Return whether all is done; if not, the bell is silent until it is."""

@@ -63,8 +63,10 @@ class Queue(abc.Queue):
 
         Only a queue with a maxsize is ever full. Raises what pickling raises,
         `queue.Full`, `ShutDown` after `shutdown`, `QueueClosedError` (a ValueError)
-        after `close`, and `OSError` when memory has run out; the object was not added
-        then. When this returns, it will be got even if this process is killed at once.
+        after `close`, and `OSError` when memory has run out; without a timeout also
+        `BrokenByDeathError` (a BrokenPipeError) when all who could make room have died.
+        The object was not added then. When this returns, it will be got even if this
+        process is killed at once.
         """
         if self._closed:
             raise self._closed_error()
@@ -89,7 +91,8 @@ class Queue(abc.Queue):
 
         Raises `queue.Empty`; `ShutDown` after a shutdown, when nothing is left;
         `QueueClosedError` (a ValueError) after `close`; what unpickling raises - the
-        object is gone then, and the next `get` gets the next one.
+        object is gone then, and the next `get` gets the next one. Without a timeout also
+        `PeerDiedError` (an EOFError) when all who could put something have died.
         """
         if self._closed:
             raise self._closed_error()
@@ -193,7 +196,11 @@ class JoinableQueue(Queue):
         self._mailbox.task_done()
 
     def join(self) -> None:
-        """Wait until every object that was put has been reported as done."""
+        """Wait until every object that was put has been reported as done.
+
+        Raises `PeerDiedError` when who has got what is not done, or all who could get it,
+        have died. The count stays as it is.
+        """
         if self._closed:
             raise self._closed_error()
         self._mailbox.join()
@@ -215,7 +222,10 @@ class SimpleQueue:
         self._mailbox.put(*dumps(obj))
 
     def get(self) -> Any:
-        """Wait for the next object and take it. Raises `OSError` after `close`."""
+        """Wait for the next object and take it.
+
+        Raises `OSError` after `close`, and `PeerDiedError` like `Queue.get`.
+        """
         self._check_open()
         body, buffers = self._mailbox.get()
         return loads(body, buffers)
