@@ -11,15 +11,17 @@ from procession._holders import identity
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import NoReturn
 
-    from procession._channel import Channel
-    from procession._relatives import Death, Identity
+    from procession._channel import Buffer, Channel, Message
+    from procession._relatives import Death
     from procession._vigil import Vigil
+    from procession.connection import Connection
 
 # How often a wait looks whether somebody is left who could end it.
 _SLEEP_MS = 1000
+_READABLE, _WRITABLE = 1, 4  # POLLIN, POLLOUT
 
 
 class Twin:
@@ -34,49 +36,62 @@ class Twin:
     Threads: any. Fork: the copy in the child knows the same.
     """
 
-    __slots__ = ("_channel", "_mine", "_theirs", "_used", "files", "made")
+    __slots__ = ("_channel", "_mine", "_other", "_owner", "_theirs", "_used", "files", "made")
 
-    def __init__(self, channel: Channel, files: frozenset[Identity], used: list[bool]) -> None:
-        """*channel* is the other end; *used* tells of both ends if they were used here."""
-        self._channel = ref(channel)
-        self.files = files
-        self.made = time.monotonic()
+    def __init__(
+        self, owner: Connection, channel: Channel, other: Channel, used: list[bool]
+    ) -> None:
+        """*owner* is the end around *channel*, *other* the other end's.
+
+        *used* tells of both ends if they were used in this process.
+        """
+        # Weak ones: an end that is dropped is closed.
+        self._owner = ref(owner)
+        self._other = ref(other)
+        self._channel = channel
         self._used = used
         self._mine = len(used)
         self._theirs = 1 - self._mine
         used.append(False)
+        self.files = frozenset((identity(other.fileno()),))
+        self.made = time.monotonic()
 
-    def await_message(self, channel: Channel) -> bool:
-        """Wait for a message, or the end, on *channel*, the end that this belongs to.
+    def send(self, body: Buffer, buffers: Sequence[Buffer] = (), /) -> None:
+        """Send through the owner's channel; watch over the wait for room.
 
-        Returns false at once when the kernel will tell of the other side's end: nothing has
-        to be waited for in this way any more. Raises `PeerDiedError`.
+        Raises `BrokenByDeathError` as well.
         """
-        return self._await(channel.fileno, 1, _nothing_comes)  # POLLIN
+        # A channel of other descriptors is waited for by its transport.
+        self._await(getattr(self._channel, "writer", -1), _WRITABLE, _nothing_goes)
+        self._channel.send(body, buffers)
 
-    def await_room(self, channel: Channel) -> bool:
-        """Likewise for room to send to *channel*. Raises `BrokenByDeathError`."""
-        return self._await(lambda: int(getattr(channel, "writer", -1)), 4, _nothing_goes)  # POLLOUT
+    def receive(self, into: memoryview | None = None, limit: int | None = None, /) -> Message:
+        """Receive through the owner's channel; watch over the wait for a message.
 
-    def _await(
-        self,
-        descriptor: Callable[[], int],
-        event: int,
-        give_up: Callable[[list[Death]], NoReturn],
-    ) -> bool:
-        self._used[self._mine] = True
+        Raises `PeerDiedError` as well.
+        """
+        self._await(self._channel.fileno(), _READABLE, _nothing_comes)
+        return self._channel.receive(into, limit)
+
+    def _await(self, fd: int, event: int, give_up: Callable[[list[Death]], NoReturn]) -> None:
+        """Wait for *event*, if it might not come although the other side has ended."""
         if sys.platform == "win32":
-            return False
+            return
+        self._used[self._mine] = True
         vigil: Vigil | None = None
         while True:
-            other = self._channel()
-            fd = descriptor()
-            if other is None or other.closed or self._used[self._theirs] or fd < 0:
-                return False
+            other = self._other()
+            if other is None or other.closed or self._used[self._theirs]:
+                owner = self._owner()
+                if owner is not None:
+                    owner.stop_watching()
+                return
+            if fd < 0:
+                return
             poller = select.poll()
             poller.register(fd, event)
             if poller.poll(_SLEEP_MS):
-                return True
+                return
             if vigil is None:
                 from procession._vigil import Vigil
 
@@ -86,13 +101,12 @@ class Twin:
                 give_up(deaths)
 
 
-def make_twins(first: Channel, second: Channel) -> tuple[Twin, Twin]:
-    """Return what the two ends of a new pair know of each other, in this order."""
+def watch_each_other(first: Connection, second: Connection) -> None:
+    """Let the two ends of a new pair know of each other."""
     used: list[bool] = []
-    return (
-        Twin(second, frozenset((identity(second.fileno()),)), used),
-        Twin(first, frozenset((identity(first.fileno()),)), used),
-    )
+    one, other = first._channel, second._channel
+    first.watch(Twin(first, one, other, used))
+    second.watch(Twin(second, other, one, used))
 
 
 def raise_for_dead(twin: Twin | None, error: OSError | EOFError) -> None:

@@ -7,7 +7,7 @@ import errno
 import procession.process  # noqa: F401 - the family's key must be there before any fork
 from procession import abc
 from procession._pickling import dumps, join, loads
-from procession._twin import make_twins
+from procession._twin import watch_each_other
 from procession._waiting import wait_for_any
 from procession.errors import (
     BrokenConnectionError,
@@ -21,10 +21,10 @@ from procession.errors import (
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
     from typing import Any, NoReturn, Protocol, Self
 
-    from procession._channel import Buffer, Channel, Message
+    from procession._channel import Buffer, Channel
     from procession._transport import Transport
     from procession._twin import Twin
 
@@ -78,30 +78,21 @@ class Connection(abc.Connection):
         self._send = channel.send if channel.writable else None
         self._receive = channel.receive if channel.readable else None
 
-    def _watch(self, twin: Twin) -> None:
+    def watch(self, twin: Twin) -> None:
         """Learn what *twin* knows about the other end, made together with this one."""
         self._twin = twin
         # While this process has both ends open it does not hear of the other's end.
         if self._send is not None:
-            self._send = self._send_watched
+            self._send = twin.send
         if self._receive is not None:
-            self._receive = self._receive_watched
+            self._receive = twin.receive
 
-    def _send_watched(self, body: Buffer, buffers: Sequence[Buffer] = (), /) -> None:
-        """Send as long as this process has both ends open."""
-        channel = self._channel
-        if self._twin is None or not self._twin.await_room(channel):
-            self._send = channel.send
-        channel.send(body, buffers)
-
-    def _receive_watched(
-        self, into: memoryview | None = None, limit: int | None = None, /
-    ) -> Message:
-        """Receive as long as this process has both ends open."""
-        channel = self._channel
-        if self._twin is None or not self._twin.await_message(channel):
-            self._receive = channel.receive
-        return channel.receive(into, limit)
+    def stop_watching(self) -> None:
+        """Use the channel directly: the kernel will tell of the other side's end."""
+        if self._send is not None:
+            self._send = self._channel.send
+        if self._receive is not None:
+            self._receive = self._channel.receive
 
     # -- sending -------------------------------------------------------------------------
 
@@ -328,11 +319,8 @@ def pipe(transport: Transport, duplex: bool = True) -> tuple[Connection, Connect
 
     Without, the first end only receives and the second only sends.
     """
-    channels = transport.pair(duplex=duplex)
-    first, second = map(Connection.over, channels)
-    twins = make_twins(*channels)
-    first._watch(twins[0])
-    second._watch(twins[1])
+    first, second = map(Connection.over, transport.pair(duplex=duplex))
+    watch_each_other(first, second)
     return first, second
 
 
