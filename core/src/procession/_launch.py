@@ -15,6 +15,7 @@ from procession._after_fork import in_forked_children
 from procession._launch_plan import LaunchPlan
 from procession._lifeline import lifeline
 from procession._relatives import mentioned, relatives
+from procession._resource_errors import explain
 from procession.child import flush_streams
 
 if TYPE_CHECKING:
@@ -96,12 +97,10 @@ def launch(child: process.Process) -> None:
         child._given = frozenset(plan.given) or mentioned_files
         process._children.add(child)
     except OSError as error:
-        from procession._resource_errors import explain
-
-        explained = explain(error, f"cannot start {child.name}")
-        if explained is None:
+        found = explain(error, f"cannot start {child.name}")
+        if found is None:
             raise
-        raise explained from error
+        raise found from error
     finally:
         relatives.end_start(start)
     child._forget_work()

@@ -53,6 +53,21 @@ _LONGEST_LOGGED = 64 << 10
 _LOG = -(-SIZE // mmap.ALLOCATIONGRANULARITY) * mmap.ALLOCATIONGRANULARITY
 _SPOOL = 1 << 40
 
+
+def _place_of_spool() -> int:
+    """Return where the spool begins: half-way, when a resource limit is on the size of files."""
+    if sys.platform == "win32":
+        return _SPOOL
+    try:
+        import resource
+    except (ImportError, OSError):  # no descriptor is left to load it with
+        return _SPOOL
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    if limit == resource.RLIM_INFINITY or limit >= 2 * _SPOOL:
+        return _SPOOL
+    return max(_LOG, limit // 2 // _LOG * _LOG)
+
+
 # A process killed between making a change and ringing the bell leaves others asleep;
 # so nobody sleeps for longer than this without looking.
 _LONGEST_SLEEP = 1.0
@@ -152,6 +167,7 @@ class PacketMailbox(Mailbox):
         opened: list[Bell] = []
         fd = -1
         try:
+            spool = _place_of_spool()
             fd = anonymous_file("procession-mailbox", bytes(SIZE))
             for _ in range(2 + bool(maxsize) + joinable):
                 opened.append(Bell())
@@ -164,6 +180,7 @@ class PacketMailbox(Mailbox):
                 next(bells) if maxsize else None,
                 next(bells) if joinable else None,
                 maxsize,
+                spool,
             )
         except BaseException:
             lane.close()
@@ -174,7 +191,7 @@ class PacketMailbox(Mailbox):
             raise
         ledger = self._state.load()
         ledger.head = ledger.tail = ledger.freed = _LOG
-        ledger.spool_head = ledger.spool_tail = ledger.spool_freed = _SPOOL
+        ledger.spool_head = ledger.spool_tail = ledger.spool_freed = spool
         self._state.commit(ledger)
         self._words[_PUTS] = _BOUNDED if maxsize else 0
         self._words[_GETS] = _COUNTED if joinable else 0
@@ -188,6 +205,7 @@ class PacketMailbox(Mailbox):
         room: Bell | None,
         settled: Bell | None,
         maxsize: int,
+        spool: int,
     ) -> None:
         self._state = MailboxState(fd)
         self.maxsize = maxsize
@@ -198,7 +216,7 @@ class PacketMailbox(Mailbox):
         self._fd = fd
         self._words = self._state.hot
         self._log = OverflowLog(fd, _LOG)
-        self._spool = Spool(fd, _SPOOL)
+        self._spool = Spool(fd, spool)
         self._lock_file = LockFile(fd)
         # The mailbox's lock; the locks of the spool's one writer and one reader. Whoever
         # wants two takes the spool's first.
@@ -655,6 +673,7 @@ class PacketMailbox(Mailbox):
             self._lane.export(handoff),
             handoff.give(self._fd),
             self.maxsize,
+            self._spool.base,
             *(
                 None if bell is None else bell.export(handoff)
                 for bell in (self._wake, self._logged_bell, self._room, self._settled)
@@ -664,7 +683,7 @@ class PacketMailbox(Mailbox):
     @classmethod
     def attach(cls, recipe: Recipe, takeover: Takeover, /) -> Self:
         """See `Exportable.attach`."""
-        lane_type, lane_recipe, token, maxsize, *bell_recipes = recipe
+        lane_type, lane_recipe, token, maxsize, spool, *bell_recipes = recipe
         lane: Lane | None = None
         fd = -1
         bells: list[Bell | None] = []
@@ -678,7 +697,7 @@ class PacketMailbox(Mailbox):
             assert wake is not None
             assert logged is not None
             self = cls.__new__(cls)
-            self._assemble(lane, fd, wake, logged, room, settled, maxsize)
+            self._assemble(lane, fd, wake, logged, room, settled, maxsize, spool)
         except BaseException:
             if lane is not None:
                 lane.close()

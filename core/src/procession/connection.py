@@ -276,6 +276,11 @@ class Connection(abc.Connection):
             raise ConnectionClosedError(
                 f"handle is closed: {self!r} was closed in this process"
             ) from error
+        from procession._resource_errors import explain
+
+        explained = explain(error, f"cannot go on with {self!r}")
+        if explained is not None:
+            raise explained from error
         raise error
 
     def __reduce__(self) -> tuple[Any, ...]:

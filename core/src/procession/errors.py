@@ -387,10 +387,10 @@ class ChildLostError(ProcessError, ChildProcessError):
 
 
 class ResourceError(ProcessError, OSError):
-    """A process could not be started: the system has run out of something.
+    """A process, pipe or queue could not be had, or used: the system has run out of something.
 
-    The message names the resource and its limit, `errno` is the system's. No process was
-    started, nothing was left behind, and the start may be tried again.
+    The message names the resource and its limit, `errno` is the system's. What was tried has
+    not happened, nothing was left behind, and it may be tried again.
     """
 
 

@@ -81,9 +81,10 @@ class Queue(abc.Queue):
                 self._mailbox.put(body, buffers)
             else:
                 self._mailbox.put(body, buffers, timeout=_seconds(block, timeout))
-        except (OSError, ValueError):
+        except (OSError, ValueError) as error:
             if self._closed:
                 raise self._closed_error() from None
+            _explain(error, "put this into the queue")
             raise
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
@@ -101,9 +102,10 @@ class Queue(abc.Queue):
                 body, buffers = self._mailbox.get_pickle()
             else:
                 body, buffers = self._mailbox.get_pickle(timeout=_seconds(block, timeout))
-        except (OSError, ValueError):
+        except (OSError, ValueError) as error:
             if self._closed:
                 raise self._closed_error() from None
+            _explain(error, "get an object from the queue")
             raise
         return loads(body, buffers) if buffers else _loads(body)
 
@@ -219,7 +221,11 @@ class SimpleQueue:
     def put(self, obj: Any) -> None:
         """Add *obj*; see `Queue.put`. Raises `OSError` after `close`."""
         self._check_open()
-        self._mailbox.put(*dumps(obj))
+        try:
+            self._mailbox.put(*dumps(obj))
+        except OSError as error:
+            _explain(error, "put this into the queue")
+            raise
 
     def get(self) -> Any:
         """Wait for the next object and take it.
@@ -310,6 +316,16 @@ def _seconds(block: bool, timeout: float | None) -> float | None:
     if not block:
         return 0.0
     return None if timeout is None else max(0.0, timeout)
+
+
+def _explain(error: Exception, doing: str) -> None:
+    """Raise what says which resource has run out, if it is that."""
+    if isinstance(error, OSError):
+        from procession._resource_errors import explain
+
+        explained = explain(error, f"cannot {doing}")
+        if explained is not None:
+            raise explained from error
 
 
 def _rebuild(kind: type[Queue], maxsize: int, mailbox: Mailbox) -> Queue:

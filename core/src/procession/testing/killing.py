@@ -15,7 +15,6 @@ import mmap
 import os
 import random
 import select
-import signal
 import struct
 import sys
 from abc import ABC, abstractmethod
@@ -28,6 +27,7 @@ from procession.testing.forked import DEADLINE, Forked, crew
 
 _NUMBERS = struct.Struct("=QQ")
 _HEAD = 16
+_SIGKILL = 9
 _LONGEST_PAUSE = 0.004
 
 
@@ -212,7 +212,7 @@ def _kill_below(pid: int, choice: float) -> None:
             candidates.append(each.pid)
     if candidates and sys.platform != "win32":
         try:
-            os.kill(candidates[int(choice * len(candidates))], signal.SIGKILL)
+            os.kill(candidates[int(choice * len(candidates))], _SIGKILL)
         except ProcessLookupError:
             return  # it has ended by itself
 
