@@ -13,7 +13,6 @@ from procession import _launch
 from procession.errors import ResourceError
 from procession.testing import leaks, payloads
 
-
 # An operation that has succeeded so often with few descriptors does with more of them.
 _ENOUGH = 3
 
