@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import sys
+from os import getpid
 
 #: The bytes that a roster needs.
 SIZE = 4096
@@ -14,7 +14,6 @@ _LOST, _UNPLACED, _FIRST = 0, 1, 4
 _PID, _BEGUN, _ASLEEP, _UNDONE = range(4)
 _PLACE = 4
 _LAST = SIZE // 8 - _PLACE
-_MASK = (1 << 64) - 1
 
 
 class Roster:
@@ -29,7 +28,7 @@ class Roster:
     sleep, and messages that it takes are known to be undone, but not by whom.
     """
 
-    __slots__ = ("_place", "_words", "owner")
+    __slots__ = ("_counts", "_place", "_words", "owner")
 
     #: The process that was last given a place through this object: this one, or 0.
     owner: int
@@ -37,16 +36,19 @@ class Roster:
     def __init__(self, words: memoryview) -> None:
         """Use *words*, of format ``Q``, which are taken over: `close` releases them."""
         self._words = words
+        # Who does what others took has done more than it took.
+        self._counts = words.cast("B").cast("q")
         self._place = 0
         self.owner = 0
 
     def close(self) -> None:
         """Release the words."""
+        self._counts.release()
         self._words.release()
 
     def place(self) -> int:
         """Return this process's place, 0 if there is none. The mailbox's lock is held."""
-        pid = os.getpid()
+        pid = getpid()
         if self.owner != pid:  # a forked child is another process
             self._place = self._find(pid)
             self.owner = pid
@@ -68,7 +70,7 @@ class Roster:
         at = free or gone
         if at:
             # In this order: a process killed in between has lost nothing.
-            words[_LOST] += words[at + _UNDONE] if words[at + _UNDONE] <= _MASK >> 1 else 0
+            words[_LOST] += max(0, self._counts[at + _UNDONE])
             words[at + _UNDONE] = 0
             words[at + _ASLEEP] = 0
             words[at + _BEGUN] = begun
@@ -84,12 +86,12 @@ class Roster:
 
     def sleep(self) -> None:
         """Note that all of this process sleeps in the mailbox, if it has a place."""
-        if self._place and self.owner == os.getpid():
+        if self._place and self.owner == getpid():
             self._words[self._place + _ASLEEP] = 1
 
     def wake(self) -> None:
         """Note that it does so no more."""
-        if self._place and self.owner == os.getpid():
+        if self._place and self.owner == getpid():
             self._words[self._place + _ASLEEP] = 0
 
     def asleep(self) -> set[int]:
@@ -105,9 +107,9 @@ class Roster:
 
     def count(self, change: int) -> None:
         """Count messages that this process took (or, negative, did). The lock is held."""
-        at = self.place()
-        word = at + _UNDONE if at else _UNPLACED
-        self._words[word] = (self._words[word] + change) & _MASK
+        if self.owner != getpid():
+            self.place()
+        self._counts[self._place + _UNDONE if self._place else _UNPLACED] += change
 
     def undone(self) -> dict[int, int]:
         """Return for each process how many more messages it took than did, if any.
@@ -116,10 +118,10 @@ class Roster:
         lock is held.
         """
         words = self._words
-        found = {0: words[_LOST], -1: words[_UNPLACED]}
+        found = {0: words[_LOST], -1: self._counts[_UNPLACED]}
         for at in range(_FIRST, _LAST + 1, _PLACE):
-            count = words[at + _UNDONE]
-            if 0 < count <= _MASK >> 1:
+            count = self._counts[at + _UNDONE]
+            if count > 0:
                 pid = words[at + _PID]
                 found[pid] = found.get(pid, 0) + count
         return {pid: count for pid, count in found.items() if count}

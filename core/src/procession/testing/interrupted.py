@@ -120,11 +120,11 @@ def be_a_deep_tree(report: Any, spec: Spec, depth: int) -> None:
 
 
 def fork_for_ever(report: Any) -> None:
-    """Say that it begins, and fork a hundred generations, each with a child that stays."""
+    """Say that it begins, and fork thirty generations, each with a child that stays."""
     if sys.platform == "win32":
         raise OSError("there is no fork on Windows")
     report.send("begins")
-    for _ in range(100):
+    for _ in range(30):
         if os.fork():
             break  # the child goes on in our place
         if os.fork() == 0:
