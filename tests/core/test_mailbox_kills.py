@@ -26,12 +26,12 @@ from procession._handoff import Handoff
 from procession._packet_lane import PacketLane
 from procession._packet_mailbox import PacketMailbox
 from procession.testing.forked import DEADLINE, Forked, crew
+from procession.testing.killing import Journal, chosen_seed
 
 KILLS = int(os.environ.get("PROCESSION_KILLS", "60"))
 PRODUCERS, CONSUMERS = 3, 3
 KIBI = 1024
 _NUMBERS = struct.Struct("=QQ")
-_ROOM = 1 << 22
 
 
 def small_lane(slots: int) -> PacketLane:
@@ -39,33 +39,6 @@ def small_lane(slots: int) -> PacketLane:
     reader, writer = os.pipe2(os.O_DIRECT | os.O_NONBLOCK | os.O_CLOEXEC)
     fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, slots * mmap.PAGESIZE)
     return PacketLane(reader, writer)
-
-
-class Journal:
-    """What one worker has done, in memory that outlives it: pairs of numbers, in order."""
-
-    def __init__(self) -> None:
-        self._map = mmap.mmap(-1, _ROOM)
-        self._count = memoryview(self._map).cast("Q")[:1]
-
-    def __len__(self) -> int:
-        return int(self._count[0])
-
-    def add(self, first: int, second: int) -> None:
-        """Append a pair; a process killed at any point has added it or not."""
-        count = self._count[0]
-        _NUMBERS.pack_into(self._map, 16 + count * _NUMBERS.size, first, second)
-        self._count[0] = count + 1
-
-    def pairs(self) -> list[tuple[int, int]]:
-        """Return all pairs."""
-        end = 16 + len(self) * _NUMBERS.size
-        return list(_NUMBERS.iter_unpack(self._map[16:end]))
-
-    def close(self) -> None:
-        """Free the memory."""
-        self._count.release()
-        self._map.close()
 
 
 def body(producer: int, number: int, sizes: tuple[int, ...]) -> bytes:
@@ -119,7 +92,7 @@ LARGE = (0, 10, 3000, 5000, 60 * KIBI, 70 * KIBI, 200 * KIBI)
 )
 def test_killed_users(maxsize: int, joinable: bool, slots: int, sizes: tuple[int, ...]) -> None:
     """Whoever is killed, what put accepted is taken once, in order, but for one per dead getter."""
-    seed = int(os.environ.get("PROCESSION_SEED") or random.SystemRandom().randrange(1 << 32))
+    seed = chosen_seed()
     try:
         Trial(seed, maxsize, joinable, slots, sizes).run()
     except BaseException:

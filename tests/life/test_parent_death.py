@@ -11,7 +11,7 @@ import pytest
 
 from procession.errors import DaemonicProcessError
 from procession.plugin import wait_readable
-from procession.testing import payloads
+from procession.testing import interrupted, payloads
 
 assert sys.platform == "linux"  # pidfds show that a process has ended
 
@@ -59,6 +59,108 @@ def test_a_daemon_that_never_returns_to_the_interpreter_ends_too(ctx: Any) -> No
 
     assert wait_readable(child, _SECONDS)
     os.close(child)
+
+
+def _parent_in_a_group(ctx: Any, spec: Any, target: Any) -> tuple[int, Any]:
+    """Fork a leader of its own process group that runs *target*; return its pid and reports."""
+    receiver, sender = ctx.Pipe(duplex=False)
+    pid = os.fork()
+    if pid == 0:
+        os.setpgid(0, 0)
+        receiver.close()
+        try:
+            target(sender, spec)
+        finally:
+            os._exit(1)
+    sender.close()
+    return pid, receiver
+
+
+@pytest.mark.one_pair_per("method")
+@pytest.mark.parametrize("whole_group", [True, False])
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_a_parent_killed_in_the_middle_of_a_start_leaves_nobody(
+    ctx: Any, pair: Any, count: int, whole_group: bool
+) -> None:
+    """It starts one child after the other, which block in every way there is; all end with it.
+
+    That the one that was being started ends, too, and the fork server, is looked after by the
+    fixture that finds what is left.
+    """
+    parent, receiver = _parent_in_a_group(ctx, pair.spec, interrupted.start_for_ever)
+    children = [os.pidfd_open(receiver.recv()) for _ in range(count)]
+
+    if whole_group:
+        os.killpg(parent, signal.SIGKILL)
+        os.waitpid(parent, 0)
+    else:
+        _kill(parent)
+
+    for child in children:
+        assert wait_readable(child, _SECONDS)
+        os.close(child)
+    receiver.close()
+
+
+@pytest.mark.one_pair_per("method")
+def test_a_child_that_is_no_daemon_can_wait_for_its_parents_end(ctx: Any, pair: Any) -> None:
+    """The sentinel of parent_process() is readable when the parent was killed."""
+    parent, receiver = _parent_in_a_group(ctx, pair.spec, interrupted.start_one_that_watches)
+    child = os.pidfd_open(receiver.recv())
+
+    _kill(parent)
+
+    assert receiver.poll(_SECONDS)
+    assert "the parent has ended" == receiver.recv()
+    assert wait_readable(child, _SECONDS)
+    os.close(child)
+    receiver.close()
+
+
+@pytest.mark.one_pair_per("method")
+@pytest.mark.parametrize("how", ["terminate", "kill", "stop"])
+def test_a_deep_tree_ends_as_a_whole(ctx: Any, pair: Any, how: str) -> None:
+    """Five generations, none of them daemonic, and none is left."""
+    receiver, sender = ctx.Pipe(duplex=False)
+    process = ctx.Process(
+        target=interrupted.be_a_deep_tree,
+        args=(sender, pair.spec, 4),
+        sigint="ignore",
+        daemon=False,
+    )
+    process.start()
+    sender.close()
+    tree = [os.pidfd_open(receiver.recv()) for _ in range(5)]
+
+    getattr(process, how)(tree=True)
+    process.join(_SECONDS)
+
+    for each in tree:
+        assert wait_readable(each, _SECONDS)
+        os.close(each)
+    assert process.exitcode in (-signal.SIGTERM, -signal.SIGKILL)
+    process.close()
+    receiver.close()
+
+
+@pytest.mark.one_pair_per("method")
+def test_a_tree_that_grows_meanwhile_is_killed_as_a_whole(ctx: Any) -> None:
+    """Who forks while it is being killed leaves nobody: the tree stands still when it is listed.
+
+    What is left is found by the fixture that looks for it.
+    """
+    for _ in range(5):
+        receiver, sender = ctx.Pipe(duplex=False)
+        process = ctx.Process(target=interrupted.fork_for_ever, args=(sender,))
+        process.start()
+        receiver.recv()
+
+        process.kill(tree=True)
+        process.join(_SECONDS)
+
+        assert process.exitcode == -signal.SIGKILL
+        for each in (receiver, sender, process):
+            each.close()
 
 
 @pytest.mark.one_pair_per("method")

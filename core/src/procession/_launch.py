@@ -15,6 +15,8 @@ from procession import _preload, _selection, process
 from procession._after_fork import in_forked_children
 from procession._launch_plan import LaunchPlan
 from procession._lifeline import lifeline
+from procession._relatives import mentioned, relatives
+from procession._resource_errors import explain
 from procession.child import flush_streams
 
 if TYPE_CHECKING:
@@ -82,7 +84,10 @@ def launch(child: process.Process) -> None:
     # child does not print it a second time.
     flush_streams()
     child._started_by = kind.name
+    start = relatives.begin_start()
+    child._started_at = time.monotonic()
     try:
+        mentioned_files = mentioned(child) if kind.features.inherits_memory else None
         plan = LaunchPlan(
             process=child,
             lifeline=lifeline.reading_end(),
@@ -94,13 +99,16 @@ def launch(child: process.Process) -> None:
             child._child = methods.get(kind).launch(plan)
         else:
             _launch_with_options(child, child._own_options, kind, plan)
+        # Of a child with our memory, only its arguments tell what it has to do with.
+        child._given = frozenset(plan.given) or mentioned_files
+        process._children.add(child)
     except OSError as error:
-        from procession._resource_errors import explain
-
-        explained = explain(error, f"cannot start {child.name}")
-        if explained is None:
+        found = explain(error, f"cannot start {child.name}")
+        if found is None:
             raise
-        raise explained from error
+        raise found from error
+    finally:
+        relatives.end_start(start)
     child._forget_work()
 
 
@@ -153,6 +161,7 @@ def _forget() -> None:
     The atexit registration is inherited as well, unless procession itself forked.
     """
     process._children.clear()
+    relatives.forget()
     methods.forget()
 
 

@@ -15,6 +15,7 @@ from procession._anonymous_file import anonymous_file
 from procession._authentication_string import AuthenticationString, reduce_for_child
 from procession._end_with_parent import end_with_parent
 from procession._handoff import LaunchHandoff, ParcelPickler
+from procession._holders import identity
 from procession.errors import UnguardedMainError
 
 if TYPE_CHECKING:
@@ -74,6 +75,8 @@ class LaunchPlan:
     log: tuple[int, bool] | None
     #: The options of the process, made definite for this start; None if it has none.
     surroundings: Surroundings | None = None
+    #: What tells the files that were packed from others, for those who wait for the child.
+    given: set[tuple[int, int]] = attrs.field(factory=set)
 
     @property
     def environment(self) -> dict[str, str] | None:
@@ -136,6 +139,7 @@ class LaunchPlan:
         modules = set(pickler.modules)
         if preparation["options"] is not None:
             modules.add("procession._apply_options")
+        self.given.update(map(identity, handoff.descriptors))
         return Parcel(
             data=file.getbuffer(),
             descriptors=tuple(handoff.descriptors),

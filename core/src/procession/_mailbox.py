@@ -40,7 +40,8 @@ class Mailbox(Exportable):
 
         None waits for ever, 0 does not wait. Raises `queue.Full` when there was no
         room in time, `procession.errors.ShutDown` after `shutdown`, `OSError` when
-        the kernel refuses memory. When this returns, the message will be taken even
+        the kernel refuses memory; without a timeout, `BrokenByDeathError` when all who
+        could make room have died. When this returns, the message will be taken even
         if this process is killed at once. After an exception it was not added.
         """
 
@@ -50,7 +51,8 @@ class Mailbox(Exportable):
 
         None waits for ever, 0 does not wait. Raises `queue.Empty` when none came in
         time and `procession.errors.ShutDown` when it was shut down and is empty (or
-        was shut down immediately).
+        was shut down immediately); without a timeout, `PeerDiedError` when all who could
+        put something have died.
         """
 
     def get_pickle(self, *, timeout: float | None = None) -> Message:
@@ -81,7 +83,11 @@ class Mailbox(Exportable):
 
     @abstractmethod
     def join(self, timeout: float | None = None, /) -> bool:
-        """Wait until every message put was counted as done; False if not in time."""
+        """Wait until every message put was counted as done; False if not in time.
+
+        Without a timeout, raises `PeerDiedError` when who has taken what is undone, or all
+        who could take it, have died.
+        """
 
     @abstractmethod
     def fileno(self) -> int:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import mmap
 import struct
 
+from procession import _roster as roster
+
+# The bytes that the ledger and the hot words have for themselves.
+_OWN_SIZE = 4096
 #: The bytes at the start of the mailbox's file that hold the state.
-SIZE = 4096
+SIZE = _OWN_SIZE + roster.SIZE
 
 _FIELDS = struct.Struct("=10Q")
 # Positions in words of eight bytes.
@@ -53,7 +57,7 @@ class Ledger:
 
 
 class MailboxState:
-    """A page of memory shared by all processes that have the mailbox.
+    """Two pages of memory shared by all processes that have the mailbox.
 
     The *ledger* is changed by transactions: whoever holds the mailbox's lock loads it,
     changes what it loaded, and commits. There are two copies, and one word says which
@@ -62,16 +66,20 @@ class MailboxState:
 
     *Hot words* are single numbers that are read without the lock on every put and get.
 
-    The descriptor is borrowed while the page is mapped.
+    *The roster* has a page of its own.
+
+    The descriptor is borrowed while the pages are mapped.
     """
 
-    __slots__ = ("_map", "_words", "hot")
+    __slots__ = ("_map", "_words", "hot", "roster")
 
     def __init__(self, fd: int) -> None:
         self._map = mmap.mmap(fd, SIZE)
         self._words = memoryview(self._map).cast("Q")
         #: Eight words, to be read and written singly.
         self.hot = self._words[_HOT : _HOT + 8]
+        #: Which processes wait here for long, and what they have taken.
+        self.roster = roster.Roster(self._words[_OWN_SIZE // 8 :])
 
     def load(self) -> Ledger:
         """Return the ledger, consistent also when it is loaded without the lock."""
@@ -117,8 +125,9 @@ class MailboxState:
         self._words[_SELECTOR] = selector + 1
 
     def close(self) -> None:
-        """Unmap the page."""
+        """Unmap the pages."""
         self.hot.release()
+        self.roster.close()
         self._words.release()
         self._map.close()
 

@@ -13,10 +13,12 @@ from procession._bell import Bell
 from procession._file_lock import LockFile
 from procession._mailbox import Mailbox
 from procession._mailbox_state import DRAINING, DROPPED, OPEN, SIZE, MailboxState
+from procession._mailbox_watch import EMPTY, FULL, UNDONE, MailboxWatch, sleep
 from procession._message_frame import frame, unframe
 from procession._overflow_log import OverflowLog
 from procession._patience import NAP, Patience
 from procession._spool import Spool
+from procession._vigil import died_while_receiving, died_while_sending
 from procession.errors import Empty, Full, ShutDown
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
@@ -49,8 +51,23 @@ _LONGEST_LOGGED = 64 << 10
 
 # Where the log and the spool lie in the file. It is sparse, and both give back what was
 # taken, so the distance costs nothing.
-_LOG = mmap.ALLOCATIONGRANULARITY
+_LOG = -(-SIZE // mmap.ALLOCATIONGRANULARITY) * mmap.ALLOCATIONGRANULARITY
 _SPOOL = 1 << 40
+
+
+def _place_of_spool() -> int:
+    """Return where the spool begins: half-way, when a resource limit is on the size of files."""
+    if sys.platform == "win32":
+        return _SPOOL
+    try:
+        import resource
+    except (ImportError, OSError):  # no descriptor is left to load it with
+        return _SPOOL
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    if limit == resource.RLIM_INFINITY or limit >= 2 * _SPOOL:
+        return _SPOOL
+    return max(_LOG, limit // 2 // _LOG * _LOG)
+
 
 # A process killed between making a change and ringing the bell leaves others asleep;
 # so nobody sleeps for longer than this without looking.
@@ -83,12 +100,15 @@ class PacketMailbox(Mailbox):
     never holds more, and never believes to be fuller than it is, whoever is killed.
 
     *Counting.* A *joinable* mailbox makes gets under the lock, too, and counts each
-    message in the same moment as done or not. `join` waits for the messages that are
-    in the mailbox and for those that a get has *returned* (or is about to) without a
-    `task_done`: a consumer killed while it works on a message leaves it undone for
-    ever, as one that forgets `task_done` does. The one inexactness: a getter killed in
-    the microsecond between the kernel's giving it a packet and its counting of it
-    takes the message along uncounted, so that `join` does not wait for it.
+    message in the same moment as done or not, and who took it. `join` waits for the
+    messages that are in the mailbox and for those that a get has *returned* (or is about
+    to) without a `task_done`. When nothing is left but messages whose takers have died,
+    it raises. The one inexactness: a getter killed in the microsecond between the kernel's
+    giving it a packet and its counting of it takes the message along uncounted, so that
+    `join` does not wait for it.
+
+    *Waits without limit* end with a `PeerDiedError` when everybody who could end them has
+    died; see `MailboxWatch`.
 
     *Shutting down.* A put that is being made while another process shuts the mailbox
     down may still succeed; its message is there to be taken, also by a get after one
@@ -116,6 +136,7 @@ class PacketMailbox(Mailbox):
 
     __slots__ = (
         "_fd",
+        "_gets_here",
         "_joinable",
         "_lane",
         "_limit",
@@ -123,11 +144,14 @@ class PacketMailbox(Mailbox):
         "_lock_file",
         "_log",
         "_logged_bell",
+        "_made",
         "_patience",
         "_poll",
+        "_puts_here",
         "_reading",
         "_receive",
         "_room",
+        "_roster",
         "_send",
         "_settled",
         "_spool",
@@ -144,6 +168,7 @@ class PacketMailbox(Mailbox):
         opened: list[Bell] = []
         fd = -1
         try:
+            spool = _place_of_spool()
             fd = anonymous_file("procession-mailbox", bytes(SIZE))
             for _ in range(2 + bool(maxsize) + joinable):
                 opened.append(Bell())
@@ -156,6 +181,7 @@ class PacketMailbox(Mailbox):
                 next(bells) if maxsize else None,
                 next(bells) if joinable else None,
                 maxsize,
+                spool,
             )
         except BaseException:
             lane.close()
@@ -166,7 +192,7 @@ class PacketMailbox(Mailbox):
             raise
         ledger = self._state.load()
         ledger.head = ledger.tail = ledger.freed = _LOG
-        ledger.spool_head = ledger.spool_tail = ledger.spool_freed = _SPOOL
+        ledger.spool_head = ledger.spool_tail = ledger.spool_freed = spool
         self._state.commit(ledger)
         self._words[_PUTS] = _BOUNDED if maxsize else 0
         self._words[_GETS] = _COUNTED if joinable else 0
@@ -189,6 +215,7 @@ class PacketMailbox(Mailbox):
         room: Bell | None,
         settled: Bell | None,
         maxsize: int,
+        spool: int,
     ) -> None:
         self._state = MailboxState(fd)
         self.maxsize = maxsize
@@ -199,7 +226,7 @@ class PacketMailbox(Mailbox):
         self._fd = fd
         self._words = self._state.hot
         self._log = OverflowLog(fd, _LOG)
-        self._spool = Spool(fd, _SPOOL)
+        self._spool = Spool(fd, spool)
         self._lock_file = LockFile(fd)
         # The mailbox's lock; the locks of the spool's one writer and one reader. Whoever
         # wants two takes the spool's first.
@@ -214,6 +241,10 @@ class PacketMailbox(Mailbox):
         self._settled = settled
         self._patience = Patience()
         self._poll = None
+        # For waits without limit: which processes wait and take, and what this one has done.
+        self._roster = self._state.roster
+        self._made = time.monotonic()
+        self._puts_here = self._gets_here = False
 
     # -- putting
 
@@ -221,6 +252,7 @@ class PacketMailbox(Mailbox):
         self, body: Buffer, buffers: Sequence[Buffer] = (), /, *, timeout: float | None = None
     ) -> None:
         """See `Mailbox.put`."""
+        self._puts_here = True
         words = self._words
         if words[_PUTS] or buffers or len(body) > self._limit or type(body) is not bytes:
             self._put_closer(body, buffers, timeout)
@@ -301,6 +333,7 @@ class PacketMailbox(Mailbox):
         if _left(deadline) <= 0:
             raise Full
         assert self._room is not None
+        watch: MailboxWatch | None = None
         try:
             while True:
                 # Whoever takes a message after this rings; who took one before it made
@@ -311,10 +344,16 @@ class PacketMailbox(Mailbox):
                 left = _left(deadline)
                 if left <= 0:
                     raise Full
-                if self._room.wait(left):
+                if sleep(self._room.wait, left, watch):
                     self._room.silence()
                     if add() or (_left(deadline) > NAP and self._nap() and add()):
                         return
+                elif deadline is None:
+                    watch = self._look(watch, self._gets_here)
+                    if watch.deaths:
+                        if add():
+                            return
+                        raise died_while_sending(FULL, watch.deaths)
         finally:
             # One ring is for one of those who wait: the next looks for itself.
             if not self.closed:
@@ -342,6 +381,7 @@ class PacketMailbox(Mailbox):
 
     def get(self, *, timeout: float | None = None) -> Message:
         """See `Mailbox.get`."""
+        self._gets_here = True
         if not self._words[_GETS]:
             packet = self._receive()
             if packet is not None:
@@ -352,6 +392,7 @@ class PacketMailbox(Mailbox):
 
     def get_pickle(self, *, timeout: float | None = None) -> Message:
         """See `Mailbox.get_pickle`."""
+        self._gets_here = True
         if not self._words[_GETS]:
             padded = self._lane.receive_padded()
             if padded is not None:
@@ -366,6 +407,7 @@ class PacketMailbox(Mailbox):
             return message
         if _left(deadline) <= 0:
             raise Empty
+        watch: MailboxWatch | None = None
         try:
             while True:
                 # Whoever puts after this rings; who put before it is seen by the try.
@@ -376,10 +418,22 @@ class PacketMailbox(Mailbox):
                 left = _left(deadline)
                 if left <= 0:
                     raise Empty
-                if self._wake.wait(left):
+                if watch is not None and watch.deaths:
+                    raise died_while_receiving(EMPTY, watch.deaths)
+                if sleep(self._wake.wait, left, watch):
                     self._wake.silence()
+                elif deadline is None:
+                    watch = self._look(watch, self._puts_here)
         finally:
             self._pass_on()
+
+    def _look(self, watch: MailboxWatch | None, served: bool) -> MailboxWatch:
+        """Look, after a second in which nothing happened, whether anything still can."""
+        if watch is None:
+            self._lock.run(self._roster.place)
+            watch = MailboxWatch(self._fd, self._roster, self._made)
+        watch.look(served=served)
+        return watch
 
     def _pass_on(self) -> None:
         """Wake the next sleeping getter if there is something for it.
@@ -422,6 +476,7 @@ class PacketMailbox(Mailbox):
         packet = self._lane.receive()
         if packet is not None:
             if self._joinable:
+                self._roster.count(1)
                 ledger.taken += 1
                 self._state.commit(ledger)
             return packet
@@ -438,6 +493,8 @@ class PacketMailbox(Mailbox):
     def _drop_first(self, ledger: Ledger, packet: bytes) -> None:
         """Commit that the log's first record was taken."""
         self._log.drop(ledger, packet)
+        if self._joinable:
+            self._roster.count(1)
         ledger.taken += 1
         self._state.commit(ledger)
         if self._log.has_garbage(ledger):
@@ -556,6 +613,7 @@ class PacketMailbox(Mailbox):
             raise ValueError("task_done() called too many times")
         ledger.done += 1
         self._state.commit(ledger)
+        self._roster.count(-1)
         return unfinished - 1
 
     def _unfinished(self, ledger: Ledger) -> int:
@@ -566,12 +624,22 @@ class PacketMailbox(Mailbox):
         if self._settled is None:
             raise ValueError("a mailbox that was not made joinable cannot be joined")
         deadline = _deadline(timeout)
+        watch: MailboxWatch | None = None
         while not self._lock.run(self._is_settled):
             left = _left(deadline)
             if left <= 0:
                 return False
-            self._settled.wait_with_others(left)
+            if watch is not None and watch.deaths:
+                raise died_while_receiving(UNDONE, watch.deaths)
+            if not sleep(self._settled.wait_with_others, left, watch) and deadline is None:
+                watch = self._look(watch, self._gets_here)
+                if not watch.deaths:
+                    watch.look_for_undone(self._lock.run(self._undone))
         return True
+
+    def _undone(self) -> dict[int, int]:
+        """Return who has taken what is undone; nobody as long as there is more to take."""
+        return {} if self._count() else self._roster.undone()
 
     def _is_settled(self) -> bool:
         """Return whether all is done; if not, the bell is silent until it is."""
@@ -615,6 +683,7 @@ class PacketMailbox(Mailbox):
             self._lane.export(handoff),
             handoff.give(self._fd),
             self.maxsize,
+            self._spool.base,
             *(
                 None if bell is None else bell.export(handoff)
                 for bell in (self._wake, self._logged_bell, self._room, self._settled)
@@ -624,7 +693,7 @@ class PacketMailbox(Mailbox):
     @classmethod
     def attach(cls, recipe: Recipe, takeover: Takeover, /) -> Self:
         """See `Exportable.attach`."""
-        lane_type, lane_recipe, token, maxsize, *bell_recipes = recipe
+        lane_type, lane_recipe, token, maxsize, spool, *bell_recipes = recipe
         lane: Lane | None = None
         fd = -1
         bells: list[Bell | None] = []
@@ -638,7 +707,7 @@ class PacketMailbox(Mailbox):
             assert wake is not None
             assert logged is not None
             self = cls.__new__(cls)
-            self._assemble(lane, fd, wake, logged, room, settled, maxsize)
+            self._assemble(lane, fd, wake, logged, room, settled, maxsize, spool)
         except BaseException:
             if lane is not None:
                 lane.close()

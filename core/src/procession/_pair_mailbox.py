@@ -8,10 +8,13 @@ import sys
 import time
 
 from procession import _card
+from procession import _roster as roster
 from procession._anonymous_file import anonymous_file
 from procession._bell import Bell
 from procession._file_lock import LockFile
 from procession._mailbox import Mailbox
+from procession._mailbox_watch import EMPTY, FULL, UNDONE, MailboxWatch, sleep
+from procession._vigil import died_while_receiving, died_while_sending
 from procession._waiting import wait_for_any
 from procession.errors import BrokenConnectionError, Empty, Full, ShutDown
 
@@ -23,10 +26,11 @@ if TYPE_CHECKING:
     from procession._channel import Buffer, Channel, Message
     from procession._handoff import Handoff, Recipe, Takeover
 
-_SIZE = 4096
-# Positions of numbers in the shared page. Each is written by the holder of one lock: the
-# first two by the sender, the next two by the receiver, two by the keeper; anybody who
-# finds the pair broken sets the last one.
+_OWN_SIZE = 4096
+_SIZE = _OWN_SIZE + roster.SIZE
+# Positions of numbers in the first page; the roster has the second. Each is written by the
+# holder of one lock: the first two by the sender, the next two by the receiver, two by the
+# keeper; anybody who finds the pair broken sets the last one.
 _PUT, _SENDING, _TAKEN, _RECEIVING, _DONE, _SHUT, _BROKEN = range(7)
 _OPEN, _DRAINING, _DROPPED = 0, 1, 2
 
@@ -49,6 +53,8 @@ class PairMailbox(Mailbox):
       Killed at any other moment it harms nothing. The same goes for a signal handler
       that raises in the middle of a message. A getter that was already receiving the
       message waits for the rest of it, and with it all others.
+    * A `put` that waits for room in the pair, and not for a *maxsize*, does not notice that
+      all who could make room have died.
     * `get` may exceed its timeout by the time that a message takes to arrive, once its
       first byte is there.
 
@@ -58,13 +64,17 @@ class PairMailbox(Mailbox):
     __slots__ = (
         "_bell",
         "_fd",
+        "_gets_here",
         "_joinable",
         "_keeping",
         "_lock_file",
+        "_made",
         "_map",
+        "_puts_here",
         "_reader",
         "_receiving",
         "_room",
+        "_roster",
         "_sending",
         "_settled",
         "_words",
@@ -120,18 +130,35 @@ class PairMailbox(Mailbox):
         self._bell, self._room, self._settled = bells
         self.maxsize = maxsize
         self._joinable = joinable
+        # For waits without limit: which processes wait and take, and what this one has done.
+        self._roster = roster.Roster(self._words[_OWN_SIZE // 8 :])
+        self._made = time.monotonic()
+        self._puts_here = self._gets_here = False
         self.closed = False
 
     def put(
         self, body: Buffer, buffers: Sequence[Buffer] = (), /, *, timeout: float | None = None
     ) -> None:
         """See `Mailbox.put`, and the class for what is different."""
+        self._puts_here = True
         deadline = _deadline(timeout)
+        watch: MailboxWatch | None = None
         while not self._sending.run(self._send, body, buffers):
             left = _left(deadline)
             if left <= 0:
                 raise Full
-            self._room.wait_with_others(left)
+            if watch is not None and watch.deaths:
+                raise died_while_sending(FULL, watch.deaths)
+            if not sleep(self._room.wait_with_others, left, watch) and deadline is None:
+                watch = self._look(watch, self._gets_here)
+
+    def _look(self, watch: MailboxWatch | None, served: bool) -> MailboxWatch:
+        """Look, after a second in which nothing happened, whether anything still can."""
+        if watch is None:
+            self._keeping.run(self._roster.place)
+            watch = MailboxWatch(self._fd, self._roster, self._made)
+        watch.look(served=served)
+        return watch
 
     def _send(self, body: Buffer, buffers: Sequence[Buffer]) -> bool:
         """Send a message if there is room; the lock for sending is held."""
@@ -158,7 +185,9 @@ class PairMailbox(Mailbox):
 
     def get(self, *, timeout: float | None = None) -> Message:
         """See `Mailbox.get`, and the class for what is different."""
+        self._gets_here = True
         deadline = _deadline(timeout)
+        watch: MailboxWatch | None = None
         while True:
             try:
                 message = self._receiving.run_within(deadline, self._receive)
@@ -171,7 +200,13 @@ class PairMailbox(Mailbox):
             left = _left(deadline)
             if left <= 0:
                 raise Empty
-            wait_for_any((self._reader.fileno(), self._bell.fileno()), left)
+            if watch is not None and watch.deaths:
+                raise died_while_receiving(EMPTY, watch.deaths)
+            if not sleep(self._wait, left, watch) and deadline is None:
+                watch = self._look(watch, self._puts_here)
+
+    def _wait(self, seconds: float) -> bool:
+        return bool(wait_for_any((self._reader.fileno(), self._bell.fileno()), seconds))
 
     def _receive(self) -> Message | None:
         """Receive a message if one is there; the lock for receiving is held."""
@@ -194,6 +229,8 @@ class PairMailbox(Mailbox):
             if not self._reader.closed:
                 words[_RECEIVING] = 0
             raise
+        if self._joinable:
+            self._keeping.run(self._roster.count, 1)
         words[_TAKEN] += 1
         words[_RECEIVING] = 0
         return message
@@ -248,6 +285,7 @@ class PairMailbox(Mailbox):
         if unfinished <= 0:
             raise ValueError("task_done() called too many times")
         self._words[_DONE] += 1
+        self._roster.count(-1)
         return unfinished - 1
 
     def _unfinished(self) -> int:
@@ -261,12 +299,22 @@ class PairMailbox(Mailbox):
         if not self._joinable:
             raise ValueError("a mailbox that was not made joinable cannot be joined")
         deadline = _deadline(timeout)
+        watch: MailboxWatch | None = None
         while not self._keeping.run(self._is_settled):
             left = _left(deadline)
             if left <= 0:
                 return False
-            self._settled.wait_with_others(left)
+            if watch is not None and watch.deaths:
+                raise died_while_receiving(UNDONE, watch.deaths)
+            if not sleep(self._settled.wait_with_others, left, watch) and deadline is None:
+                watch = self._look(watch, self._gets_here)
+                if not watch.deaths:
+                    watch.look_for_undone(self._keeping.run(self._undone))
         return True
+
+    def _undone(self) -> dict[int, int]:
+        """Return who has taken what is undone; nobody as long as there is more to take."""
+        return {} if self.size() else self._roster.undone()
 
     def _is_settled(self) -> bool:
         """Return whether all is done; if not, the bell is silent until it is."""
@@ -319,6 +367,7 @@ class PairMailbox(Mailbox):
             return
         self.closed = True
         self._lock_file.close()
+        self._roster.close()
         self._words.release()
         self._map.close()
         _close_all(self._reader, self._writer, (self._bell, self._room, self._settled), self._fd)

@@ -1,16 +1,24 @@
-"""Turning the errno of a start that failed into an error that names what has run out."""
+"""Turning the errno of something that failed into an error that names what has run out.
+
+Load this module early: when descriptors have run out no module can be loaded any more.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
 import sys
-from pathlib import Path
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
 
 from procession.errors import ResourceError, TooManyProcessesError
 
-_PROC_SYS = Path("/proc/sys")
-_CGROUP = Path("/sys/fs/cgroup")
+_PROC_SYS = "/proc/sys"
+_CGROUP = "/sys/fs/cgroup"
+_TEMPORARY = ("TMPDIR", "TEMP", "TMP")
 
 
 def explain(error: OSError, doing: str) -> ResourceError | None:
@@ -36,16 +44,16 @@ def _open_files() -> str:
 
 
 def _open_files_of_all() -> str:
-    maximum = _read(_PROC_SYS / "fs/file-max") or "unknown"
+    maximum = _read(f"{_PROC_SYS}/fs/file-max") or "unknown"
     return f"too many open files in the whole system (fs.file-max is {maximum})"
 
 
 def _processes() -> str:
     limits = [f"RLIMIT_NPROC is {_limit('RLIMIT_NPROC')} for user {_user()}"]
     for name, path in (
-        ("pids.max of the control group", _CGROUP / _own_group() / "pids.max"),
-        ("kernel.pid_max", _PROC_SYS / "kernel/pid_max"),
-        ("kernel.threads-max", _PROC_SYS / "kernel/threads-max"),
+        ("pids.max of the control group", f"{_CGROUP}/{_own_group()}/pids.max"),
+        ("kernel.pid_max", f"{_PROC_SYS}/kernel/pid_max"),
+        ("kernel.threads-max", f"{_PROC_SYS}/kernel/threads-max"),
     ):
         value = _read(path)
         if value:
@@ -55,10 +63,10 @@ def _processes() -> str:
 
 def _memory() -> str:
     limits = [f"RLIMIT_AS is {_limit('RLIMIT_AS')}"]
-    group = _read(_CGROUP / _own_group() / "memory.max")
+    group = _read(f"{_CGROUP}/{_own_group()}/memory.max")
     if group:
         limits.append(f"memory.max of the control group is {group}")
-    overcommit = _read(_PROC_SYS / "vm/overcommit_memory")
+    overcommit = _read(f"{_PROC_SYS}/vm/overcommit_memory")
     if overcommit:
         limits.append(f"vm.overcommit_memory is {overcommit}")
     return (
@@ -71,10 +79,18 @@ def _space() -> str:
     return "no space left in memory files or the temporary directory"
 
 
-def _name() -> str:
-    import tempfile
+def _file_size() -> str:
+    return (
+        f"a file would be too large (RLIMIT_FSIZE is {_limit('RLIMIT_FSIZE')} bytes): what a queue "
+        f"holds is kept in a file in memory, which this limit counts, too; raise it with ulimit -f"
+    )
 
-    return f"a file name is too long (the temporary directory is {tempfile.gettempdir()!r})"
+
+def _name() -> str:
+    directories = [os.environ[name] for name in _TEMPORARY if name in os.environ]
+    return (
+        f"a file name is too long (the temporary directory is {', '.join(directories) or '/tmp'})"
+    )
 
 
 _DESCRIPTIONS = {
@@ -83,6 +99,7 @@ _DESCRIPTIONS = {
     errno.EAGAIN: _processes,
     errno.ENOMEM: _memory,
     errno.ENOSPC: _space,
+    errno.EFBIG: _file_size,
     errno.ENAMETOOLONG: _name,
 }
 
@@ -90,8 +107,6 @@ _DESCRIPTIONS = {
 def _limit(name: str) -> str:
     if sys.platform == "win32":
         return "unknown"
-    import resource
-
     number = getattr(resource, name, None)
     if number is None:
         return "unknown"
@@ -107,11 +122,12 @@ def _user() -> str:
 
 def _own_group() -> str:
     """Return the path of this process's control group below the mount point (version 2)."""
-    return (_read(Path("/proc/self/cgroup")) or "").rpartition("::")[2].lstrip("/")
+    return (_read("/proc/self/cgroup") or "").rpartition("::")[2].lstrip("/")
 
 
-def _read(path: Path) -> str | None:
+def _read(path: str) -> str | None:
     try:
-        return path.read_text().strip()
+        with open(path, encoding="utf-8") as file:
+            return file.read().strip()
     except OSError:
         return None  # another platform, no permission, or no descriptor left to read it with

@@ -31,12 +31,12 @@ class Spool:
     region; a reader killed before leaves the message to the next.
     """
 
-    __slots__ = ("_base", "_fd")
+    __slots__ = ("_fd", "base")
 
     def __init__(self, fd: int, base: int) -> None:
         """Use the file from offset *base* on; *fd* is borrowed."""
         self._fd = fd
-        self._base = base
+        self.base = base
 
     def write(self, ledger: Ledger, body: Buffer, buffers: Sequence[Buffer]) -> bytes:
         """Write a message above the last one and return its token; commits nothing.
@@ -87,8 +87,8 @@ class Spool:
         written by somebody who was killed, and is given back.
         """
         if ledger.spool_freed == ledger.spool_tail:
-            give_back(self._fd, self._base, _END)
-            ledger.spool_head = ledger.spool_tail = ledger.spool_freed = self._base
+            give_back(self._fd, self.base, _END)
+            ledger.spool_head = ledger.spool_tail = ledger.spool_freed = self.base
 
 
 def _unpack(token: bytes) -> tuple[int, ...]:

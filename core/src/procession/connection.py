@@ -7,6 +7,7 @@ import errno
 import procession.process  # noqa: F401 - the family's key must be there before any fork
 from procession import abc
 from procession._pickling import dumps, join, loads
+from procession._twin import watch_each_other
 from procession._waiting import wait_for_any
 from procession.errors import (
     BrokenConnectionError,
@@ -15,6 +16,7 @@ from procession.errors import (
     ConnectionDirectionError,
     EndOfConnectionError,
     MessageTooLongError,
+    PeerDiedError,
 )
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
     from procession._channel import Buffer, Channel
     from procession._transport import Transport
+    from procession._twin import Twin
 
     class HasFileno(Protocol):
         """Anything that waits on a descriptor of its own."""
@@ -49,6 +52,8 @@ class Connection(abc.Connection):
     """
 
     _channel: Channel
+    #: What is known of the other end, if both were made in this process.
+    _twin: Twin | None = None
 
     def __init__(self, handle: int, readable: bool = True, writable: bool = True) -> None:
         from procession._stream_channel import StreamChannel
@@ -73,6 +78,22 @@ class Connection(abc.Connection):
         self._send = channel.send if channel.writable else None
         self._receive = channel.receive if channel.readable else None
 
+    def watch(self, twin: Twin) -> None:
+        """Learn what *twin* knows about the other end, made together with this one."""
+        self._twin = twin
+        # While this process has both ends open it does not hear of the other's end.
+        if self._send is not None:
+            self._send = twin.send
+        if self._receive is not None:
+            self._receive = twin.receive
+
+    def stop_watching(self) -> None:
+        """Use the channel directly: the kernel will tell of the other side's end."""
+        if self._send is not None:
+            self._send = self._channel.send
+        if self._receive is not None:
+            self._receive = self._channel.receive
+
     # -- sending -------------------------------------------------------------------------
 
     def send(self, obj: Any) -> None:
@@ -80,7 +101,8 @@ class Connection(abc.Connection):
 
         Large buffers in it (of numpy arrays, say) are written straight from their
         memory. Raises what pickling raises, before anything is sent;
-        `BrokenConnectionError` (a `BrokenPipeError`) when nobody can receive any more;
+        `BrokenConnectionError` (a `BrokenPipeError`) when nobody can receive any more,
+        or its subclass `BrokenByDeathError`, which names who has died;
         `ConnectionClosedError` and `ConnectionDirectionError` (an `OSError` both).
         """
         send = self._send
@@ -114,7 +136,8 @@ class Connection(abc.Connection):
 
         Arrays in it lie in the memory they were received into, and can be written to.
         Raises `EndOfConnectionError` (an `EOFError`) when the peer has closed and
-        everything was received, and `OSError` when the stream ends within a message.
+        everything was received, and `OSError` when the stream ends within a message;
+        `PeerDiedError`, which is one, too, when the peer is known to have died.
         """
         receive = self._receive
         if receive is None:
@@ -233,6 +256,12 @@ class Connection(abc.Connection):
             self._receive = None
         if channel.closed:
             self._send = None
+        if isinstance(error, PeerDiedError):
+            raise error
+        if isinstance(error, EOFError | BrokenPipeError | ConnectionResetError):
+            from procession._twin import raise_for_dead
+
+            raise_for_dead(self._twin, error)
         if isinstance(error, EOFError):
             raise EndOfConnectionError(
                 f"the other end of {self!r} was closed, and everything was received"
@@ -247,6 +276,11 @@ class Connection(abc.Connection):
             raise ConnectionClosedError(
                 f"handle is closed: {self!r} was closed in this process"
             ) from error
+        from procession._resource_errors import explain
+
+        explained = explain(error, f"cannot go on with {self!r}")
+        if explained is not None:
+            raise explained from error
         raise error
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -290,8 +324,9 @@ def pipe(transport: Transport, duplex: bool = True) -> tuple[Connection, Connect
 
     Without, the first end only receives and the second only sends.
     """
-    first, second = transport.pair(duplex=duplex)
-    return Connection.over(first), Connection.over(second)
+    first, second = map(Connection.over, transport.pair(duplex=duplex))
+    watch_each_other(first, second)
+    return first, second
 
 
 def wait(object_list: Iterable[HasFileno | int], timeout: float | None = None) -> list[Any]:

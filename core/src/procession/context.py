@@ -7,18 +7,22 @@ import sys
 
 from procession import _interpreter, _preload, _selection, process
 from procession import errors as _errors
+from procession._resource_errors import explain
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Iterable
-    from typing import Any, ClassVar, Self, Unpack
+    from collections.abc import Callable, Iterable
+    from typing import Any, ClassVar, Self, TypeVar, Unpack
 
+    from procession._mailbox import Mailbox
     from procession._process_options import OptionKeywords, ProcessOptions
     from procession._start_method import StartMethod
     from procession._transport import Transport
     from procession.connection import Connection
     from procession.queues import JoinableQueue, Queue, SimpleQueue
+
+    T = TypeVar("T")
 
 __all__ = ["BaseContext", "Context", "DefaultContext", "get_context"]
 
@@ -50,11 +54,13 @@ class BaseContext:
         """Return the two ends of a new pipe; the caller owns both.
 
         With *duplex* both ends send and receive; without, the first only receives and
-        the second only sends. Raises `OSError` when descriptors have run out.
+        the second only sends. Raises `ResourceError` (an `OSError`) when descriptors or
+        memory have run out.
         """
         from procession.connection import pipe
 
-        return pipe(self._transport(), duplex=duplex)
+        transport = self._transport()
+        return _made("pipe", lambda: pipe(transport, duplex=duplex))
 
     def Queue(self, maxsize: int = 0) -> Queue:
         """Return a queue for any number of producers and consumers.
@@ -63,20 +69,24 @@ class BaseContext:
         """
         from procession.queues import Queue
 
-        return Queue(maxsize, mailbox=self._transport().mailbox(maxsize=max(0, maxsize)))
+        return Queue(maxsize, mailbox=self._mailbox(maxsize=max(0, maxsize)))
 
     def JoinableQueue(self, maxsize: int = 0) -> JoinableQueue:
         """Return a queue whose consumers report each item as done, with `join`."""
         from procession.queues import JoinableQueue
 
-        mailbox = self._transport().mailbox(maxsize=max(0, maxsize), joinable=True)
+        mailbox = self._mailbox(maxsize=max(0, maxsize), joinable=True)
         return JoinableQueue(maxsize, mailbox=mailbox)
 
     def SimpleQueue(self) -> SimpleQueue:
         """Return a queue with nothing but put, get, empty and close."""
         from procession.queues import SimpleQueue
 
-        return SimpleQueue(mailbox=self._transport().mailbox())
+        return SimpleQueue(mailbox=self._mailbox())
+
+    def _mailbox(self, **options: Any) -> Mailbox:
+        transport = self._transport()
+        return _made("queue", lambda: transport.mailbox(**options))
 
     def cpu_count(self) -> int:
         """Return how many processors the machine has, usable by this program or not.
@@ -285,6 +295,17 @@ def get_context(
         kind = type(f"{prefix}Context", (Context,), {**members, "__module__": __name__})
         _contexts.setdefault(key, kind(method_class, transport_class))
     return _contexts[key]
+
+
+def _made(what: str, make: Callable[[], T]) -> T:
+    """Return what *make* makes; say which resource has run out if it cannot."""
+    try:
+        return make()
+    except OSError as error:
+        explained = explain(error, f"cannot make a {what}")
+        if explained is None:
+            raise
+        raise explained from error
 
 
 def _load_pair(

@@ -38,7 +38,8 @@ whatever procession has to say. Each one derives *also* from the built-in that
     |- ConnectionDirectionError          (OSError)         send on a read-only end
     |- MessageTooLongError               (OSError)         longer than the receiver allows
     |- DescriptorLostError               (OSError)         who sent us an object has taken it along
-    |- PeerDiedError                     (EOFError)        who we waited for has died
+    |- PeerDiedError                     (EndOfConnectionError) who we waited for has died
+    |  `- BrokenByDeathError             (BrokenConnectionError) and cannot be sent to
     |- ChildLostError                    (ChildProcessError) nobody knows how it ended
     |- ResourceError                     (OSError)         descriptors, memory, ... have run out
     |  `- TooManyProcessesError          (BlockingIOError) so have processes
@@ -54,6 +55,8 @@ children import it, too.
 
 from __future__ import annotations
 
+import errno
+
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -63,6 +66,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AuthenticationError",
+    "BrokenByDeathError",
     "BrokenConnectionError",
     "BufferTooShort",
     "BusyConnectionError",
@@ -335,11 +339,12 @@ class DescriptorLostError(ProcessError, OSError):
 # -- ends of processes -----------------------------------------------------------------
 
 
-class PeerDiedError(ProcessError, EOFError):
+class PeerDiedError(EndOfConnectionError):
     """The process we waited for has died, so that waiting on would be for ever.
 
     `process` is its name, `pid` its number and `exitcode` its exit code, negative for
-    a signal; each is None where it is not known.
+    a signal; each is None where it is not known. When several have died, the message names
+    all of them, and these are of the one that ended last.
     """
 
     def __init__(
@@ -356,6 +361,24 @@ class PeerDiedError(ProcessError, EOFError):
         self.exitcode = exitcode
 
 
+class BrokenByDeathError(PeerDiedError, BrokenConnectionError):
+    """The process we were sending to has died, or the one we had half a message from.
+
+    Also of a `put`, when the queue is full and all who could have made room have died.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        process: str | None = None,
+        pid: int | None = None,
+        exitcode: int | None = None,
+    ) -> None:
+        super().__init__(message, process=process, pid=pid, exitcode=exitcode)
+        self.errno = errno.EPIPE
+
+
 class ChildLostError(ProcessError, ChildProcessError):
     """A child has ended and its exit code is lost.
 
@@ -364,10 +387,10 @@ class ChildLostError(ProcessError, ChildProcessError):
 
 
 class ResourceError(ProcessError, OSError):
-    """A process could not be started: the system has run out of something.
+    """A process, pipe or queue could not be had, or used: the system has run out of something.
 
-    The message names the resource and its limit, `errno` is the system's. No process was
-    started, nothing was left behind, and the start may be tried again.
+    The message names the resource and its limit, `errno` is the system's. What was tried has
+    not happened, nothing was left behind, and it may be tried again.
     """
 
 

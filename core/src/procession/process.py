@@ -60,6 +60,10 @@ class BaseProcess(abc.Process):
     _limit_watch: Watch | None = None
     #: The start method that started it, once it was started.
     _started_by: str | None = None
+    #: For those who wait for it: when it was started, and the files that it was given; None
+    #: when it inherited all there were.
+    _started_at = 0.0
+    _given: frozenset[tuple[int, int]] | None = None
 
     def run(self) -> None:
         """See `procession.abc.Process.run`."""
@@ -137,7 +141,7 @@ class BaseProcess(abc.Process):
         if self._child is None:
             raise UnstartedSignalError("process not started: there is nothing to stop yet")
         stage = stop(self._child, self._sigint, grace, tree=tree)
-        _children.discard(self)
+        self._leave()
         return stage
 
     def join(self, timeout: float | None = None) -> None:
@@ -169,7 +173,13 @@ class BaseProcess(abc.Process):
 
     def _leave(self) -> None:
         """Be no longer among the children that run: it has ended."""
-        _children.discard(self)
+        try:
+            _children.remove(self)
+        except KeyError:
+            return  # another thread was faster, or we have been here before
+        from procession._relatives import relatives
+
+        relatives.note_end(self)
         if self._limit_watch is not None:
             from procession._limit_watch import watcher
 
@@ -323,7 +333,7 @@ class BaseProcess(abc.Process):
             state = "started" if exit_code is None else "stopped"
         parts += [f"parent={self._parent_pid}", state]
         if exit_code is not None:
-            parts.append(f"exitcode={_exit_code_text(exit_code)}")
+            parts.append(f"exitcode={exit_code_text(exit_code)}")
         if self._daemon:
             parts.append("daemon")
         return f"<{' '.join(parts)}>"
@@ -412,7 +422,6 @@ class Process(BaseProcess):
             raise DaemonicProcessError("daemonic processes are not allowed to have children")
         _reap()
         launch(self)
-        _children.add(self)
 
     def _forget_work(self) -> None:
         """Drop the target and its arguments: the child has them now."""
@@ -424,7 +433,9 @@ class Process(BaseProcess):
         """Pickle for a child; the classes of contexts are made again by name there."""
         state = self.__dict__.copy()
         state["_child"] = None
-        state.pop("_own_options", None)  # what there is to know of them is in the parcel
+        # What there is to know of these is in the parcel, or the parent's.
+        for name in ("_own_options", "_given", "_started_at"):
+            state.pop(name, None)
         kind = type(self)
         if "_of_context" in kind.__dict__:
             return _new_of_context, (kind._method_name, kind.__name__), state
@@ -560,7 +571,8 @@ def _reap() -> None:
             process._leave()
 
 
-def _exit_code_text(code: int) -> str:
+def exit_code_text(code: int) -> str:
+    """Return *code* as people read it, with the name of a signal: ``-SIGKILL``."""
     if code >= 0:
         return str(code)
     import signal

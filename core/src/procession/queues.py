@@ -63,8 +63,10 @@ class Queue(abc.Queue):
 
         Only a queue with a maxsize is ever full. Raises what pickling raises,
         `queue.Full`, `ShutDown` after `shutdown`, `QueueClosedError` (a ValueError)
-        after `close`, and `OSError` when memory has run out; the object was not added
-        then. When this returns, it will be got even if this process is killed at once.
+        after `close`, and `OSError` when memory has run out; without a timeout also
+        `BrokenByDeathError` (a BrokenPipeError) when all who could make room have died.
+        The object was not added then. When this returns, it will be got even if this
+        process is killed at once.
         """
         if self._closed:
             raise self._closed_error()
@@ -79,9 +81,10 @@ class Queue(abc.Queue):
                 self._mailbox.put(body, buffers)
             else:
                 self._mailbox.put(body, buffers, timeout=_seconds(block, timeout))
-        except (OSError, ValueError):
+        except (OSError, ValueError) as error:
             if self._closed:
                 raise self._closed_error() from None
+            _explain(error, "put this into the queue")
             raise
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
@@ -89,7 +92,8 @@ class Queue(abc.Queue):
 
         Raises `queue.Empty`; `ShutDown` after a shutdown, when nothing is left;
         `QueueClosedError` (a ValueError) after `close`; what unpickling raises - the
-        object is gone then, and the next `get` gets the next one.
+        object is gone then, and the next `get` gets the next one. Without a timeout also
+        `PeerDiedError` (an EOFError) when all who could put something have died.
         """
         if self._closed:
             raise self._closed_error()
@@ -98,9 +102,10 @@ class Queue(abc.Queue):
                 body, buffers = self._mailbox.get_pickle()
             else:
                 body, buffers = self._mailbox.get_pickle(timeout=_seconds(block, timeout))
-        except (OSError, ValueError):
+        except (OSError, ValueError) as error:
             if self._closed:
                 raise self._closed_error() from None
+            _explain(error, "get an object from the queue")
             raise
         return loads(body, buffers) if buffers else _loads(body)
 
@@ -193,7 +198,11 @@ class JoinableQueue(Queue):
         self._mailbox.task_done()
 
     def join(self) -> None:
-        """Wait until every object that was put has been reported as done."""
+        """Wait until every object that was put has been reported as done.
+
+        Raises `PeerDiedError` when who has got what is not done, or all who could get it,
+        have died. The count stays as it is.
+        """
         if self._closed:
             raise self._closed_error()
         self._mailbox.join()
@@ -212,10 +221,17 @@ class SimpleQueue:
     def put(self, obj: Any) -> None:
         """Add *obj*; see `Queue.put`. Raises `OSError` after `close`."""
         self._check_open()
-        self._mailbox.put(*dumps(obj))
+        try:
+            self._mailbox.put(*dumps(obj))
+        except OSError as error:
+            _explain(error, "put this into the queue")
+            raise
 
     def get(self) -> Any:
-        """Wait for the next object and take it. Raises `OSError` after `close`."""
+        """Wait for the next object and take it.
+
+        Raises `OSError` after `close`, and `PeerDiedError` like `Queue.get`.
+        """
         self._check_open()
         body, buffers = self._mailbox.get()
         return loads(body, buffers)
@@ -300,6 +316,16 @@ def _seconds(block: bool, timeout: float | None) -> float | None:
     if not block:
         return 0.0
     return None if timeout is None else max(0.0, timeout)
+
+
+def _explain(error: Exception, doing: str) -> None:
+    """Raise what says which resource has run out, if it is that."""
+    if isinstance(error, OSError):
+        from procession._resource_errors import explain
+
+        explained = explain(error, f"cannot {doing}")
+        if explained is not None:
+            raise explained from error
 
 
 def _rebuild(kind: type[Queue], maxsize: int, mailbox: Mailbox) -> Queue:

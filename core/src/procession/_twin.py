@@ -1,0 +1,153 @@
+"""What an end of a connection knows of the other one, which was made together with it."""
+
+from __future__ import annotations
+
+import select
+import sys
+import time
+from _weakref import ref
+
+from procession._holders import identity
+
+TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import NoReturn
+
+    from procession._channel import Buffer, Channel, Message
+    from procession._relatives import Death
+    from procession._vigil import Vigil
+    from procession.connection import Connection
+
+# How often a wait looks whether somebody is left who could end it.
+_SLEEP_MS = 1000
+_READABLE, _WRITABLE = 1, 4  # POLLIN, POLLOUT
+
+
+class Twin:
+    """The other end of a pair, as long as this process has it open, and afterwards.
+
+    The usual mistake: one end is given to a child and stays open here, too. When the child
+    dies the kernel does not tell, because this process could still use that end itself.
+    As long as it has not, a wait looks once a second whether anybody else is left.
+
+    What happens once a message has begun is not watched in this way.
+
+    Threads: any. Fork: the copy in the child knows the same.
+    """
+
+    __slots__ = ("_channel", "_mine", "_other", "_owner", "_theirs", "_used", "files", "made")
+
+    def __init__(
+        self, owner: Connection, channel: Channel, other: Channel, used: list[bool]
+    ) -> None:
+        """*owner* is the end around *channel*, *other* the other end's.
+
+        *used* tells of both ends if they were used in this process.
+        """
+        # Weak ones: an end that is dropped is closed.
+        self._owner = ref(owner)
+        self._other = ref(other)
+        self._channel = channel
+        self._used = used
+        self._mine = len(used)
+        self._theirs = 1 - self._mine
+        used.append(False)
+        self.files = frozenset((identity(other.fileno()),))
+        self.made = time.monotonic()
+
+    def send(self, body: Buffer, buffers: Sequence[Buffer] = (), /) -> None:
+        """Send through the owner's channel; watch over the wait for room.
+
+        Raises `BrokenByDeathError` as well.
+        """
+        # A channel of other descriptors is waited for by its transport.
+        self._await(getattr(self._channel, "writer", -1), _WRITABLE, _nothing_goes)
+        self._channel.send(body, buffers)
+
+    def receive(self, into: memoryview | None = None, limit: int | None = None, /) -> Message:
+        """Receive through the owner's channel; watch over the wait for a message.
+
+        Raises `PeerDiedError` as well.
+        """
+        self._await(self._channel.fileno(), _READABLE, _nothing_comes)
+        return self._channel.receive(into, limit)
+
+    def _await(self, fd: int, event: int, give_up: Callable[[list[Death]], NoReturn]) -> None:
+        """Wait for *event*, if it might not come although the other side has ended."""
+        if sys.platform == "win32":
+            return
+        self._used[self._mine] = True
+        vigil: Vigil | None = None
+        while True:
+            other = self._other()
+            if other is None or other.closed or self._used[self._theirs]:
+                owner = self._owner()
+                if owner is not None:
+                    owner.stop_watching()
+                return
+            if fd < 0:
+                return
+            poller = select.poll()
+            poller.register(fd, event)
+            if poller.poll(_SLEEP_MS):
+                return
+            if vigil is None:
+                from procession._vigil import Vigil
+
+                vigil = Vigil(other.fileno(), self.files, self.made)
+            deaths = vigil.look()
+            if deaths and not poller.poll(0):
+                give_up(deaths)
+
+
+def watch_each_other(first: Connection, second: Connection) -> None:
+    """Let the two ends of a new pair know of each other."""
+    used: list[bool] = []
+    one, other = first._channel, second._channel
+    first.watch(Twin(first, one, other, used))
+    second.watch(Twin(second, other, one, used))
+
+
+def raise_for_dead(twin: Twin | None, error: OSError | EOFError) -> None:
+    """Raise the error that says who has died, if that is known; *error* is its cause.
+
+    *error* is that the other side has gone, *twin* belongs to this one.
+    """
+    from procession._relatives import relatives
+
+    if twin is None:
+        # It was made elsewhere. Only the parent, who gave it to us, is known to have to do
+        # with it.
+        deaths = relatives.deaths(frozenset(), float("inf"))
+    else:
+        deaths = relatives.deaths(twin.files, twin.made)
+    if not deaths:
+        return
+    from procession._vigil import died_while_receiving, died_while_sending
+
+    if isinstance(error, EOFError):
+        raise died_while_receiving(
+            "the other end is gone, and everything was received", deaths
+        ) from error
+    raise died_while_sending("the other end is gone in the middle", deaths) from error
+
+
+def _nothing_comes(deaths: list[Death]) -> NoReturn:
+    from procession._vigil import died_while_receiving
+
+    raise died_while_receiving(
+        "nobody is left who could send anything (the other end is open in this process, too, "
+        "which has not used it: close it here when a child has it)",
+        deaths,
+    )
+
+
+def _nothing_goes(deaths: list[Death]) -> NoReturn:
+    from procession._vigil import died_while_sending
+
+    raise died_while_sending(
+        "nobody is left who could receive what is sent (the other end is open in this process, "
+        "too, which has not used it: close it here when a child has it)",
+        deaths,
+    )
