@@ -219,7 +219,9 @@ def _kill_below(pid: int, choice: float) -> None:
 
 def _reap_adopted() -> None:
     """Collect the orphans of killed participants, which have become our children."""
-    while sys.platform != "win32":
+    if sys.platform == "win32":
+        return
+    while True:
         try:
             if os.waitpid(-1, os.WNOHANG)[0] == 0:
                 return

@@ -13,6 +13,8 @@ from procession import _launch
 from procession.errors import ResourceError
 from procession.testing import leaks, payloads
 
+assert sys.platform == "linux", "limits are set and looked up as Linux does"
+
 # An operation that has succeeded so often with few descriptors does with more of them.
 _ENOUGH = 3
 
@@ -114,11 +116,9 @@ def try_as_crowded_user(report: Any, spec: tuple[str, str, str], uid: int) -> No
     ctx = payloads.context(spec)
     start_and_join(ctx)
     _launch.methods.close()  # a fork server of the time before would not be this user's
-    if sys.platform != "win32":
-        os.setresuid(uid, uid, 0)
+    os.setresuid(uid, uid, 0)
     report.send(_result_under(resource.RLIMIT_NPROC, 0, lambda: start_and_join(ctx)))
-    if sys.platform != "win32":
-        os.setresuid(0, 0, 0)
+    os.setresuid(0, 0, 0)
     start_and_join(ctx)
     report.send("again")
 
