@@ -25,7 +25,12 @@ NAMES = {
     "get_daemon_policy",
     "set_daemon_policy",
     # connections and queues
+    "BoundedSemaphore",
+    "Event",
     "JoinableQueue",
+    "Lock",
+    "RLock",
+    "Semaphore",
     "Pipe",
     "Queue",
     "SimpleQueue",
@@ -60,6 +65,7 @@ MODULES = {
     "plugin",
     "process",
     "queues",
+    "synchronize",
     "testing",
 }
 PLUGIN_NAMES = {

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from procession._transport import Transport
     from procession.connection import Connection
     from procession.queues import JoinableQueue, Queue, SimpleQueue
+    from procession.synchronize import BoundedSemaphore, Event, Lock, RLock, Semaphore
 
 __all__ = ["BaseContext", "Context", "DefaultContext", "get_context"]
 
@@ -77,6 +78,36 @@ class BaseContext:
         from procession.queues import SimpleQueue
 
         return SimpleQueue(mailbox=self._transport().mailbox())
+
+    def Lock(self) -> Lock:
+        """Return a lock, for processes of every context. See `procession.synchronize`."""
+        from procession.synchronize import Lock
+
+        return Lock()
+
+    def RLock(self) -> RLock:
+        """Return a recursive lock, owned by one thread of one process."""
+        from procession.synchronize import RLock
+
+        return RLock()
+
+    def Semaphore(self, value: int = 1) -> Semaphore:
+        """Return a semaphore with *value* units."""
+        from procession.synchronize import Semaphore
+
+        return Semaphore(value)
+
+    def BoundedSemaphore(self, value: int = 1) -> BoundedSemaphore:
+        """Return a semaphore that never has more than *value* free units."""
+        from procession.synchronize import BoundedSemaphore
+
+        return BoundedSemaphore(value)
+
+    def Event(self) -> Event:
+        """Return an event, which is not set."""
+        from procession.synchronize import Event
+
+        return Event()
 
     def cpu_count(self) -> int:
         """Return how many processors the machine has, usable by this program or not.
