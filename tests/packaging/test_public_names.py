@@ -25,7 +25,9 @@ NAMES = {
     "get_daemon_policy",
     "set_daemon_policy",
     # connections and queues
+    "Barrier",
     "BoundedSemaphore",
+    "Condition",
     "Event",
     "JoinableQueue",
     "Lock",

@@ -52,6 +52,8 @@ if TYPE_CHECKING:
     Semaphore = _default.Semaphore
     BoundedSemaphore = _default.BoundedSemaphore
     Event = _default.Event
+    Condition = _default.Condition
+    Barrier = _default.Barrier
     cpu_count = _default.cpu_count
     freeze_support = _default.freeze_support
     set_executable = _default.set_executable
@@ -62,8 +64,10 @@ if TYPE_CHECKING:
 # The module of each public name; those without one are methods of the default context.
 _HOMES = {
     "AuthenticationError": "errors",
+    "Barrier": "",
     "BoundedSemaphore": "",
     "BufferTooShort": "errors",
+    "Condition": "",
     "Event": "",
     "JoinableQueue": "",
     "Lock": "",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import struct
 import sys
+from _thread import get_ident
 
 from procession._after_fork import in_forked_children
 
@@ -18,8 +20,15 @@ _STATE, _THREADS, _START, _EXIT_STATUS = 0, 17, 19, 49
 _ENDED = (b"Z", b"X", b"x")
 
 
+# A holder in shared memory: pid, start, thread, and the name of the process.
+_RECORD = struct.Struct("=QQQ40s")
+_NAME_BYTES = 40
+#: How many words of eight bytes a record of a holder takes.
+RECORD_WORDS = _RECORD.size // 8
+
+
 class Holder:
-    """A process that holds units of a primitive.
+    """A process that holds units of a primitive, or waits for something.
 
     `pid` and `start` (when it started, in the kernel's ticks since boot, 0 where that is not
     known) are one process for ever. `process` is its name in procession, as far as there was
@@ -36,9 +45,24 @@ class Holder:
         self.thread = thread
         self.units = units
 
+    @classmethod
+    def from_record(cls, words: memoryview, units: int = 1) -> Holder:
+        """Return the holder whose record lies in *words*; see `record`."""
+        pid, start, thread, name = _RECORD.unpack_from(words)
+        return cls(pid, start, name.rstrip(b"\0").decode(errors="replace"), thread, units)
+
+    def write(self, words: memoryview) -> None:
+        """Write the record of it into `RECORD_WORDS` words; not in one step."""
+        name = self.process.encode()[:_NAME_BYTES]
+        _RECORD.pack_into(words, 0, self.pid, self.start, self.thread, name)
+
+    def is_this_process(self) -> bool:
+        """Return whether it is the process that asks."""
+        return (self.pid, self.start) == myself()
+
     def has_died(self) -> bool:
         """Return whether the process has ended, collected by its parent or not."""
-        return has_died(self.pid, self.start)
+        return not self.is_this_process() and has_died(self.pid, self.start)
 
     def __repr__(self) -> str:
         """Return all there is to know."""
@@ -79,6 +103,13 @@ _myself = _Myself()
 myself = _myself.get
 
 
+def write_record(words: memoryview) -> None:
+    """Write down this process and thread, in `RECORD_WORDS` words; not in one step."""
+    from procession.process import current_process
+
+    Holder(*myself(), current_process().name, get_ident(), 1).write(words)
+
+
 def start_of(pid: int) -> int:
     """Return when process *pid* started; 0 where nobody tells or there is no such process."""
     fields = _stat(pid)
@@ -113,17 +144,23 @@ def owner_died(holder: Holder, what: str) -> OwnerDiedError:
     """Return the error that says that *holder* has died holding *what* (``"a Lock"``)."""
     from procession.errors import OwnerDiedError
 
-    code = _exit_code(holder)
-    how = "how is not known here"
-    if code is not None:
-        how = f"with exit code {code}" if code >= 0 else f"killed by signal {-code}"
+    how, code = obituary(holder)
     return OwnerDiedError(
-        f"process {holder.process!r} (pid {holder.pid}) has ended, {how}, while it held {what}; "
-        f"it is free again, but what it guards may be half done: acquire it again and look",
+        f"{how} while it held {what}; it is free again, but what it guards may be half done: "
+        f"acquire it again and look",
         process=holder.process,
         pid=holder.pid,
         exitcode=code,
     )
+
+
+def obituary(holder: Holder) -> tuple[str, int | None]:
+    """Return that the dead *holder* has ended, in words, and its exit code if it is known."""
+    code = _exit_code(holder)
+    how = ""
+    if code is not None:
+        how = f" with exit code {code}," if code >= 0 else f" by signal {-code},"
+    return f"process {holder.process!r} (pid {holder.pid}) has ended,{how}", code
 
 
 def _exit_code(holder: Holder) -> int | None:

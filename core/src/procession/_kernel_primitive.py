@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import errno
-import struct
 import time
 from _thread import get_ident
 
-from procession import process
 from procession._bell import Bell
-from procession._holder import Holder, myself, owner_died
+from procession._holder import RECORD_WORDS, Holder, myself, owner_died, write_record
 from procession._primitives import (
     LOCK,
     MOST_UNITS,
@@ -29,10 +27,6 @@ if TYPE_CHECKING:
 # Words of a primitive: whether it is a signal, and its free units then; all units there are
 # while it is none; threads that wait; whether somebody waits for the descriptor.
 _SIGNAL, _FREE, _ALL, _WAITERS, _WATCHED, _HEAD = range(6)
-# A record of a holder: pid, start, thread, and the name of the process.
-_RECORD = struct.Struct("=QQQ40s")
-_RECORD_WORDS = 8
-_NAME_BYTES = 40
 # The most processes that are recorded as holders of one semaphore at a time.
 _MOST_HOLDERS = 256
 
@@ -96,7 +90,7 @@ class KernelPrimitive(Primitive):
     def make(cls, kind: int, value: int, maxvalue: int, /) -> Self:
         """See `Primitive.make`."""
         slots = min(value, _MOST_HOLDERS)
-        space, at = reserve(_HEAD + slots * (1 + _RECORD_WORDS))
+        space, at = reserve(_HEAD + slots * (1 + RECORD_WORDS))
         bell = Bell()
         level = Bell() if kind == SEMAPHORE else None
         made = cls(kind, maxvalue, (space, at, slots), bell, level)
@@ -180,9 +174,7 @@ class KernelPrimitive(Primitive):
         units = self._units
         for slot in range(self._slots):
             if not units[slot]:
-                name = process.current_process().name.encode()[:_NAME_BYTES]
-                record = _RECORD.pack(*myself(), get_ident(), name)
-                self._space.write_bytes(self._records + slot * _RECORD_WORDS, record)
+                write_record(self._record(slot))
                 units[slot] = 1
                 claim.settled = True
                 return
@@ -256,7 +248,7 @@ class KernelPrimitive(Primitive):
     def _free(self, slot: int, holder: Holder) -> bool:
         """Free the units in *slot* if they are still *holder*'s; the guard is held."""
         words = self._words
-        now = self._record(slot)
+        now = Holder.from_record(self._record(slot), self._units[slot])
         if words[_SIGNAL] or (now.pid, now.start) != (holder.pid, holder.start) or not now.units:
             return False
         if words[_WATCHED] and self._level is not None:
@@ -318,21 +310,22 @@ class KernelPrimitive(Primitive):
                 if self.kind == RECURSIVE and words[position + 2] != get_ident():
                     return -1
                 return slot
-            position += _RECORD_WORDS
+            position += RECORD_WORDS
         return -1
 
     def _look(self) -> list[tuple[int, Holder]]:
         """Return the holders and their slots."""
         if self._words[_SIGNAL]:
             return []
-        return [(slot, self._record(slot)) for slot in range(self._slots) if self._units[slot]]
+        return [
+            (slot, Holder.from_record(self._record(slot), units))
+            for slot, units in enumerate(self._units)
+            if units
+        ]
 
-    def _record(self, slot: int) -> Holder:
-        position = self._records + slot * _RECORD_WORDS
-        data = self._space.read_bytes(position, _RECORD.size)
-        pid, start, thread, name = _RECORD.unpack(data)
-        return Holder(pid, start, name.rstrip(b"\0").decode(errors="replace"), thread,
-                      self._units[slot])  # fmt: skip
+    def _record(self, slot: int) -> memoryview:
+        position = self._records + slot * RECORD_WORDS
+        return self._space.words[position : position + RECORD_WORDS]
 
     # -- crossing ------------------------------------------------------------------------
 

@@ -71,14 +71,6 @@ class SharedWords(Exportable):
         """Return the one lock of this *number*, in all processes; fastest for number 0."""
         return self._guards.get(number) or self._guards.setdefault(number, self._file.lock(number))
 
-    def write_bytes(self, position: int, data: bytes) -> None:
-        """Write *data* from word *position* on; not in one step."""
-        self._map[position * _WORD : position * _WORD + len(data)] = data
-
-    def read_bytes(self, position: int, size: int) -> bytes:
-        """Return *size* bytes from word *position* on."""
-        return self._map[position * _WORD : position * _WORD + size]
-
     def export(self, handoff: Handoff, /) -> Recipe:
         """See `Exportable.export`."""
         return (handoff.give(self._fd),)

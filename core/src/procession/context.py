@@ -11,15 +11,15 @@ from procession import errors as _errors
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from typing import Any, ClassVar, Self, Unpack
 
+    from procession import synchronize
     from procession._process_options import OptionKeywords, ProcessOptions
     from procession._start_method import StartMethod
     from procession._transport import Transport
     from procession.connection import Connection
     from procession.queues import JoinableQueue, Queue, SimpleQueue
-    from procession.synchronize import BoundedSemaphore, Event, Lock, RLock, Semaphore
 
 __all__ = ["BaseContext", "Context", "DefaultContext", "get_context"]
 
@@ -79,31 +79,50 @@ class BaseContext:
 
         return SimpleQueue(mailbox=self._transport().mailbox())
 
-    def Lock(self) -> Lock:
+    def Lock(self) -> synchronize.Lock:
         """Return a lock, for processes of every context. See `procession.synchronize`."""
         from procession.synchronize import Lock
 
         return Lock()
 
-    def RLock(self) -> RLock:
+    def RLock(self) -> synchronize.RLock:
         """Return a recursive lock, owned by one thread of one process."""
         from procession.synchronize import RLock
 
         return RLock()
 
-    def Semaphore(self, value: int = 1) -> Semaphore:
+    def Semaphore(self, value: int = 1) -> synchronize.Semaphore:
         """Return a semaphore with *value* units."""
         from procession.synchronize import Semaphore
 
         return Semaphore(value)
 
-    def BoundedSemaphore(self, value: int = 1) -> BoundedSemaphore:
+    def BoundedSemaphore(self, value: int = 1) -> synchronize.BoundedSemaphore:
         """Return a semaphore that never has more than *value* free units."""
         from procession.synchronize import BoundedSemaphore
 
         return BoundedSemaphore(value)
 
-    def Event(self) -> Event:
+    def Condition(
+        self, lock: synchronize.Lock | synchronize.RLock | None = None
+    ) -> synchronize.Condition:
+        """Return a condition around *lock*, by default a recursive lock of its own."""
+        from procession.synchronize import Condition
+
+        return Condition(lock)
+
+    def Barrier(
+        self,
+        parties: int,
+        action: Callable[[], object] | None = None,
+        timeout: float | None = None,
+    ) -> synchronize.Barrier:
+        """Return a barrier for *parties*; the last one to come calls *action*."""
+        from procession.synchronize import Barrier
+
+        return Barrier(parties, action, timeout)
+
+    def Event(self) -> synchronize.Event:
         """Return an event, which is not set."""
         from procession.synchronize import Event
 

@@ -12,15 +12,16 @@ import errno
 from _thread import get_ident
 
 from procession import process
+from procession._barrier import Barrier
+from procession._condition import Condition
 from procession._event import Event
-from procession._holder import myself
 from procession._primitives import LOCK, MOST_UNITS, RECURSIVE, SEMAPHORE, Primitive
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["BoundedSemaphore", "Event", "Lock", "RLock", "Semaphore"]
+__all__ = ["Barrier", "BoundedSemaphore", "Condition", "Event", "Lock", "RLock", "Semaphore"]
 
 
 class _OfPrimitive:
@@ -78,9 +79,15 @@ class _OfPrimitive:
     def _is_mine(self) -> bool:
         """Return whether this thread holds it."""
         return any(
-            (holder.pid, holder.start) == myself() and holder.thread == get_ident()
+            holder.is_this_process() and holder.thread == get_ident()
             for holder in self._primitive.holders()
         )
+
+    def _times_held(self) -> int:
+        """Return how often this thread holds it."""
+        if self._primitive.kind == RECURSIVE:
+            return self._primitive.count()
+        return int(self._is_mine())
 
     def _owner(self) -> tuple[str, int]:
         """Return who holds it, as multiprocessing calls that, and how often."""
@@ -88,7 +95,7 @@ class _OfPrimitive:
         if not holders:
             return "None", 0
         if not self._is_mine():
-            same = any((holder.pid, holder.start) == myself() for holder in holders)
+            same = any(holder.is_this_process() for holder in holders)
             return "SomeOtherThread" if same else "SomeOtherProcess", -1
         import threading
 
