@@ -157,10 +157,11 @@ def owner_died(holder: Holder, what: str) -> OwnerDiedError:
 def obituary(holder: Holder) -> tuple[str, int | None]:
     """Return that the dead *holder* has ended, in words, and its exit code if it is known."""
     code = _exit_code(holder)
-    how = ""
-    if code is not None:
-        how = f" with exit code {code}," if code >= 0 else f" by signal {-code},"
-    return f"process {holder.process!r} (pid {holder.pid}) has ended,{how}", code
+    if code is None:
+        how = "has ended"
+    else:
+        how = f"has ended with exit code {code}" if code >= 0 else f"was ended by signal {-code}"
+    return f"process {holder.process!r} (pid {holder.pid}) {how}", code
 
 
 def _exit_code(holder: Holder) -> int | None:

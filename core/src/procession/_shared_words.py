@@ -47,7 +47,10 @@ class SharedWords(Exportable):
     def __init__(self, fd: int) -> None:
         self._fd = fd
         try:
-            self._map = mmap.mmap(fd, _SIZE)
+            if sys.version_info >= (3, 13):
+                self._map = mmap.mmap(fd, _SIZE, trackfd=False)
+            else:
+                self._map = mmap.mmap(fd, _SIZE)  # keeps a duplicate of the descriptor
         except BaseException:
             self._fd = -1
             os.close(fd)
