@@ -59,7 +59,9 @@ class KernelPrimitive(Primitive):
     look again after `NOTICE_SECONDS`.
 
     A signal handler that wants the primitive in the few microseconds in which the code
-    that it interrupted holds the file lock gets a `RuntimeError`.
+    that it interrupted holds the file lock gets a `RuntimeError`. One that raises in the
+    instant in which `release` is entered, or `acquire` left, comes before the one, or after
+    the other: only native code has no such instant.
 
     More than 256 processes that hold units of one semaphore at once are not recorded: it
     becomes a signal.
@@ -194,13 +196,14 @@ class KernelPrimitive(Primitive):
 
     def release(self) -> None:
         """See `Primitive.release`."""
-        claim = _Claim()
+        claim = None
         try:
+            claim = _Claim()
             self._guard.run(self._give, claim)
         except BaseException:
             # A signal handler that raises must not keep it locked: nobody would know.
-            if not claim.settled:
-                self._guard.run(self._give, claim)
+            if claim is None or not claim.settled:
+                self._guard.run(self._give, _Claim())
             raise
         finally:
             if self._words[_WAITERS]:
