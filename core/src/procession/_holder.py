@@ -7,6 +7,7 @@ import struct
 import sys
 from _thread import get_ident
 
+from procession import process
 from procession._after_fork import in_forked_children
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
@@ -105,9 +106,8 @@ myself = _myself.get
 
 def write_record(words: memoryview) -> None:
     """Write down this process and thread, in `RECORD_WORDS` words; not in one step."""
-    from procession.process import current_process
-
-    Holder(*myself(), current_process().name, get_ident(), 1).write(words)
+    name = process.current_process().name.encode()[:_NAME_BYTES]
+    _RECORD.pack_into(words, 0, *_myself.get(), get_ident(), name)
 
 
 def start_of(pid: int) -> int:
@@ -166,8 +166,6 @@ def obituary(holder: Holder) -> tuple[str, int | None]:
 
 def _exit_code(holder: Holder) -> int | None:
     """Return the exit code of a dead holder, negative for a signal, or None."""
-    from procession import process
-
     for child in list(process._children):
         if child._child is not None and child._child.pid == holder.pid:
             code = child._exit_code()
