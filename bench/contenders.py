@@ -69,6 +69,29 @@ class AnyQueue(Protocol):
         """Wait until what was put has left this process."""
 
 
+class AnyLock(Protocol):
+    """What the benchmarks ask of a lock or semaphore."""
+
+    def acquire(self, block: bool = True, timeout: float | None = None) -> bool:
+        """Take it."""
+
+    def release(self) -> None:
+        """Give it back."""
+
+
+class AnyEvent(Protocol):
+    """What the benchmarks ask of an event."""
+
+    def set(self) -> None:
+        """Set it."""
+
+    def clear(self) -> None:
+        """Clear it."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until it is set."""
+
+
 class Context(Protocol):
     """What the benchmarks ask of a context; the names are multiprocessing's."""
 
@@ -82,6 +105,12 @@ class Context(Protocol):
 
     def Queue(self) -> AnyQueue:
         """Make a queue."""
+
+    def Lock(self) -> AnyLock:
+        """Make a lock."""
+
+    def Event(self) -> AnyEvent:
+        """Make an event."""
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,16 @@ GOALS: tuple[Goal, ...] = (
         Goal("queues", f"small tuples {shape}", "rate", "at least", 2, transport="pipe")
         for shape in ("1:1", "4:1", "1:4", "4:4")
     ),
+    # Of the native primitives; the pure ones are far from the first.
+    *(
+        Goal("locks", f"{kind} alone", "acquire and release", "at most", 1.5)
+        for kind in ("Lock", "RLock", "Semaphore")
+    ),
+    *(
+        Goal("locks", f"Lock wanted by {workers}", "acquire and release", "at most", 1)
+        for workers in (2, 4)
+    ),
+    Goal("locks", "Event", "set to awake", "at most", 1),
     Goal("connections", "numpy 16 MiB", "throughput", "at least", 4, transport="pipe"),
     Goal("connections", "numpy 16 MiB", "throughput", "at least", 8, transport="socketpair"),
 )

@@ -16,7 +16,7 @@ import time
 # all else that a slim child imports.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from contenders import AnyConnection, AnyQueue
+    from contenders import AnyConnection, AnyEvent, AnyLock, AnyQueue
 
 #: How long an idle child sleeps if nobody ends it: a guard against orphans.
 IDLE_SECONDS = 600
@@ -192,6 +192,29 @@ def echo_objects(receiving: AnyConnection, sending: AnyConnection, count: int) -
     """Send back *count* objects."""
     for _ in range(count):
         sending.send(receiving.recv())
+
+
+def want_lock(lock: AnyLock, path: str, gate: int, ready: int, ended: int, count: int) -> None:
+    """Acquire and release *count* times once slot *gate* is set; stamp the end."""
+    board = Board(path)
+    board[ready] = READY
+    board.wait(gate)
+    acquire, release = lock.acquire, lock.release
+    for _ in range(count):
+        acquire()
+        release()
+    board[ended] = time.monotonic_ns()
+
+
+def time_wakings(event: AnyEvent, back: AnyEvent, path: str, count: int) -> None:
+    """Wait *count* times; stamp each waking, and say so by the other event."""
+    board = Board(path)
+    board[2 * count] = READY
+    for index in range(count):
+        event.wait()
+        board[count + index] = time.monotonic_ns()
+        event.clear()
+        back.set()
 
 
 def _check(array: object) -> object:

@@ -228,6 +228,8 @@ def plain_main_module() -> Iterator[None]:
 def warm(subject: str, temporary_directory: Path, plain_main_module: None) -> None:
     """Use every pair once, so that helpers, sockets and modules are cached before a snapshot."""
     found = _installed(subject)
+    with importlib.import_module(subject).Lock():
+        pass  # the memory that locks are made in is kept for the next ones
     for method in found["method"]:
         for transport in found["transport"]:
             ctx = payloads.context((subject, method, transport))

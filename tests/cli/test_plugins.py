@@ -112,3 +112,21 @@ def test_a_selection_that_cannot_be_had_ends_with_a_line(run: Any) -> None:
     assert row(result.stdout, procession.get_all_start_methods()[0])
     assert re.fullmatch(r"procession: .*'sparn'.*PROCESSION_START_METHOD.*\n", result.stderr)
     assert result.returncode == 2
+
+
+def test_what_locks_are_made_of(run: Any) -> None:
+    """Which implementation of locks is used, and why that one."""
+    result = run("plugins", PROCESSION_PRIMITIVE="python")
+
+    assert "locks are made of:     python  because: PROCESSION_PRIMITIVE" in result.stdout
+
+
+def test_a_broken_primitive_is_listed_and_not_used(run: Any, tmp_path: Path) -> None:
+    """Locks go on being made of what works, and the list says why not of that one."""
+    site = tmp_path / "site"
+    offer(site, "locksmiths", "primitives", "brass = brass_hooks", "import no_such_module\n")
+    result = run("plugins", PYTHONPATH=str(site))
+
+    assert (result.stderr, result.returncode) == ("", 0)
+    assert re.search(r"^primitive +brass +locksmiths +1.2 +broken", result.stdout, re.M)
+    assert re.search(r"^locks are made of: +(python|ring) ", result.stdout, re.M)

@@ -25,7 +25,14 @@ NAMES = {
     "get_daemon_policy",
     "set_daemon_policy",
     # connections and queues
+    "Barrier",
+    "BoundedSemaphore",
+    "Condition",
+    "Event",
     "JoinableQueue",
+    "Lock",
+    "RLock",
+    "Semaphore",
     "Pipe",
     "Queue",
     "SimpleQueue",
@@ -60,6 +67,7 @@ MODULES = {
     "plugin",
     "process",
     "queues",
+    "synchronize",
     "testing",
 }
 PLUGIN_NAMES = {

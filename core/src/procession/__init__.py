@@ -47,6 +47,13 @@ if TYPE_CHECKING:
     Queue = _default.Queue
     SimpleQueue = _default.SimpleQueue
     JoinableQueue = _default.JoinableQueue
+    Lock = _default.Lock
+    RLock = _default.RLock
+    Semaphore = _default.Semaphore
+    BoundedSemaphore = _default.BoundedSemaphore
+    Event = _default.Event
+    Condition = _default.Condition
+    Barrier = _default.Barrier
     cpu_count = _default.cpu_count
     freeze_support = _default.freeze_support
     set_executable = _default.set_executable
@@ -57,13 +64,20 @@ if TYPE_CHECKING:
 # The module of each public name; those without one are methods of the default context.
 _HOMES = {
     "AuthenticationError": "errors",
+    "Barrier": "",
+    "BoundedSemaphore": "",
     "BufferTooShort": "errors",
+    "Condition": "",
+    "Event": "",
     "JoinableQueue": "",
+    "Lock": "",
     "Pipe": "",
     "Process": "process",
     "ProcessError": "errors",
     "ProcessOptions": "_process_options",
     "Queue": "",
+    "RLock": "",
+    "Semaphore": "",
     "ShutDown": "errors",
     "SimpleQueue": "",
     "StopStage": "_stop",

@@ -13,6 +13,7 @@ from rich.text import Text
 
 import procession
 from procession._installed import InstalledPlugin, take_inventory
+from procession._primitive_choice import choose
 from procession._registry import KINDS, NOUNS
 from procession._selection import registry
 from procession.errors import PluginUnavailableError
@@ -26,7 +27,7 @@ _STYLES: Final = {"available": "green", "unavailable": "yellow", "broken": "red"
 def plugins() -> None:
     """List the plugins that are installed, and say which are selected, and by whom."""
     console = Console(highlight=False)
-    found = [plugin for kind in KINDS for plugin in registry().installed(kind)]
+    found = [plugin for kind in (*KINDS, "primitive") for plugin in registry().installed(kind)]
     if found:
         # The reasons are sentences, which a cell of a table would cut into pieces.
         table, reasons = _table(found)
@@ -47,6 +48,12 @@ def plugins() -> None:
             f"[dim]by[/] {choice.source}[dim]:[/] {escape(choice.detail)}",
             soft_wrap=True,
         )
+    primitive, why = choose()
+    console.print(
+        f"[dim]{'locks are made of:':<23}[/][bold]{escape(primitive.name)}[/]  "
+        f"[dim]because:[/] {escape(why)}",
+        soft_wrap=True,
+    )
 
 
 def _table(found: list[InstalledPlugin]) -> tuple[Table, list[Text]]:

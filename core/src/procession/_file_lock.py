@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     P = ParamSpec("P")
     T = TypeVar("T")
 
+# Linux's F_WRLCK and F_UNLCK; other platforms have other numbers, and no use for them here.
+_WRITE_LOCK, _UNLOCK = 1, 2
+
 # How often a lock that is wanted within a time limit is tried again; the kernel has no
 # timed wait for it.
 _RETRY = 0.001
@@ -124,13 +127,15 @@ class FileLock:
     holds gets a `RuntimeError`, where it would otherwise wait for ever.
     """
 
-    __slots__ = ("_busy", "_file", "_lock", "_number", "_retired", "_whole")
+    __slots__ = ("_busy", "_file", "_lock", "_number", "_records", "_retired", "_whole")
 
     def __init__(self, file: LockFile, number: int) -> None:
         self._file = file
         self._number = number
         # flock() knows only whole files and costs two thirds of a record lock.
         self._whole = number == 0 and file.private
+        # What the kernel is told to take and to release the lock: made once.
+        self._records = _record(_WRITE_LOCK, number), _record(_UNLOCK, number)
         # Its release tells us, by an error, when this thread does not hold it.
         self._lock = _thread.RLock()
         self._busy = False
@@ -213,7 +218,7 @@ class FileLock:
                 fcntl.lockf(fd, how, 1, self._number)
             elif sys.platform == "linux":
                 command = fcntl.F_OFD_SETLKW if wait else fcntl.F_OFD_SETLK
-                fcntl.fcntl(fd, command, _record(fcntl.F_WRLCK, self._number))
+                fcntl.fcntl(fd, command, self._records[0])
         except (BlockingIOError, PermissionError):  # POSIX allows EAGAIN and EACCES
             if wait:
                 raise
@@ -229,7 +234,7 @@ class FileLock:
         elif not self._file.private:
             fcntl.lockf(fd, fcntl.LOCK_UN, 1, self._number)
         elif sys.platform == "linux":
-            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _record(fcntl.F_UNLCK, self._number))
+            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, self._records[1])
 
 
 def _record(kind: int, number: int) -> bytes:

@@ -11,10 +11,18 @@ from typing import TYPE_CHECKING, Final
 import pluggy
 
 if TYPE_CHECKING:
+    from procession._primitives import Primitive
     from procession._start_method import StartMethod
     from procession._transport import Transport
 
-__all__ = ["PROJECT", "hookimpl", "hookspec", "procession_start_method", "procession_transport"]
+__all__ = [
+    "PROJECT",
+    "hookimpl",
+    "hookspec",
+    "procession_primitive",
+    "procession_start_method",
+    "procession_transport",
+]
 
 PROJECT: Final = "procession"
 """The name under which pluggy knows hooks of ours from those of others."""
@@ -47,5 +55,15 @@ def procession_transport() -> type[Transport]:
 
     As `procession_start_method`, for the group ``procession.transports`` and a concrete
     subclass of `Transport`.
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def procession_primitive() -> type[Primitive]:
+    """Return the implementation of locks and semaphores that this plugin provides.
+
+    As `procession_start_method`, for the group ``procession.primitives`` and a concrete
+    subclass of `Primitive`.
     """
     raise NotImplementedError

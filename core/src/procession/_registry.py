@@ -31,24 +31,31 @@ if TYPE_CHECKING:
     from typing import Any, Final, Literal, TypeAlias, overload
 
     from procession._installed import Claimant, InstalledPlugin, Inventory
+    from procession._primitives import Primitive
     from procession._start_method import StartMethod
     from procession._transport import Transport
 
     # The kinds of plugin, as they are called in Python names.
-    Kind: TypeAlias = Literal["start_method", "transport"]
+    Kind: TypeAlias = Literal["start_method", "transport", "primitive"]
     # Loaded plugins for another process: kind and name to "module:qualified.name".
     Roster: TypeAlias = dict[tuple[Kind, str], str]
 
 __all__ = ["KINDS", "NOUNS", "OURS", "Registry"]
 
 KINDS: Final[tuple[Kind, ...]] = ("start_method", "transport")
+"""The kinds that users select from, per program or per context."""
 
-NOUNS: Final[dict[Kind, str]] = {"start_method": "start method", "transport": "transport"}
+NOUNS: Final[dict[Kind, str]] = {
+    "start_method": "start method",
+    "transport": "transport",
+    "primitive": "primitive",
+}
 """The kinds, as they are called in sentences."""
 
 OURS: Final[dict[Kind, tuple[str, ...]]] = {
     "start_method": ("forkserver", "spawn", "fork"),
     "transport": ("pipe", "socketpair", "ring", "tcp"),
+    "primitive": ("ring",),
 }
 """The names for which there is a distribution ``procession-<name>`` to suggest."""
 
@@ -104,8 +111,10 @@ class Registry:
         ) -> type[Transport]: ...
         @overload
         def load(
-            self, kind: Kind, name: str, *, source: str = ""
-        ) -> type[StartMethod] | type[Transport]: ...
+            self, kind: Literal["primitive"], name: str, *, source: str = ""
+        ) -> type[Primitive]: ...
+        @overload
+        def load(self, kind: Kind, name: str, *, source: str = "") -> type[Any]: ...
 
     def load(self, kind: Kind, name: str, *, source: str = "") -> type[Any]:
         """Return the class of a plugin, importing it if this is its first use.
@@ -301,13 +310,16 @@ def _check_class(kind: Kind, name: str, offered: Any, subject: str) -> type[Any]
     Raises `PluginContractError` otherwise.
     """
     from procession._features import StartFeatures, TransportFeatures
+    from procession._primitives import Primitive
     from procession._start_method import StartMethod
     from procession._transport import Transport
 
-    contract, features = {
+    contracts: dict[Kind, tuple[type, type | None]] = {
         "start_method": (StartMethod, StartFeatures),
         "transport": (Transport, TransportFeatures),
-    }[kind]
+        "primitive": (Primitive, None),
+    }
+    contract, features = contracts[kind]
     complaint = ""
     if not isinstance(offered, type):
         complaint = f"its hook must return a class, not {offered!r}"
@@ -320,7 +332,7 @@ def _check_class(kind: Kind, name: str, offered: Any, subject: str) -> type[Any]
             f"{_path(offered)}.name must be the entry point's {name!r}, "
             f"not {getattr(offered, 'name', None)!r}"
         )
-    elif not isinstance(getattr(offered, "features", None), features):
+    elif features and not isinstance(getattr(offered, "features", None), features):
         complaint = f"{_path(offered)}.features must be a {features.__name__}"
     elif _find(offered.__module__, offered.__qualname__) is not offered:
         complaint = f"{_path(offered)} cannot be imported by that name, as children must"

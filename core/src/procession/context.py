@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any, ClassVar, Self, TypeVar, Unpack
 
+    from procession import synchronize
     from procession._mailbox import Mailbox
     from procession._process_options import OptionKeywords, ProcessOptions
     from procession._start_method import StartMethod
@@ -87,6 +88,55 @@ class BaseContext:
     def _mailbox(self, **options: Any) -> Mailbox:
         transport = self._transport()
         return _made("queue", lambda: transport.mailbox(**options))
+
+    def Lock(self) -> synchronize.Lock:
+        """Return a lock, for processes of every context. See `procession.synchronize`."""
+        from procession.synchronize import Lock
+
+        return Lock()
+
+    def RLock(self) -> synchronize.RLock:
+        """Return a recursive lock, owned by one thread of one process."""
+        from procession.synchronize import RLock
+
+        return RLock()
+
+    def Semaphore(self, value: int = 1) -> synchronize.Semaphore:
+        """Return a semaphore with *value* units."""
+        from procession.synchronize import Semaphore
+
+        return Semaphore(value)
+
+    def BoundedSemaphore(self, value: int = 1) -> synchronize.BoundedSemaphore:
+        """Return a semaphore that never has more than *value* free units."""
+        from procession.synchronize import BoundedSemaphore
+
+        return BoundedSemaphore(value)
+
+    def Condition(
+        self, lock: synchronize.Lock | synchronize.RLock | None = None
+    ) -> synchronize.Condition:
+        """Return a condition around *lock*, by default a recursive lock of its own."""
+        from procession.synchronize import Condition
+
+        return Condition(lock)
+
+    def Barrier(
+        self,
+        parties: int,
+        action: Callable[[], object] | None = None,
+        timeout: float | None = None,
+    ) -> synchronize.Barrier:
+        """Return a barrier for *parties*; the last one to come calls *action*."""
+        from procession.synchronize import Barrier
+
+        return Barrier(parties, action, timeout)
+
+    def Event(self) -> synchronize.Event:
+        """Return an event, which is not set."""
+        from procession.synchronize import Event
+
+        return Event()
 
     def cpu_count(self) -> int:
         """Return how many processors the machine has, usable by this program or not.

@@ -40,6 +40,8 @@ whatever procession has to say. Each one derives *also* from the built-in that
     |- DescriptorLostError               (OSError)         who sent us an object has taken it along
     |- PeerDiedError                     (EndOfConnectionError) who we waited for has died
     |  `- BrokenByDeathError             (BrokenConnectionError) and cannot be sent to
+    |- OwnerDiedError                    (OSError)         who held a lock has died
+    |- BrokenBarrierError                (threading.BrokenBarrierError) not all will come
     |- ChildLostError                    (ChildProcessError) nobody knows how it ended
     |- ResourceError                     (OSError)         descriptors, memory, ... have run out
     |  `- TooManyProcessesError          (BlockingIOError) so have processes
@@ -62,10 +64,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from queue import Empty, Full
 
+    from procession._broken_barrier import BrokenBarrierError
     from procession._shut_down import ShutDown
 
 __all__ = [
     "AuthenticationError",
+    "BrokenBarrierError",
     "BrokenByDeathError",
     "BrokenConnectionError",
     "BufferTooShort",
@@ -86,6 +90,7 @@ __all__ = [
     "IncompatiblePluginsError",
     "MessageTooLongError",
     "NoPluginError",
+    "OwnerDiedError",
     "PeerDiedError",
     "PluginContractError",
     "PluginError",
@@ -113,10 +118,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Find `Empty`, `Full` and `ShutDown` when they are first asked for.
+    """Find `Empty`, `Full`, `ShutDown` and `BrokenBarrierError` when they are first asked for.
 
-    Importing `queue` would cost every child more than all the rest of this module, and
-    from Python 3.13 `ShutDown` derives from a class of it.
+    Importing `queue` or `threading` would cost every child more than all the rest of this
+    module, and the classes derive from theirs (`ShutDown` from Python 3.13 on).
     """
     found: object
     if name in ("Empty", "Full"):
@@ -127,10 +132,18 @@ def __getattr__(name: str) -> object:
         from procession import _shut_down
 
         found = _shut_down.ShutDown
+    elif name == "BrokenBarrierError":
+        from procession import _broken_barrier
+
+        found = _broken_barrier.BrokenBarrierError
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = found
     return found
+
+
+# Linux's number; errno has the name where the platform does.
+_EOWNERDEAD = 130
 
 
 class ProcessError(Exception):
@@ -377,6 +390,31 @@ class BrokenByDeathError(PeerDiedError, BrokenConnectionError):
     ) -> None:
         super().__init__(message, process=process, pid=pid, exitcode=exitcode)
         self.errno = errno.EPIPE
+
+
+class OwnerDiedError(ProcessError, OSError):
+    """The process that held a lock or a semaphore has ended without releasing it.
+
+    Raised by `acquire` in one process, which does *not* hold it then: it is free again, and
+    the next acquire goes on as usual. What it guards may be half done.
+
+    `process`, `pid` and `exitcode` say who and how, as in `PeerDiedError`; `errno` is
+    EOWNERDEAD, as POSIX has it for its own robust locks.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        process: str | None = None,
+        pid: int | None = None,
+        exitcode: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.errno = _EOWNERDEAD
+        self.process = process
+        self.pid = pid
+        self.exitcode = exitcode
 
 
 class ChildLostError(ProcessError, ChildProcessError):

@@ -1,4 +1,4 @@
-"""What authors of start methods and transports import: the whole of it, and no more.
+"""What authors of start methods, transports and primitives import: the whole of it, and no more.
 
 Names are looked up when they are first used, so that the part of a plugin that runs in
 children loads only what it needs.
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from procession._handoff import Recipe as Recipe
     from procession._handoff import Takeover as Takeover
     from procession._handoff import Token as Token
+    from procession._holder import Holder as Holder
+    from procession._holder import myself as myself
+    from procession._holder import owner_died as owner_died
     from procession._hookspecs import hookimpl as hookimpl
     from procession._interpreter import helper_command as helper_command
     from procession._lane import Lane as Lane
@@ -36,6 +39,11 @@ if TYPE_CHECKING:
     from procession._packet_channel import PacketChannel as PacketChannel
     from procession._packet_lane import PacketLane as PacketLane
     from procession._packet_mailbox import PacketMailbox as PacketMailbox
+    from procession._primitives import LOCK as LOCK
+    from procession._primitives import NOTICE_SECONDS as NOTICE_SECONDS
+    from procession._primitives import RECURSIVE as RECURSIVE
+    from procession._primitives import SEMAPHORE as SEMAPHORE
+    from procession._primitives import Primitive as Primitive
     from procession._spawn import spawn_interpreter as spawn_interpreter
     from procession._start_method import StartMethod as StartMethod
     from procession._transport import Transport as Transport
@@ -51,18 +59,26 @@ _HOMES = {
     "Handoff": "_handoff",
     "has_pidfd": "_child_handle",
     "helper_command": "_interpreter",
+    "Holder": "_holder",
     "hookimpl": "_hookspecs",
     "Lane": "_lane",
     "LaunchPlan": "_launch_plan",
+    "LOCK": "_primitives",
     "LOST_EXIT_CODE": "_child_handle",
     "Mailbox": "_mailbox",
     "Message": "_channel",
+    "myself": "_holder",
+    "NOTICE_SECONDS": "_primitives",
+    "owner_died": "_holder",
     "PacketChannel": "_packet_channel",
     "PacketLane": "_packet_lane",
     "PacketMailbox": "_packet_mailbox",
     "Parcel": "_launch_plan",
     "PidChild": "_child_handle",
+    "Primitive": "_primitives",
     "Recipe": "_handoff",
+    "RECURSIVE": "_primitives",
+    "SEMAPHORE": "_primitives",
     "spawn_interpreter": "_spawn",
     "StartFeatures": "_features",
     "StartMethod": "_start_method",

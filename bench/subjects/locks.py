@@ -1,0 +1,95 @@
+"""Locks, semaphores and events: alone, wanted by several, and waking who waits."""
+
+from __future__ import annotations
+
+import functools
+import time
+from statistics import median
+from typing import TYPE_CHECKING
+
+import payloads
+from children import join, started
+from payloads import READY
+from subject import NOTHING, Case, Effort, Figure, Subject, board
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from contenders import Contender
+
+#: Between two events when waking is measured: long enough for the waiter to fall asleep.
+PAUSE_SECONDS = 0.002
+
+
+def alone(kind: str, contender: Contender, effort: Effort) -> Mapping[str, float]:
+    """Acquire and release what nobody else wants."""
+    lock = getattr(contender.context(), kind)()
+    count = effort.of(50_000, 2_000)
+    acquire, release = lock.acquire, lock.release
+    best = float("inf")
+    for _ in range(5):
+        begin = time.perf_counter_ns()
+        for _ in range(count):
+            acquire()
+            release()
+        best = min(best, (time.perf_counter_ns() - begin) / count)
+    return {"acquire and release": best}
+
+
+def wanted(workers: int, contender: Contender, effort: Effort) -> Mapping[str, float]:
+    """Acquire and release one lock from *workers* processes as fast as they can."""
+    context = contender.context()
+    count = effort.of(20_000, 500) // workers
+    lock = context.Lock()
+    gate = 0
+    with board(1 + 2 * workers) as (path, numbers):
+        processes = [
+            started(context, payloads.want_lock, lock, path, gate, 1 + 2 * k, 2 + 2 * k, count)
+            for k in range(workers)
+        ]
+        for k in range(workers):
+            numbers.wait(1 + 2 * k)
+        begin = time.monotonic_ns()
+        numbers[gate] = READY
+        join(processes)
+        end = max(numbers[2 + 2 * k] for k in range(workers))
+    return {"acquire and release": (end - begin) / (count * workers)}
+
+
+def waking(contender: Contender, effort: Effort) -> Mapping[str, float]:
+    """Set an event for a process that sleeps until then."""
+    context = contender.context()
+    warming = effort.of(20, 5)
+    count = warming + effort.of(500, 20)
+    there, back = context.Event(), context.Event()
+    # One slot for the time of each set, one for the time of each waking, one for "ready".
+    with board(2 * count + 1) as (path, numbers):
+        process = started(context, payloads.time_wakings, there, back, path, count)
+        numbers.wait(2 * count)
+        for index in range(count):
+            time.sleep(PAUSE_SECONDS)
+            numbers[index] = time.monotonic_ns()
+            there.set()
+            back.wait()
+            back.clear()
+        join([process])
+        delays = [(numbers[count + k] - numbers[k]) / 1e3 for k in range(warming, count)]
+    return {"set to awake": median(delays)}
+
+
+PAIR = (Figure("acquire and release", "ns"),)
+SUBJECT = Subject(
+    name="locks",
+    title="Locks and events",
+    cases=(
+        *(
+            Case(f"{kind} alone", PAIR, functools.partial(alone, kind), NOTHING)
+            for kind in ("Lock", "RLock", "Semaphore")
+        ),
+        *(
+            Case(f"Lock wanted by {workers}", PAIR, functools.partial(wanted, workers), NOTHING)
+            for workers in (2, 4)
+        ),
+        Case("Event", (Figure("set to awake", "us"),), waking, NOTHING),
+    ),
+)

@@ -1,0 +1,203 @@
+"""Who holds a lock: a process, known beyond its number, and whether it still lives."""
+
+from __future__ import annotations
+
+import os
+import struct
+import sys
+from _thread import get_ident
+
+from procession import process
+from procession._after_fork import in_forked_children
+
+TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
+if TYPE_CHECKING:
+    from procession.errors import OwnerDiedError
+
+# Positions in /proc/PID/stat, counted from the state, which follows the name.
+_STATE, _THREADS, _START, _EXIT_STATUS = 0, 17, 19, 49
+
+# What a process that has ended, and was not collected yet, is shown as.
+_ENDED = (b"Z", b"X", b"x")
+
+
+# A holder in shared memory: pid, start, thread, and the name of the process.
+_RECORD = struct.Struct("=QQQ40s")
+_NAME_BYTES = 40
+#: How many words of eight bytes a record of a holder takes.
+RECORD_WORDS = _RECORD.size // 8
+
+
+class Holder:
+    """A process that holds units of a primitive, or waits for something.
+
+    `pid` and `start` (when it started, in the kernel's ticks since boot, 0 where that is not
+    known) are one process for ever. `process` is its name in procession, as far as there was
+    room for it, `thread` the identifier (`threading.get_ident`) of the thread that acquired
+    last, `units` how many it holds.
+    """
+
+    __slots__ = ("pid", "process", "start", "thread", "units")
+
+    def __init__(self, pid: int, start: int, process: str, thread: int, units: int) -> None:
+        self.pid = pid
+        self.start = start
+        self.process = process
+        self.thread = thread
+        self.units = units
+
+    @classmethod
+    def from_record(cls, words: memoryview, units: int = 1) -> Holder:
+        """Return the holder whose record lies in *words*; see `record`."""
+        pid, start, thread, name = _RECORD.unpack_from(words)
+        return cls(pid, start, name.rstrip(b"\0").decode(errors="replace"), thread, units)
+
+    def write(self, words: memoryview) -> None:
+        """Write the record of it into `RECORD_WORDS` words; not in one step."""
+        name = self.process.encode()[:_NAME_BYTES]
+        _RECORD.pack_into(words, 0, self.pid, self.start, self.thread, name)
+
+    def is_this_process(self) -> bool:
+        """Return whether it is the process that asks."""
+        return (self.pid, self.start) == myself()
+
+    def has_died(self) -> bool:
+        """Return whether the process has ended, collected by its parent or not."""
+        return not self.is_this_process() and has_died(self.pid, self.start)
+
+    def __repr__(self) -> str:
+        """Return all there is to know."""
+        return (
+            f"<Holder process={self.process!r} pid={self.pid} start={self.start} "
+            f"thread={self.thread} units={self.units}>"
+        )
+
+
+class _Myself:
+    """What this process writes where it becomes a holder; begins anew in a forked child."""
+
+    __slots__ = ("_watches_forks", "pid", "start")
+
+    def __init__(self) -> None:
+        self.pid = 0
+        self.start = 0
+        self._watches_forks = False
+
+    def get(self) -> tuple[int, int]:
+        """Return this process's id and start time."""
+        if not self.pid:
+            if not self._watches_forks:
+                in_forked_children(self._forget)
+                self._watches_forks = True
+            pid = os.getpid()
+            self.start = start_of(pid)
+            self.pid = pid  # last: another thread may be looking
+        return self.pid, self.start
+
+    def _forget(self) -> None:
+        self.pid = 0
+
+
+_myself = _Myself()
+
+#: Return the id and the start time of this process: what identifies it as a holder.
+myself = _myself.get
+
+
+def write_record(words: memoryview) -> None:
+    """Write down this process and thread, in `RECORD_WORDS` words; not in one step."""
+    name = process.current_process().name.encode()[:_NAME_BYTES]
+    _RECORD.pack_into(words, 0, *_myself.get(), get_ident(), name)
+
+
+def start_of(pid: int) -> int:
+    """Return when process *pid* started; 0 where nobody tells or there is no such process."""
+    fields = _stat(pid)
+    return int(fields[_START]) if fields else 0
+
+
+def has_died(pid: int, start: int) -> bool:
+    """Return whether the process *pid* that started at *start* has ended.
+
+    *start* 0 is not known, and only the number is looked at then. A process of which nothing
+    can be found out, as no descriptor is free, lives. Costs some 10 microseconds. Processes
+    of other pid namespaces than this one look dead.
+    """
+    if sys.platform == "linux" and start:
+        try:
+            fields = _stat(pid)
+        except OSError:
+            return False
+        if fields is None:
+            return True
+        return int(fields[_START]) != start or _has_ended(fields)
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
+
+
+def owner_died(holder: Holder, what: str) -> OwnerDiedError:
+    """Return the error that says that *holder* has died holding *what* (``"a Lock"``)."""
+    from procession.errors import OwnerDiedError
+
+    how, code = obituary(holder)
+    return OwnerDiedError(
+        f"{how} while it held {what}; it is free again, but what it guards may be half done: "
+        f"acquire it again and look",
+        process=holder.process,
+        pid=holder.pid,
+        exitcode=code,
+    )
+
+
+def obituary(holder: Holder) -> tuple[str, int | None]:
+    """Return that the dead *holder* has ended, in words, and its exit code if it is known."""
+    code = _exit_code(holder)
+    if code is None:
+        how = "has ended"
+    else:
+        how = f"has ended with exit code {code}" if code >= 0 else f"was ended by signal {-code}"
+    return f"process {holder.process!r} (pid {holder.pid}) {how}", code
+
+
+def _exit_code(holder: Holder) -> int | None:
+    """Return the exit code of a dead holder, negative for a signal, or None."""
+    for child in list(process._children):
+        if child._child is not None and child._child.pid == holder.pid:
+            code = child._exit_code()
+            if code is not None:
+                return code
+    fields = _stat(holder.pid)
+    if fields and _has_ended(fields) and int(fields[_START]) == holder.start:
+        # The kernel shows it to those who might trace the process, and 0 to others.
+        status = int(fields[_EXIT_STATUS])
+        if status and sys.platform != "win32":
+            return os.waitstatus_to_exitcode(status)
+    return None
+
+
+def _has_ended(fields: list[bytes]) -> bool:
+    # A process whose first thread has ended looks like one that has, while others run.
+    return fields[_STATE] in _ENDED and int(fields[_THREADS]) <= 1
+
+
+def _stat(pid: int) -> list[bytes] | None:
+    """Return what the kernel says about a process, from its state on; None without any.
+
+    Raises `OSError` when that cannot be found out, for want of descriptors say.
+    """
+    try:
+        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    try:
+        # The name, in parentheses, may contain anything.
+        return os.read(fd, 4096).rpartition(b")")[2].split()
+    except ProcessLookupError:
+        return None
+    finally:
+        os.close(fd)
