@@ -15,11 +15,13 @@ that have a block in use.
 
 **Blocks may be freed at any moment**, by a garbage collection in the middle of an
 allocation, say, or in a signal handler. So freeing never waits: it puts the block into a
-list, and whoever has the lock works that list off.
+list, and whoever has the lock works that list off. A block in a reference cycle is free only
+when the collection is over, since other finalizers of the cycle may use it until then.
 """
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from _thread import RLock
@@ -53,14 +55,28 @@ class Block:
     Threads: any. Fork: the child has it, too.
     """
 
-    __slots__ = ("_claim", "map", "size", "start")
+    __slots__ = ("_record", "map", "size", "start")
 
-    def __init__(self, map: SharedMap, start: int, size: int, claim: _Claim | None) -> None:
+    def __init__(self, map: SharedMap, start: int, size: int, record: _Record | None) -> None:
         self.map = map
         self.start = start
         self.size = size
         # None in every process but the one that made it.
-        self._claim = claim
+        self._record = record
+
+    def __del__(
+        self,
+        references: Callable[[object], int] = sys.getrefcount,
+        is_finalizing: Callable[[], bool] = sys.is_finalizing,
+    ) -> None:
+        """Free the memory. Never waits and never fails."""
+        record = self._record
+        if record is None or is_finalizing():  # the modules that we need may be gone
+            return
+        if references(self) <= _LAST_REFERENCES:
+            heap.free(record)
+        else:
+            heap.free_later(self)
 
     def view(self) -> memoryview:
         """Return the memory, writable. Hold the block as long as the view is used."""
@@ -68,8 +84,8 @@ class Block:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle for another process: the arena, which travels once a pickle, and the place."""
-        if self._claim is not None:
-            self._claim.record.shared = True
+        if self._record is not None:
+            self._record.shared = True
         return Block, (self.map, self.start, self.size, None)
 
     def __copy__(self) -> NoReturn:
@@ -94,37 +110,6 @@ class _Record:
         self.shared = False
 
 
-_records: dict[int, _Record] = {}
-
-
-class _Claim(int):
-    """Frees a block when the last reference to it is gone, and not a moment before.
-
-    An object with `__del__` in a reference cycle is finalized while others of the cycle
-    can still be used, by finalizers of their own: the memory would be given out again and
-    yet be written to. This one has no references of its own, so that the collector does
-    not know it: it is finalized when the last object of the cycle that holds it is gone.
-    That is why it is a number, and why what it stands for is found in a table.
-    """
-
-    __slots__ = ()
-
-    @property
-    def record(self) -> _Record:
-        """What it stands for."""
-        return _records[self]
-
-    def __del__(
-        self,
-        pop: Callable[[int], _Record] = _records.pop,
-        is_finalizing: Callable[[], bool] = sys.is_finalizing,
-    ) -> None:
-        """Free the block. Never waits and never fails."""
-        record = pop(int(self))
-        if not is_finalizing():  # the modules that we need may be gone
-            heap.free(record)
-
-
 class _Arena:
     """An arena, seen by the process that made it."""
 
@@ -145,7 +130,6 @@ class Heap:
     def __init__(self) -> None:
         self._epoch = 0
         self._watches_forks = False
-        self._serial = 0
         self._forget()
 
     def _forget(self) -> None:
@@ -157,6 +141,8 @@ class Heap:
         # The free pieces as (length, start, number of the arena, arena), shortest first.
         self._free: list[tuple[int, int, int, _Arena]] = []
         self._waiting: list[_Record] = []
+        # Blocks that the garbage collector has finalized, but not yet thrown away.
+        self._finalized: list[Block] = []
 
     def allocate(self, size: int) -> Block:
         """Return a block of *size* bytes, zero or more, all of them zero.
@@ -173,7 +159,6 @@ class Heap:
 
     def _allocate(self, size: int, length: int) -> Block:
         self._watch_forks()
-        self._serial = serial = self._serial + 1
         if self._busy or length >= LARGE_BLOCK:
             arena, start = self._new_arena(length), 0
         else:
@@ -184,13 +169,34 @@ class Heap:
             finally:
                 self._busy = False
         arena.used += 1
-        _records[serial] = _Record(arena, start, start + length, self._epoch)
-        return Block(arena.map, start, size, _Claim(serial))
+        return Block(arena.map, start, size, _Record(arena, start, start + length, self._epoch))
 
     def free(self, record: _Record) -> None:
         """Take back what a block had. Never waits, and may be called at any moment."""
         self._waiting.append(record)
         self._settle()
+
+    def free_later(self, block: Block) -> None:
+        """Free *block*, which the garbage collector has finalized, when it is really gone.
+
+        It is part of a reference cycle, and finalizers of others in it may still write to
+        the memory, or keep it for good.
+        """
+        if self._settle_after_collection not in gc.callbacks:
+            gc.callbacks.append(self._settle_after_collection)
+        self._finalized.append(block)
+
+    def _settle_after_collection(self, phase: str, info: object) -> None:
+        if phase == "stop" and self._finalized:
+            finalized, self._finalized = self._finalized, []
+            while finalized:
+                block = finalized.pop()
+                record = block._record
+                if sys.getrefcount(block) > _OWN_REFERENCES:
+                    self._finalized.append(block)  # somebody has it still, or again
+                elif record is not None:
+                    block._record = None
+                    self.free(record)
 
     @property
     def blocks(self) -> int:
@@ -294,6 +300,27 @@ class Heap:
         # Every block that there is now may be looked at by the child.
         self._epoch += 1
 
+
+class _Probe:
+    """Counts the references that a finalizer sees to the last object of its kind."""
+
+    __slots__ = ()
+
+    def __del__(self, references: Callable[[object], int] = sys.getrefcount) -> None:
+        _counts.append(references(self))
+
+
+def _count_own_references() -> int:
+    """Count the references to a block that `_settle_after_collection` has to one, by trying."""
+    blocks = [object()]
+    block = blocks.pop()
+    return sys.getrefcount(block)
+
+
+_counts: list[int] = []
+_Probe()
+_LAST_REFERENCES = _counts.pop()
+_OWN_REFERENCES = _count_own_references()
 
 #: The one of this process.
 heap = Heap()
