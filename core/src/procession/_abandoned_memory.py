@@ -6,8 +6,10 @@ There is no process that keeps watch. Instead:
 
 * Whoever uses a tracked segment holds a *lease*: a shared lock on its file, which the
   kernel releases when the last process that has the lease is gone, however that ends.
-* Whoever creates a tracked segment *marks* its file, in the file's times, with the root of
-  the family: the first of the processes that have started each other.
+* Whoever creates a tracked segment *marks* its file, in its time of access, with the root
+  of the family: the first of the processes that have started each other. (The kernel sets
+  the other times on every first write to a page. The time of access is far in the future,
+  and such a time no reader changes.)
 
 A marked file without a lease whose root is dead or about to end is *abandoned*, and is
 unlinked: by the root when it ends, by the last user when it ends after the root, or, when
@@ -28,12 +30,21 @@ import sys
 
 from procession import _inheritance
 
+TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
+if TYPE_CHECKING:
+    from procession._inheritance import Identity
+
 #: Where the names are; the C library has the same path built in.
 DIRECTORY = "/dev/shm"
-#: Says that the file's times are a mark: the sticky bit, which means nothing for a file,
-#: and this number of nanoseconds.
+#: Says that the file's time of access is a mark: the sticky bit, which means nothing for a
+#: file, and these bits of the nanoseconds. The rest of them is the root's number.
 _MARK = stat.S_ISVTX
-_MAGIC = 618_033_989
+_MAGIC = 90 << 22
+_PID_BITS = 22
+#: The seconds: far in the future, a part of the number of the namespace, the root's start.
+_FUTURE = 1 << 61
+_NAMESPACE_BITS = 20
+_START_BITS = 40
 _SECOND = 10**9
 
 # The leases of this process, which end with it.
@@ -71,10 +82,21 @@ def mark(fd: int) -> None:
     """Say in the file *fd* that it is tracked, and by which family."""
     if sys.platform == "win32":
         raise OSError("this platform has no marks")
-    pid, started = _inheritance.family_root()
     os.fchmod(fd, stat.S_IMODE(os.fstat(fd).st_mode) | _MARK)
-    # The time of access is in the far future, so that no reader changes it.
-    os.utime(fd, ns=(_namespace() * _SECOND + _MAGIC, started * _SECOND + pid))
+    os.utime(fd, ns=(_encode(_inheritance.family_root()), 0))
+
+
+def _encode(root: Identity) -> int:
+    """Return the time of access that says whose a segment is."""
+    pid, started = root
+    return (_FUTURE | _namespace() << _START_BITS | started) * _SECOND + (_MAGIC | pid)
+
+
+def _decode(time: int) -> Identity | None:
+    """Return the root that a time of access names; None if it is no mark of this namespace."""
+    seconds, rest = divmod(time, _SECOND)
+    root = rest & ((1 << _PID_BITS) - 1), seconds & ((1 << _START_BITS) - 1)
+    return root if time == _encode(root) else None
 
 
 def begin() -> None:
@@ -126,13 +148,12 @@ def _is_abandoned(status: os.stat_result, ending: bool) -> bool:
         return False
     if sys.platform == "win32" or status.st_uid != os.geteuid():
         return False
-    if status.st_atime_ns != _namespace() * _SECOND + _MAGIC:
+    root = _decode(status.st_atime_ns)
+    if root is None:
         return False
-    started, pid = divmod(status.st_mtime_ns, _SECOND)
-    root = pid, started
-    if root == _inheritance.family_root() and pid == os.getpid():
+    if root[0] == os.getpid() and root == _inheritance.family_root():
         return ending
-    return _inheritance.identify(pid) != root
+    return _inheritance.identify(root[0]) != root
 
 
 def _remove(path: str, status: os.stat_result) -> bool:
@@ -154,5 +175,5 @@ def _remove(path: str, status: os.stat_result) -> bool:
 
 
 def _namespace() -> int:
-    """Return the number of the namespace that process numbers are of."""
-    return os.stat("/proc/self/ns/pid").st_ino
+    """Return a part of the number of the namespace that process numbers are of."""
+    return os.stat("/proc/self/ns/pid").st_ino & ((1 << _NAMESPACE_BITS) - 1)
