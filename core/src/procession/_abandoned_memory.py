@@ -72,9 +72,9 @@ class Lease:
 
     def end(self) -> None:
         """End it, for this process. Idempotent."""
-        _leases.discard(self)
         fd, self._fd = self._fd, -1
         if fd >= 0:
+            _leases.discard(self)
             os.close(fd)
 
 

@@ -18,6 +18,7 @@ from procession._handoff import Exportable
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Self
 
     from procession._handoff import Handoff, Recipe, Takeover
@@ -73,11 +74,11 @@ class SharedMap(Exportable):
         self.memory = map_file(fd, size)
         _known[identity] = self
 
-    def __del__(self) -> None:
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
         """Close the descriptor; the mapping goes with its last view."""
         fd, self._fd = getattr(self, "_fd", -1), -1
         if fd >= 0:
-            os.close(fd)
+            close(fd)
 
     def export(self, handoff: Handoff, /) -> Recipe:
         """See `Exportable.export`."""

@@ -127,6 +127,7 @@ class BaseContext:
         from procession.synchronize import Event
 
         return Event()
+
     # Any, as in the four below: what comes back is as the caller's C type is.
     def Value(self, typecode_or_type: str | type[Any], *args: Any, lock: Any = True) -> Any:
         """Return an object of a C type in shared memory, with a lock unless *lock* is false.

@@ -402,10 +402,10 @@ class ChildLostError(ProcessError, ChildProcessError):
 
 
 class ResourceError(ProcessError, OSError):
-    """A process could not be started: the system has run out of something.
+    """A process could not be started, or memory could not be had: something has run out.
 
-    The message names the resource and its limit, `errno` is the system's. No process was
-    started, nothing was left behind, and the start may be tried again.
+    The message names the resource and its limit, `errno` is the system's. Nothing was
+    started or left behind, and it may be tried again.
     """
 
 

@@ -107,4 +107,4 @@ def survive(name: str, connection: Any, go: str) -> None:
     while not os.path.exists(go):
         time.sleep(0.005)
     assert memory.buf is not None
-    assert memory.buf[:5] == b"still"
+    assert bytes(memory.buf[:5]) == b"still"
