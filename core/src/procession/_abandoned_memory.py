@@ -23,7 +23,6 @@ no mark: the first may be unlinked under them, once the root is dead, the second
 from __future__ import annotations
 
 import atexit
-import fcntl
 import os
 import stat
 import sys
@@ -64,6 +63,8 @@ class Lease:
         """Take a lease on the file *fd*, which stays the caller's. Raises `OSError`."""
         if sys.platform != "linux":
             raise OSError("this platform has no leases")
+        import fcntl
+
         # An open file of its own: that of *fd* lives on in the mapping, and would be locked
         # as long as anybody looks at the memory.
         self._fd = os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_CLOEXEC)
@@ -160,6 +161,8 @@ def _remove(path: str, status: os.stat_result) -> bool:
     """Unlink the file unless somebody has a lease; `OSError` if so."""
     if sys.platform == "win32":
         return False
+    import fcntl
+
     fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         # Who attaches it now waits for us, and sees then that it has no name any more.

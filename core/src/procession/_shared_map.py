@@ -7,7 +7,6 @@ sealed: nobody who is handed its descriptor can cut pages off under the others.
 
 from __future__ import annotations
 
-import fcntl
 import mmap
 import os
 import sys
@@ -116,6 +115,8 @@ def reserved_file(label: str, size: int) -> int:
     try:
         reserve(fd, size)
         if sys.platform == "linux":
+            import fcntl
+
             seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
             fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
     except BaseException:
