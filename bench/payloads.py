@@ -16,6 +16,8 @@ import time
 # all else that a slim child imports.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from contenders import AnyConnection, AnyEvent, AnyLock, AnyQueue
 
 #: How long an idle child sleeps if nobody ends it: a guard against orphans.
@@ -222,3 +224,16 @@ def _check(array: object) -> object:
     if array[0] != 1 or array[-1] != 1:  # type: ignore[index]  # an array, or this is the error
         raise ValueError("an array arrived damaged")
     return array
+
+
+def look_at(memories: list[Any], connection: Any) -> None:
+    """Read one byte of each memory, then say so."""
+    connection.send(sum(memory.buf[0] for memory in memories))
+
+
+def answer_in_memory(connection: Any) -> None:
+    """Receive memories until None; write into each, and say so."""
+    while (memory := connection.recv()) is not None:
+        memory.buf[0] = 1
+        connection.send(True)
+        memory.close()

@@ -36,6 +36,12 @@ NAMES = {
     "Pipe",
     "Queue",
     "SimpleQueue",
+    # shared memory
+    "Array",
+    "RawArray",
+    "RawValue",
+    "Value",
+    "shared_array",
     # logging
     "get_logger",
     "log_to_stderr",
@@ -67,6 +73,8 @@ MODULES = {
     "plugin",
     "process",
     "queues",
+    "shared_memory",
+    "sharedctypes",
     "synchronize",
     "testing",
 }

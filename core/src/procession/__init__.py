@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from procession.process import active_children as active_children
     from procession.process import current_process as current_process
     from procession.process import parent_process as parent_process
+    from procession.shared_memory import shared_array as shared_array
 
     _default = DefaultContext()
     Pipe = _default.Pipe
@@ -54,6 +55,10 @@ if TYPE_CHECKING:
     Event = _default.Event
     Condition = _default.Condition
     Barrier = _default.Barrier
+    Value = _default.Value
+    Array = _default.Array
+    RawValue = _default.RawValue
+    RawArray = _default.RawArray
     cpu_count = _default.cpu_count
     freeze_support = _default.freeze_support
     set_executable = _default.set_executable
@@ -63,6 +68,7 @@ if TYPE_CHECKING:
 
 # The module of each public name; those without one are methods of the default context.
 _HOMES = {
+    "Array": "",
     "AuthenticationError": "errors",
     "Barrier": "",
     "BoundedSemaphore": "",
@@ -78,10 +84,13 @@ _HOMES = {
     "Queue": "",
     "RLock": "",
     "Semaphore": "",
+    "RawArray": "",
+    "RawValue": "",
     "ShutDown": "errors",
     "SimpleQueue": "",
     "StopStage": "_stop",
     "TimeoutError": "errors",
+    "Value": "",
     "active_children": "process",
     "available_cpus": "_available_cpus",
     "cpu_count": "",
@@ -102,6 +111,7 @@ _HOMES = {
     "set_forkserver_preload": "",
     "set_start_method": "_selection",
     "set_transport": "_selection",
+    "shared_array": "shared_memory",
     "use": "_selection",
 }
 

@@ -6,22 +6,65 @@ when one does.
 
 from __future__ import annotations
 
+import os
+import sys
+
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import Any
+    from typing import Any, TypeAlias
 
     from procession._selector import Bequest
+
+    #: A process's number and when it started, which no later process has in common.
+    Identity: TypeAlias = "tuple[int, int]"
+
+# Among the fields of /proc/PID/stat behind the name, when the process was started.
+_STARTED = 19
 
 #: The selection and the known plugins of the parent, until the child takes them over by
 #: asking; None then, and in a process of its own.
 bequest: Bequest | None = None
 #: The name of the process that this one is about to be.
 process_name = "Process"
+# The first of the processes that have started each other; None until somebody asks.
+_root: Identity | None = None
 
 
 def adopt(preparation: Mapping[str, Any]) -> None:
     """Keep what *preparation* says."""
-    global bequest, process_name
+    global bequest, process_name, _root
     bequest = preparation["bequest"]
     process_name = preparation["name"]
+    _root = preparation["root"]
+
+
+def family_root() -> Identity:
+    """Return the first of the processes that have started each other, up to this one.
+
+    A parent asks before it starts a child, so that a forked one inherits the answer.
+    """
+    global _root
+    if _root is None:
+        _root = identify(os.getpid()) or (os.getpid(), 0)
+    return _root
+
+
+def identify(pid: int) -> Identity | None:
+    """Return the identity of the process with number *pid*; None if there is none.
+
+    A zombie is none: nothing is left of it that could use anything.
+    """
+    if sys.platform == "win32":
+        return None
+    try:
+        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fields = os.read(fd, 4096).rpartition(b")")[2].split()
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+    return None if fields[0] in (b"Z", b"X") else (pid, int(fields[_STARTED]))

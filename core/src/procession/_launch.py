@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from procession import _preload, _selection, process
+from procession import _abandoned_memory, _inheritance, _preload, _selection, process
 from procession._after_fork import in_forked_children
 from procession._launch_plan import LaunchPlan
 from procession._lifeline import lifeline
@@ -80,6 +80,7 @@ def launch(child: process.Process) -> None:
 
             arm(os.environ[process._DUMP_SIGNAL])
     kind = _selection.load_start_method(child._method_name)
+    _inheritance.family_root()  # known before a fork, so that the child knows it, too
     # What was printed before the start comes before what the child prints, and a forked
     # child does not print it a second time.
     flush_streams()
@@ -153,6 +154,7 @@ def end_children() -> None:
     for child in process.active_children():
         child.join()
     methods.close()
+    _abandoned_memory.end_family()
 
 
 def _forget() -> None:

@@ -165,6 +165,7 @@ class LaunchPlan:
             "log": self.log,
             "main": self.main_module,
             "bequest": self.bequest,
+            "root": _inheritance.family_root(),
         }
 
     def _reducers(self) -> dict[type, Callable[[Any], Any]]:

@@ -138,6 +138,39 @@ class BaseContext:
 
         return Event()
 
+    # Any, as in the four below: what comes back is as the caller's C type is.
+    def Value(self, typecode_or_type: str | type[Any], *args: Any, lock: Any = True) -> Any:
+        """Return an object of a C type in shared memory, with a lock unless *lock* is false.
+
+        See `procession.sharedctypes.Value`.
+        """
+        from procession.sharedctypes import Value
+
+        return Value(typecode_or_type, *args, lock=lock, ctx=self)
+
+    def Array(
+        self, typecode_or_type: str | type[Any], size_or_initializer: Any, *, lock: Any = True
+    ) -> Any:
+        """Return an array of a C type in shared memory, with a lock unless *lock* is false.
+
+        See `procession.sharedctypes.Array`.
+        """
+        from procession.sharedctypes import Array
+
+        return Array(typecode_or_type, size_or_initializer, lock=lock, ctx=self)
+
+    def RawValue(self, typecode_or_type: str | type[Any], *args: Any) -> Any:
+        """Return an object of a C type in shared memory; see `sharedctypes.RawValue`."""
+        from procession.sharedctypes import RawValue
+
+        return RawValue(typecode_or_type, *args)
+
+    def RawArray(self, typecode_or_type: str | type[Any], size_or_initializer: Any) -> Any:
+        """Return an array of a C type in shared memory; see `sharedctypes.RawArray`."""
+        from procession.sharedctypes import RawArray
+
+        return RawArray(typecode_or_type, size_or_initializer)
+
     def cpu_count(self) -> int:
         """Return how many processors the machine has, usable by this program or not.
 

@@ -425,7 +425,7 @@ class ChildLostError(ProcessError, ChildProcessError):
 
 
 class ResourceError(ProcessError, OSError):
-    """A process, pipe or queue could not be had, or used: the system has run out of something.
+    """A process, pipe, queue or memory could not be had: something has run out.
 
     The message names the resource and its limit, `errno` is the system's. What was tried has
     not happened, nothing was left behind, and it may be tried again.

@@ -1,0 +1,110 @@
+"""Memory that cannot be had: errors that name what has run out, before the kernel kills."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from pathlib import Path
+
+from procession._resource_errors import _CGROUP, _limit, _open_files_of_all, _own_group, _read
+from procession.errors import ResourceError
+
+_MEMINFO = Path("/proc/meminfo")
+
+
+def explain(error: OSError, doing: str, directory: str | None = None) -> OSError:
+    """Return an error that says which resource *error* is about, or *error* itself.
+
+    *doing* is what failed, *directory* where the memory has a name. The answer has the
+    errno of *error*.
+    """
+    describe = _DESCRIPTIONS.get(error.errno or 0)
+    if describe is None or isinstance(error, ResourceError):
+        return error
+    text = _full(directory) if error.errno == errno.ENOSPC and directory else describe()
+    return ResourceError(error.errno, f"{doing}: {text}")
+
+
+def refuse_more_than_there_is(size: int) -> None:
+    """Raise `OSError` (ENOMEM) if *size* bytes are more than can be had just now.
+
+    The kernel does not answer: it reserves page after page until the machine or the
+    control group has none left, and then kills somebody. Others may take the memory
+    between this look and the reservation, so this is a guard against the hopeless.
+    """
+    found = available()
+    if found is not None and size > found[0]:
+        raise ResourceError(
+            errno.ENOMEM,
+            f"{size} bytes of memory are asked for and about {found[0]} can be had ({found[1]})",
+        )
+
+
+def available() -> tuple[int, str] | None:
+    """Return how many bytes can be had, and what says so; None where nobody knows."""
+    limits = []
+    machine = _fields(_read(_MEMINFO) or "")
+    if "MemAvailable:" in machine:
+        free = (machine["MemAvailable:"] + machine.get("SwapFree:", 0)) << 10
+        limits.append((free, "what the machine has free, with swap"))
+    group = Path(_own_group())
+    for folder in (_CGROUP / group, *(_CGROUP / parent for parent in group.parents)):
+        most = _read(folder / "memory.max") or ""
+        used = _read(folder / "memory.current") or ""
+        if most.isdigit() and used.isdigit():
+            cached = _fields(_read(folder / "memory.stat") or "")
+            reclaimable = cached.get("inactive_file", 0) + cached.get("active_file", 0)
+            free = max(0, int(most) - int(used) + reclaimable)
+            limits.append((free, f"memory.max of the control group {folder} is {most}"))
+    return min(limits, default=None)
+
+
+def _fields(text: str) -> dict[str, int]:
+    """Return the numbers of lines such as ``MemFree: 123 kB``."""
+    rows = (line.split() for line in text.splitlines())
+    return {row[0]: int(row[1]) for row in rows if len(row) > 1 and row[1].isdigit()}
+
+
+def _full(directory: str) -> str:
+    if sys.platform == "win32":
+        return _space()
+    file_system = os.statvfs(directory)
+    size = file_system.f_blocks * file_system.f_frsize
+    free = file_system.f_bavail * file_system.f_frsize
+    return (
+        f"{directory} is full (its size is {size} bytes, {free} of them free); mount it larger "
+        f"(docker run --shm-size), or use memory without a name, which is not limited by it"
+    )
+
+
+def _descriptors() -> str:
+    return (
+        f"too many open files (RLIMIT_NOFILE is {_limit('RLIMIT_NOFILE')}); raise the limit with "
+        f"ulimit -n, or let go of shared memory and connections that are done with"
+    )
+
+
+def _memory() -> str:
+    limits = [f"RLIMIT_AS is {_limit('RLIMIT_AS')}"]
+    found = available()
+    if found is not None:
+        limits.append(f"about {found[0]} bytes can be had: {found[1]}")
+    return f"out of memory ({', '.join(limits)})"
+
+
+def _space() -> str:
+    return "no space left for files in memory"
+
+
+def _file_size() -> str:
+    return f"a file in memory may not be so long (RLIMIT_FSIZE is {_limit('RLIMIT_FSIZE')})"
+
+
+_DESCRIPTIONS = {
+    errno.EMFILE: _descriptors,
+    errno.ENFILE: _open_files_of_all,
+    errno.ENOMEM: _memory,
+    errno.ENOSPC: _space,
+    errno.EFBIG: _file_size,
+}
