@@ -5,12 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from pathlib import Path
+from pathlib import PurePosixPath
 
 from procession._resource_errors import _CGROUP, _limit, _open_files_of_all, _own_group, _read
 from procession.errors import ResourceError
 
-_MEMINFO = Path("/proc/meminfo")
+_MEMINFO = "/proc/meminfo"
 
 
 def explain(error: OSError, doing: str, directory: str | None = None) -> OSError:
@@ -48,12 +48,13 @@ def available() -> tuple[int, str] | None:
     if "MemAvailable:" in machine:
         free = (machine["MemAvailable:"] + machine.get("SwapFree:", 0)) << 10
         limits.append((free, "what the machine has free, with swap"))
-    group = Path(_own_group())
-    for folder in (_CGROUP / group, *(_CGROUP / parent for parent in group.parents)):
-        most = _read(folder / "memory.max") or ""
-        used = _read(folder / "memory.current") or ""
+    group = PurePosixPath(_CGROUP, _own_group())
+    top = PurePosixPath(_CGROUP)
+    for folder in (group, *(parent for parent in group.parents if parent.is_relative_to(top))):
+        most = _read(f"{folder}/memory.max") or ""
+        used = _read(f"{folder}/memory.current") or ""
         if most.isdigit() and used.isdigit():
-            cached = _fields(_read(folder / "memory.stat") or "")
+            cached = _fields(_read(f"{folder}/memory.stat") or "")
             reclaimable = cached.get("inactive_file", 0) + cached.get("active_file", 0)
             free = max(0, int(most) - int(used) + reclaimable)
             limits.append((free, f"memory.max of the control group {folder} is {most}"))
