@@ -16,6 +16,8 @@ NAMES = {
     "active_children",
     "available_cpus",
     "cpu_count",
+    "ExceptionReport",
+    "FailureReport",
     "current_process",
     "freeze_support",
     "parent_process",
@@ -46,6 +48,7 @@ NAMES = {
     "AuthenticationError",
     "BufferTooShort",
     "ProcessError",
+    "ProcessFailedError",
     "ShutDown",
     "TimeoutError",
 }

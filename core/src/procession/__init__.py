@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from procession._available_cpus import available_cpus as available_cpus
     from procession._daemon_policy import get_daemon_policy as get_daemon_policy
     from procession._daemon_policy import set_daemon_policy as set_daemon_policy
+    from procession._failure import ExceptionReport as ExceptionReport
+    from procession._failure import FailureReport as FailureReport
     from procession._process_options import ProcessOptions as ProcessOptions
     from procession._selection import get_all_start_methods as get_all_start_methods
     from procession._selection import get_all_transports as get_all_transports
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from procession.errors import AuthenticationError as AuthenticationError
     from procession.errors import BufferTooShort as BufferTooShort
     from procession.errors import ProcessError as ProcessError
+    from procession.errors import ProcessFailedError as ProcessFailedError
     from procession.errors import ShutDown as ShutDown
     from procession.errors import TimeoutError as TimeoutError
     from procession.process import Process as Process
@@ -58,10 +61,13 @@ if TYPE_CHECKING:
 _HOMES = {
     "AuthenticationError": "errors",
     "BufferTooShort": "errors",
+    "ExceptionReport": "_failure",
+    "FailureReport": "_failure",
     "JoinableQueue": "",
     "Pipe": "",
     "Process": "process",
     "ProcessError": "errors",
+    "ProcessFailedError": "errors",
     "ProcessOptions": "_process_options",
     "Queue": "",
     "ShutDown": "errors",

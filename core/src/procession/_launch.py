@@ -14,6 +14,7 @@ from procession import _preload, _selection, process
 from procession._after_fork import in_forked_children
 from procession._launch_plan import LaunchPlan
 from procession._lifeline import lifeline
+from procession._post_mortem import PostMortem
 from procession.child import flush_streams
 
 if TYPE_CHECKING:
@@ -76,25 +77,34 @@ def launch(child: process.Process) -> None:
     # What was printed before the start comes before what the child prints, and a forked
     # child does not print it a second time.
     flush_streams()
+    post_mortem = None
     try:
+        post_mortem = PostMortem()
         plan = LaunchPlan(
             process=child,
             lifeline=lifeline.reading_end(),
             bequest=_selection.bequest(),
             preload=_preload.get(),
             log=_log_settings(),
+            report=post_mortem.report,
         )
         if child._own_options is None:
             child._child = methods.get(kind).launch(plan)
         else:
             _launch_with_options(child, child._own_options, kind, plan)
-    except OSError as error:
-        from procession._resource_errors import explain
+    except BaseException as error:
+        if post_mortem is not None:
+            post_mortem.close()
+        if isinstance(error, OSError):
+            from procession._resource_errors import explain
 
-        explained = explain(error, f"cannot start {child.name}")
-        if explained is None:
-            raise
-        raise explained from error
+            explained = explain(error, f"cannot start {child.name}")
+            if explained is not None:
+                raise explained from error
+        raise
+    assert child._child is not None
+    post_mortem.pid = child._child.pid
+    child._post_mortem = post_mortem
     child._forget_work()
 
 

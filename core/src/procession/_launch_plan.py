@@ -15,6 +15,7 @@ from procession._anonymous_file import anonymous_file
 from procession._authentication_string import AuthenticationString, reduce_for_child
 from procession._end_with_parent import end_with_parent
 from procession._handoff import LaunchHandoff, ParcelPickler
+from procession._report_file import report_file
 from procession.errors import UnguardedMainError
 
 if TYPE_CHECKING:
@@ -74,6 +75,9 @@ class LaunchPlan:
     log: tuple[int, bool] | None
     #: The options of the process, made definite for this start; None if it has none.
     surroundings: Surroundings | None = None
+    #: The file in which the child leaves word of how it failed; the descriptor stays the
+    #: parent's.
+    report: int | None = None
 
     @property
     def environment(self) -> dict[str, str] | None:
@@ -110,6 +114,8 @@ class LaunchPlan:
             end_with_parent(self.lifeline)
         _sigint.apply(self.process.sigint)
         child.begin_forked()
+        if self.report is not None:
+            report_file.adopt(self.report)
         _inheritance.bequest = self.bequest
         options = None if self.surroundings is None else self.surroundings.data()
         return child.carry_out(self.process, self.lifeline, options)
@@ -151,6 +157,7 @@ class LaunchPlan:
             "lifeline": handoff.give(self.lifeline),
             "daemon": self.daemon,
             "sigint": self.process.sigint,
+            "report": None if self.report is None else handoff.give(self.report),
             "keep": [handoff.give(fd) for fd in keep],
             "authkey": bytes(self.process.authkey),
             "environ": dict(os.environ) if environ else None,

@@ -18,6 +18,7 @@ import sys
 from procession import _inheritance, _main_module, _sigint, process
 from procession._end_with_parent import end_with_parent
 from procession._handoff import LaunchTakeover, ParcelUnpickler
+from procession._report_file import report_file
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
@@ -59,11 +60,12 @@ def run_parcel(parcel: int, descriptors: Sequence[int]) -> int:
     try:
         child, lifeline, keeps_stdin = _open(parcel, descriptors)
     except SystemExit as error:
-        return exit_code_of(error)
-    except KeyboardInterrupt:
-        return 1  # it had not begun, so there is nothing to tell about it
-    except BaseException:
-        _report(_inheritance.process_name)
+        return _exit(error)
+    except KeyboardInterrupt as error:
+        report_file.begin(error, "")  # it had not begun, so there is nothing to print about it
+        return 1
+    except BaseException as error:
+        _report(_inheritance.process_name, error)
         return 1
     return carry_out(child, lifeline, keeps_stdin=keeps_stdin)
 
@@ -95,13 +97,15 @@ def carry_out(
             _end_own_children()
         code = 0
     except SystemExit as error:
-        code = exit_code_of(error)
-    except KeyboardInterrupt:
-        if child.sigint != _sigint.QUIET:
-            _report(child.name)
+        code = _exit(error)
+    except KeyboardInterrupt as error:
+        if child.sigint == _sigint.QUIET:
+            report_file.begin(error, "")
+        else:
+            _report(child.name, error)
         code = 1
-    except BaseException:
-        _report(child.name)
+    except BaseException as error:
+        _report(child.name, error)
         code = 1
     try:
         _finish_threads()
@@ -144,6 +148,8 @@ def _open(parcel: int, descriptors: Sequence[int]) -> tuple[process.Process, int
     try:
         with open(parcel, "rb") as file:
             preparation = ParcelUnpickler(file, takeover).load()
+            if preparation["report"] is not None:
+                report_file.adopt(takeover.take(preparation["report"]))
             lifeline = takeover.take(preparation["lifeline"])
             if preparation["daemon"]:
                 # Before anything else, as the main module may take its time.
@@ -222,13 +228,26 @@ def _finish_threads() -> None:
         threading._shutdown()
 
 
-def _report(name: str) -> None:
-    """Print the current exception as multiprocessing does."""
+def _report(name: str, error: BaseException) -> None:
+    """Print *error*, the current exception, as multiprocessing does; tell the parent, too."""
     import traceback
 
-    text = io.StringIO()
-    traceback.print_exc(file=text)
-    _write(f"Process {name}:\n{text.getvalue()}")
+    file = io.StringIO()
+    traceback.print_exc(file=file)
+    text = file.getvalue()
+    # What is certain comes first: nobody may read our stderr, and pickling may take long.
+    record = report_file.begin(error, text)
+    _write(f"Process {name}:\n{text}")
+    if record is not None:
+        record.add_objects()
+
+
+def _exit(error: SystemExit) -> int:
+    """Return the exit code that *error* asks for; tell the parent if it is one of failure."""
+    code = exit_code_of(error)
+    if code:
+        report_file.begin(error, "")
+    return code
 
 
 def _write(text: str) -> None:

@@ -39,6 +39,7 @@ whatever procession has to say. Each one derives *also* from the built-in that
     |- MessageTooLongError               (OSError)         longer than the receiver allows
     |- DescriptorLostError               (OSError)         who sent us an object has taken it along
     |- PeerDiedError                     (EOFError)        who we waited for has died
+    |- ProcessFailedError                               a process that had to succeed did not
     |- ChildLostError                    (ChildProcessError) nobody knows how it ended
     |- ResourceError                     (OSError)         descriptors, memory, ... have run out
     |  `- TooManyProcessesError          (BlockingIOError) so have processes
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from queue import Empty, Full
 
+    from procession._failure import FailureReport
     from procession._shut_down import ShutDown
 
 __all__ = [
@@ -89,6 +91,7 @@ __all__ = [
     "PluginUnavailableError",
     "ProcessClosedError",
     "ProcessError",
+    "ProcessFailedError",
     "ProcessNotStartedError",
     "ProcessOptionError",
     "ProcessRunningError",
@@ -354,6 +357,18 @@ class PeerDiedError(ProcessError, EOFError):
         self.process = process
         self.pid = pid
         self.exitcode = exitcode
+
+
+class ProcessFailedError(ProcessError):
+    """A process has failed that was joined with ``check=True``.
+
+    `failure` is its `procession.FailureReport`, whose text is the message; the cause is the
+    exception of the child, if it can be had here.
+    """
+
+    def __init__(self, message: str, *, failure: FailureReport | None = None) -> None:
+        super().__init__(message)
+        self.failure = failure
 
 
 class ChildLostError(ProcessError, ChildProcessError):
