@@ -78,7 +78,7 @@ class TestPrecedence:
         assert ("a", "configuration") == answer()
         environ["PROCESSION_START_METHOD"] = "b"
         assert ("b", "environment") == answer()
-        selector.inherit({"names": {"start_method": "c"}, "roster": {}})
+        selector.inherit({"names": {"start_method": "c"}, "roster": {}, "plugins": ()})
         assert ("c", "inherited") == answer()
         selector.set("start_method", "d")
         assert ("d", "set") == answer()

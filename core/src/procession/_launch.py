@@ -77,16 +77,22 @@ def launch(child: process.Process) -> None:
     # What was printed before the start comes before what the child prints, and a forked
     # child does not print it a second time.
     flush_streams()
-    post_mortem = None
+    post_mortem = lifecycle = None
+    bequest = _selection.bequest()
+    if bequest["plugins"]:
+        from procession._lifecycle import Lifecycle
+
+        lifecycle = Lifecycle.of(bequest["plugins"], child)
     try:
         post_mortem = PostMortem()
         plan = LaunchPlan(
             process=child,
             lifeline=lifeline.reading_end(),
-            bequest=_selection.bequest(),
+            bequest=bequest,
             preload=_preload.get(),
             log=_log_settings(),
             report=post_mortem.report,
+            hooks=() if lifecycle is None else lifecycle.child,
         )
         if child._own_options is None:
             child._child = methods.get(kind).launch(plan)
@@ -106,6 +112,9 @@ def launch(child: process.Process) -> None:
     post_mortem.pid = child._child.pid
     child._post_mortem = post_mortem
     child._forget_work()
+    if lifecycle is not None:
+        child._lifecycle = lifecycle
+        lifecycle.started(child)
 
 
 def _launch_with_options(

@@ -21,6 +21,7 @@ from procession.errors import UnguardedMainError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from procession._child_hooks import ChildHooks
     from procession._selector import Bequest
     from procession._surroundings import Surroundings
     from procession.process import Process
@@ -78,6 +79,8 @@ class LaunchPlan:
     #: The file in which the child leaves word of how it failed; the descriptor stays the
     #: parent's.
     report: int | None = None
+    #: What the child does for plugins that are switched on.
+    hooks: tuple[ChildHooks, ...] = ()
 
     @property
     def environment(self) -> dict[str, str] | None:
@@ -118,7 +121,7 @@ class LaunchPlan:
             report_file.adopt(self.report)
         _inheritance.bequest = self.bequest
         options = None if self.surroundings is None else self.surroundings.data()
-        return child.carry_out(self.process, self.lifeline, options)
+        return child.carry_out(self.process, self.lifeline, options, hooks=self.hooks)
 
     def pack(self, *, environ: bool = False, keep: Sequence[int] = ()) -> Parcel:
         """Return the plan as a parcel for an interpreter without this memory.
@@ -137,11 +140,15 @@ class LaunchPlan:
         file = io.BytesIO()
         preparation = self._preparation(handoff, environ, keep)
         ParcelPickler(file, handoff).dump(preparation)
+        if self.hooks:
+            ParcelPickler(file, handoff, self._reducers()).dump(self.hooks)
         pickler = ParcelPickler(file, handoff, self._reducers())
         pickler.dump(self.process)
         modules = set(pickler.modules)
         if preparation["options"] is not None:
             modules.add("procession._apply_options")
+        if self.hooks:
+            modules.add("procession._child_hooks")
         return Parcel(
             data=file.getbuffer(),
             descriptors=tuple(handoff.descriptors),
@@ -166,6 +173,7 @@ class LaunchPlan:
             "directory": _current_directory(),
             "options": None if self.surroundings is None else self.surroundings.data(handoff.give),
             "log": self.log,
+            "hooks": bool(self.hooks),
             "main": self.main_module,
             "bequest": self.bequest,
         }

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any, NoReturn
 
+    from procession._child_hooks import ChildHooks
+
 __all__ = [
     "begin_forked",
     "carry_out",
@@ -60,14 +62,17 @@ def run_parcel(parcel: int, descriptors: Sequence[int]) -> int:
     try:
         child, lifeline, keeps_stdin = _open(parcel, descriptors)
     except SystemExit as error:
-        return _exit(error)
+        code = _exit(error)
     except KeyboardInterrupt as error:
         report_file.begin(error, "")  # it had not begun, so there is nothing to print about it
-        return 1
+        code = 1
     except BaseException as error:
         _report(_inheritance.process_name, error)
-        return 1
-    return carry_out(child, lifeline, keeps_stdin=keeps_stdin)
+        code = 1
+    else:
+        return carry_out(child, lifeline, keeps_stdin=keeps_stdin)
+    _end_hooks()
+    return code
 
 
 def carry_out(
@@ -76,12 +81,13 @@ def carry_out(
     options: Mapping[str, Any] | None = None,
     *,
     keeps_stdin: bool = False,
+    hooks: Sequence[ChildHooks] = (),
 ) -> int:
     """Be *child*: call its ``run`` in this process and return the exit code.
 
     *lifeline* is the reading end of the parent's lifeline; it is taken over. *options*
     are those that a forked child has yet to apply. *keeps_stdin*: an option has said
-    already what the child reads from.
+    already what the child reads from. *hooks* are those of plugins, in a forked child.
     """
     process.become(child, lifeline)
     if not keeps_stdin and (options is None or "stdin" not in options["streams"]):
@@ -92,6 +98,10 @@ def carry_out(
                 from procession import _apply_options
 
                 _apply_options.apply(options)
+            if hooks:
+                from procession import _child_hooks
+
+                _child_hooks.start(hooks)
             child.run()
         finally:
             _end_own_children()
@@ -109,6 +119,7 @@ def carry_out(
         code = 1
     try:
         _finish_threads()
+        _end_hooks()
     except KeyboardInterrupt:
         code = 1  # it came after the work: there is no traceback worth showing
     flush_streams()
@@ -141,6 +152,8 @@ def begin_forked() -> None:
     import atexit
 
     atexit._clear()
+    if "procession._child_hooks" in sys.modules:
+        sys.modules["procession._child_hooks"].forget()
 
 
 def _open(parcel: int, descriptors: Sequence[int]) -> tuple[process.Process, int, bool]:
@@ -165,6 +178,11 @@ def _open(parcel: int, descriptors: Sequence[int]) -> tuple[process.Process, int
                 _inheritance.adopt(preparation)  # so that a failure is reported by name
                 _apply_options.apply(options, takeover.take)
             _prepare(preparation)
+            if preparation["hooks"]:
+                from procession import _child_hooks
+
+                _child_hooks.start(ParcelUnpickler(file, takeover).load())
+            _main_module.import_again(preparation["main"])
             child = ParcelUnpickler(file, takeover).load()
     finally:
         takeover.close()
@@ -201,7 +219,6 @@ def _prepare(preparation: dict[str, Any]) -> None:
         from procession._logging import adopt
 
         adopt(preparation["log"])
-    _main_module.import_again(preparation["main"])
 
 
 def _detach_stdin() -> None:
@@ -220,6 +237,12 @@ def _end_own_children() -> None:
     launching = sys.modules.get("procession._launch")
     if launching is not None:
         launching.end_children()
+
+
+def _end_hooks() -> None:
+    hooks = sys.modules.get("procession._child_hooks")
+    if hooks is not None:
+        hooks.end()
 
 
 def _finish_threads() -> None:

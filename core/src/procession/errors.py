@@ -13,6 +13,7 @@ whatever procession has to say. Each one derives *also* from the built-in that
     |  |- DuplicatePluginError           (ValueError)  two distributions claim a name
     |  |- PluginLoadError                (ImportError) its code failed while it was loaded
     |  |- PluginContractError            (TypeError)   it is not what the contract asks for
+    |  |- PluginHookError                (RuntimeError) a hook of it failed
     |  |- PluginUnavailableError         (ValueError)  it works, but not on this machine
     |  `- IncompatiblePluginsError       (ValueError)  these two do not go together
     |- SelectionError                    (RuntimeError) a choice that cannot be made (again)
@@ -87,6 +88,7 @@ __all__ = [
     "PeerDiedError",
     "PluginContractError",
     "PluginError",
+    "PluginHookError",
     "PluginLoadError",
     "PluginUnavailableError",
     "ProcessClosedError",
@@ -185,6 +187,10 @@ class PluginLoadError(PluginError, ImportError):
 
 class PluginContractError(PluginError, TypeError):
     """What a plugin offers is not what the contract of its kind asks for."""
+
+
+class PluginHookError(PluginError, RuntimeError):
+    """A hook of a plugin failed, so that a process could not be started; why is the cause."""
 
 
 class PluginUnavailableError(PluginError, ValueError):

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from procession._child_handle import Child
     from procession._failure import FailureReport
+    from procession._lifecycle import Lifecycle
     from procession._limit_watch import LimitExceeded, Watch
     from procession._post_mortem import PostMortem
     from procession._process_options import OptionKeywords, ProcessOptions
@@ -61,6 +62,7 @@ class BaseProcess(abc.Process):
     _limit_watch: Watch | None = None
     _post_mortem: PostMortem | None = None
     _last_signal: int | None = None
+    _lifecycle: Lifecycle | None = None
 
     def run(self) -> None:
         """See `procession.abc.Process.run`."""
@@ -181,6 +183,11 @@ class BaseProcess(abc.Process):
             watcher.drop(self._limit_watch)
         if self._post_mortem is not None and self._child is not None:
             self._post_mortem.collect(self._child.poll() or 0)
+        if self._lifecycle is not None and self._child is not None:
+            # Of several threads that notice at once, one takes it out.
+            lifecycle = self.__dict__.pop("_lifecycle", None)
+            if lifecycle is not None:
+                lifecycle.ended(self, self._child.poll() or 0)
 
     def close(self) -> None:
         """Give back the sentinel and what else the object holds.
@@ -467,6 +474,7 @@ class Process(BaseProcess):
         state["_child"] = None
         state.pop("_own_options", None)  # what there is to know of them is in the parcel
         state.pop("_post_mortem", None)  # the parent's business
+        state.pop("_lifecycle", None)
         kind = type(self)
         if "_of_context" in kind.__dict__:
             return _new_of_context, (kind._method_name, kind.__name__), state

@@ -127,3 +127,8 @@ def tell_failure(connection: Any, spec: Spec, target: Any, *args: object) -> Non
     process.start()
     process.join()
     connection.send(process.failure)
+
+
+def loaded_modules() -> list[str]:
+    """The names of all modules of this process."""
+    return sorted(sys.modules)
