@@ -14,6 +14,7 @@ from rich.text import Text
 import procession
 from procession._installed import InstalledPlugin, take_inventory
 from procession._registry import KINDS, NOUNS
+from procession._selection import plugins as switched_on
 from procession._selection import registry
 from procession.errors import PluginUnavailableError
 
@@ -26,7 +27,8 @@ _STYLES: Final = {"available": "green", "unavailable": "yellow", "broken": "red"
 def plugins() -> None:
     """List the plugins that are installed, and say which are selected, and by whom."""
     console = Console(highlight=False)
-    found = [plugin for kind in KINDS for plugin in registry().installed(kind)]
+    kinds = (*KINDS, "plugin")
+    found = [plugin for kind in kinds for plugin in registry().installed(kind)]
     if found:
         # The reasons are sentences, which a cell of a table would cut into pieces.
         table, reasons = _table(found)
@@ -47,6 +49,12 @@ def plugins() -> None:
             f"[dim]by[/] {choice.source}[dim]:[/] {escape(choice.detail)}",
             soft_wrap=True,
         )
+    names, source, detail = switched_on()
+    console.print(
+        f"[dim]{'switched on:':<23}[/][bold]{escape(', '.join(names) or 'none')}[/]  "
+        f"[dim]by[/] {source}[dim]:[/] {escape(detail)}",
+        soft_wrap=True,
+    )
 
 
 def _table(found: list[InstalledPlugin]) -> tuple[Table, list[Text]]:

@@ -106,8 +106,9 @@ def procession_child_starting(baggage: Any) -> None:
     """Prepare the child. Called in the child, before its main module is imported.
 
     The function is found there by its module and name: it belongs into a module that
-    imports as little as possible, which the module with the other hooks imports it from. In a
-    forked child it is called before the target.
+    imports as little as possible, and into that of the hooks by
+    ``procession_child_starting = hookimpl(_child.starting)``. In a forked child it is called
+    before the target.
 
     An exception ends the child as one of the target would, as `PluginHookError`.
     """

@@ -143,7 +143,10 @@ class Registry:
     def problem(self, kind: Kind, name: str) -> PluginError | None:
         """Return why a plugin cannot be used, or None if it can. Imports the plugin."""
         try:
-            self.load(kind, name)
+            if kind == "plugin":
+                self.load_hooks(name)
+            else:
+                self.load(kind, name)
         except PluginError as error:
             return error
         return None
