@@ -493,7 +493,8 @@ class TestModule:
         """A child that inherits its selection imports neither attrs nor pluggy nor `re`."""
         code = (
             "from procession import _selection as s; import sys; "
-            "s.inherit({'names': {'start_method': 'x', 'transport': 'y'}, 'roster': {}}); "
+            "s.inherit({'names': {'start_method': 'x', 'transport': 'y'}, "
+            "'roster': {}, 'plugins': ()}); "
             "assert s.get_start_method() == 'x'; s.bequest(); "
             "print(*sorted(sys.modules))"
         )
