@@ -56,7 +56,7 @@ NOUNS: Final[dict[Kind, str]] = {
 OURS: Final[dict[Kind, tuple[str, ...]]] = {
     "start_method": ("forkserver", "spawn", "fork"),
     "transport": ("pipe", "socketpair", "ring", "tcp"),
-    "plugin": (),
+    "plugin": ("seeds",),
 }
 """The names for which there is a distribution ``procession-<name>`` to suggest."""
 
