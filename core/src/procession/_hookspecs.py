@@ -78,7 +78,8 @@ def procession_launching(process: Process) -> Any:
     arguments, so that queues and connections may be in it, but nothing that is defined in
     the main module. A forked child has the object itself.
 
-    An exception keeps the child from being started: the start raises `PluginHookError`.
+    An exception keeps the child from being started: the start raises `PluginHookError`. If
+    the start fails later, no other hook is called for it.
     """
     raise NotImplementedError
 

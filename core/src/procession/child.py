@@ -117,11 +117,11 @@ def carry_out(
     except BaseException as error:
         _report(child.name, error)
         code = 1
-    try:
-        _finish_threads()
-        _end_hooks()
-    except KeyboardInterrupt:
-        code = 1  # it came after the work: there is no traceback worth showing
+    for finish in (_finish_threads, _end_hooks):
+        try:
+            finish()
+        except KeyboardInterrupt:
+            code = 1  # it came after the work: there is no traceback worth showing
     flush_streams()
     return code
 
