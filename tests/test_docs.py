@@ -97,7 +97,7 @@ def test_programs_run(block: Block, tmp_path: Path) -> None:
 def test_settings_are_toml(block: Block) -> None:
     """A reader copies the table into a pyproject.toml, where nothing else may be spelled wrong."""
     table = tomllib.loads(block.text)["tool"]["procession"]
-    assert set(table) <= {"start_method", "transport"}
+    assert set(table) <= {"start-method", "transport", "plugins"}
 
 
 @_in("sh")

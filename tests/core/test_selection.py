@@ -78,7 +78,7 @@ class TestPrecedence:
         assert ("a", "configuration") == answer()
         environ["PROCESSION_START_METHOD"] = "b"
         assert ("b", "environment") == answer()
-        selector.inherit({"names": {"start_method": "c"}, "roster": {}})
+        selector.inherit({"names": {"start_method": "c"}, "roster": {}, "plugins": ()})
         assert ("c", "inherited") == answer()
         selector.set("start_method", "d")
         assert ("d", "set") == answer()
@@ -493,7 +493,8 @@ class TestModule:
         """A child that inherits its selection imports neither attrs nor pluggy nor `re`."""
         code = (
             "from procession import _selection as s; import sys; "
-            "s.inherit({'names': {'start_method': 'x', 'transport': 'y'}, 'roster': {}}); "
+            "s.inherit({'names': {'start_method': 'x', 'transport': 'y'}, "
+            "'roster': {}, 'plugins': ()}); "
             "assert s.get_start_method() == 'x'; s.bequest(); "
             "print(*sorted(sys.modules))"
         )

@@ -16,6 +16,7 @@ CORE = ROOT / "core" / "src"
 OUTSIDE = [
     *sorted(ROOT.glob("backends/*")),
     *sorted(ROOT.glob("transports/*")),
+    *sorted(ROOT.glob("plugins/*")),
     *sorted(path.parent for path in ROOT.glob("examples/*/pyproject.toml")),
 ]
 HEAVY = {"attr", "attrs", "importlib.metadata", "multiprocessing", "pluggy", "socket", "subprocess"}

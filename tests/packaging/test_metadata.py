@@ -14,9 +14,11 @@ import procession
 ROOT = Path(__file__).parents[2]
 START_METHODS = {"fork": "Fork", "spawn": "Spawn", "forkserver": "ForkServer"}
 TRANSPORTS = {"pipe": "Pipe", "socketpair": "SocketPair"}
+HOOKS = ("seeds",)
 PLUGINS = {
     **{name: ROOT / "backends" / name for name in START_METHODS},
     **{name: ROOT / "transports" / name for name in TRANSPORTS},
+    **{name: ROOT / "plugins" / name for name in HOOKS},
 }
 DISTRIBUTIONS = [ROOT / "core", *PLUGINS.values()]
 
@@ -71,7 +73,8 @@ def test_licence_is_the_repository_s(folder: Path) -> None:
 def test_a_plugin_has_one_name_all_the_way_down(name: str) -> None:
     """Distribution, package, entry point and folder are found from one word."""
     project = _metadata(PLUGINS[name])["project"]
-    group = f"procession.{'start_methods' if name in START_METHODS else 'transports'}"
+    folder = PLUGINS[name].parent.name
+    group = "procession." + {"backends": "start_methods"}.get(folder, folder)
     assert project["name"] == f"procession-{name}"
     assert project["entry-points"] == {group: {name: f"procession_{name}.hooks"}}
     assert "procession-plugin" in project["keywords"]

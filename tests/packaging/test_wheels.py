@@ -17,7 +17,12 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 WHEELHOUSE = os.environ.get("PROCESSION_WHEELHOUSE")
-FOLDERS = [ROOT / "core", *sorted(ROOT.glob("backends/*")), *sorted(ROOT.glob("transports/*"))]
+FOLDERS = [
+    ROOT / "core",
+    *sorted(ROOT.glob("backends/*")),
+    *sorted(ROOT.glob("transports/*")),
+    *sorted(ROOT.glob("plugins/*")),
+]
 
 pytestmark = [
     pytest.mark.skipif(WHEELHOUSE is None, reason="nothing is built: run `tox -e wheels`"),

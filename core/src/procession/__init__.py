@@ -20,12 +20,16 @@ if TYPE_CHECKING:
     from procession._available_cpus import available_cpus as available_cpus
     from procession._daemon_policy import get_daemon_policy as get_daemon_policy
     from procession._daemon_policy import set_daemon_policy as set_daemon_policy
+    from procession._failure import ExceptionReport as ExceptionReport
+    from procession._failure import FailureReport as FailureReport
     from procession._process_options import ProcessOptions as ProcessOptions
     from procession._selection import get_all_start_methods as get_all_start_methods
     from procession._selection import get_all_transports as get_all_transports
+    from procession._selection import get_plugins as get_plugins
     from procession._selection import get_start_method as get_start_method
     from procession._selection import get_transport as get_transport
     from procession._selection import selection as selection
+    from procession._selection import set_plugins as set_plugins
     from procession._selection import set_start_method as set_start_method
     from procession._selection import set_transport as set_transport
     from procession._selection import use as use
@@ -35,6 +39,7 @@ if TYPE_CHECKING:
     from procession.errors import AuthenticationError as AuthenticationError
     from procession.errors import BufferTooShort as BufferTooShort
     from procession.errors import ProcessError as ProcessError
+    from procession.errors import ProcessFailedError as ProcessFailedError
     from procession.errors import ShutDown as ShutDown
     from procession.errors import TimeoutError as TimeoutError
     from procession.process import Process as Process
@@ -75,11 +80,14 @@ _HOMES = {
     "BufferTooShort": "errors",
     "Condition": "",
     "Event": "",
+    "ExceptionReport": "_failure",
+    "FailureReport": "_failure",
     "JoinableQueue": "",
     "Lock": "",
     "Pipe": "",
     "Process": "process",
     "ProcessError": "errors",
+    "ProcessFailedError": "errors",
     "ProcessOptions": "_process_options",
     "Queue": "",
     "RLock": "",
@@ -101,6 +109,7 @@ _HOMES = {
     "get_context": "context",
     "get_daemon_policy": "_daemon_policy",
     "get_logger": "",
+    "get_plugins": "_selection",
     "get_start_method": "_selection",
     "get_transport": "_selection",
     "log_to_stderr": "",
@@ -109,6 +118,7 @@ _HOMES = {
     "set_daemon_policy": "_daemon_policy",
     "set_executable": "",
     "set_forkserver_preload": "",
+    "set_plugins": "_selection",
     "set_start_method": "_selection",
     "set_transport": "_selection",
     "shared_array": "shared_memory",

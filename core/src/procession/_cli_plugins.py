@@ -15,6 +15,7 @@ import procession
 from procession._installed import InstalledPlugin, take_inventory
 from procession._primitive_choice import choose
 from procession._registry import KINDS, NOUNS
+from procession._selection import plugins as switched_on
 from procession._selection import registry
 from procession.errors import PluginUnavailableError
 
@@ -27,7 +28,8 @@ _STYLES: Final = {"available": "green", "unavailable": "yellow", "broken": "red"
 def plugins() -> None:
     """List the plugins that are installed, and say which are selected, and by whom."""
     console = Console(highlight=False)
-    found = [plugin for kind in (*KINDS, "primitive") for plugin in registry().installed(kind)]
+    kinds = (*KINDS, "primitive", "plugin")
+    found = [plugin for kind in kinds for plugin in registry().installed(kind)]
     if found:
         # The reasons are sentences, which a cell of a table would cut into pieces.
         table, reasons = _table(found)
@@ -52,6 +54,12 @@ def plugins() -> None:
     console.print(
         f"[dim]{'locks are made of:':<23}[/][bold]{escape(primitive.name)}[/]  "
         f"[dim]because:[/] {escape(why)}",
+        soft_wrap=True,
+    )
+    names, source, detail = switched_on()
+    console.print(
+        f"[dim]{'switched on:':<23}[/][bold]{escape(', '.join(names) or 'none')}[/]  "
+        f"[dim]by[/] {source}[dim]:[/] {escape(detail)}",
         soft_wrap=True,
     )
 

@@ -6,8 +6,9 @@ from the current directory, may have a table::
     [tool.procession]
     start-method = "forkserver"
     transport = "socketpair"
+    plugins = ["logging"]
 
-Both keys are optional. The nearest ``pyproject.toml`` is the only one that counts, also
+All keys are optional. The nearest ``pyproject.toml`` is the only one that counts, also
 when it has no such table: a program in a directory of its own must not be ruled by what
 lies above it. A file named by ``PROCESSION_CONFIG`` may instead have the keys at its top
 level, unless it is called ``pyproject.toml``.
@@ -32,6 +33,9 @@ VARIABLE: Final = "PROCESSION_CONFIG"
 KEYS: Final[dict[Kind, str]] = {"start_method": "start-method", "transport": "transport"}
 """The keys of the table, by what they choose."""
 
+PLUGINS_KEY: Final = "plugins"
+"""The key of the plugins that are switched on."""
+
 _PYPROJECT: Final = "pyproject.toml"
 
 
@@ -42,6 +46,9 @@ class Settings:
     file: str
     names: dict[Kind, str]
     """The names that the file chooses; a kind that it leaves open is missing."""
+
+    plugins: tuple[str, ...] | None = None
+    """The plugins that the file switches on; None if it does not mention them."""
 
 
 class ConfigurationReader:
@@ -114,14 +121,29 @@ def _parse(path: str, data: bytes, *, named: bool) -> Settings:
         ) from error
     tools = document.get("tool")
     if isinstance(tools, dict) and "procession" in tools:
-        return Settings(path, _names(path, tools["procession"], "tool.procession."))
+        return _settings(path, tools["procession"], "tool.procession.")
     if named and not is_pyproject:
-        return Settings(path, _names(path, document, ""))
+        return _settings(path, document, "")
     return Settings(path, {})
 
 
+def _settings(path: str, table: object, prefix: str) -> Settings:
+    if not isinstance(table, dict) or PLUGINS_KEY not in table:
+        return Settings(path, _names(path, table, prefix))
+    rest = {key: value for key, value in table.items() if key != PLUGINS_KEY}
+    plugins = table[PLUGINS_KEY]
+    if not isinstance(plugins, list) or not all(name and isinstance(name, str) for name in plugins):
+        raise ConfigurationError(
+            f'{prefix}{PLUGINS_KEY} in {path} must be a list of names, such as ["logging"], '
+            f"not {plugins!r}",
+            file=path,
+            key=PLUGINS_KEY,
+        )
+    return Settings(path, _names(path, rest, prefix), tuple(plugins))
+
+
 def _names(path: str, table: object, prefix: str) -> dict[Kind, str]:
-    allowed = " and ".join(KEYS.values())
+    allowed = " and ".join([", ".join(KEYS.values()), PLUGINS_KEY])
     if not isinstance(table, dict):
         raise ConfigurationError(
             f"{prefix.rstrip('.')} in {path} must be a table with the keys {allowed}, "
@@ -151,5 +173,5 @@ def _names(path: str, table: object, prefix: str) -> dict[Kind, str]:
 def _suggestion(key: str) -> str:
     from difflib import get_close_matches
 
-    near = get_close_matches(key.lower().replace("_", "-"), KEYS.values(), n=1)
+    near = get_close_matches(key.lower().replace("_", "-"), [*KEYS.values(), PLUGINS_KEY], n=1)
     return f"; did you mean {near[0]}?" if near else ""

@@ -23,6 +23,7 @@ GROUPS: Final[dict[Kind, str]] = {
     "start_method": "procession.start_methods",
     "transport": "procession.transports",
     "primitive": "procession.primitives",
+    "plugin": "procession.plugins",
 }
 
 _MARK: Final = "[procession."

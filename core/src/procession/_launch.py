@@ -15,6 +15,7 @@ from procession import _abandoned_memory, _inheritance, _preload, _selection, pr
 from procession._after_fork import in_forked_children
 from procession._launch_plan import LaunchPlan
 from procession._lifeline import lifeline
+from procession._post_mortem import PostMortem
 from procession._relatives import mentioned, relatives
 from procession._resource_errors import explain
 from procession.child import flush_streams
@@ -85,32 +86,50 @@ def launch(child: process.Process) -> None:
     # child does not print it a second time.
     flush_streams()
     child._started_by = kind.name
+    post_mortem = lifecycle = None
+    bequest = _selection.bequest()
+    if bequest["plugins"]:
+        from procession._lifecycle import Lifecycle
+
+        lifecycle = Lifecycle.of(bequest["plugins"], child)
     start = relatives.begin_start()
     child._started_at = time.monotonic()
     try:
         mentioned_files = mentioned(child) if kind.features.inherits_memory else None
+        post_mortem = PostMortem()
         plan = LaunchPlan(
             process=child,
             lifeline=lifeline.reading_end(),
-            bequest=_selection.bequest(),
+            bequest=bequest,
             preload=_preload.get(),
             log=_log_settings(),
+            report=post_mortem.report,
+            hooks=() if lifecycle is None else lifecycle.child,
         )
         if child._own_options is None:
             child._child = methods.get(kind).launch(plan)
         else:
             _launch_with_options(child, child._own_options, kind, plan)
+        assert child._child is not None
+        post_mortem.pid = child._child.pid
+        child._post_mortem = post_mortem
+        child._lifecycle = lifecycle
         # Of a child with our memory, only its arguments tell what it has to do with.
         child._given = frozenset(plan.given) or mentioned_files
-        process._children.add(child)
-    except OSError as error:
-        found = explain(error, f"cannot start {child.name}")
-        if found is None:
-            raise
-        raise found from error
+        process._children.add(child)  # from here on any thread may notice its end
+    except BaseException as error:
+        if post_mortem is not None:
+            post_mortem.close()
+        if isinstance(error, OSError):
+            explained = explain(error, f"cannot start {child.name}")
+            if explained is not None:
+                raise explained from error
+        raise
     finally:
         relatives.end_start(start)
     child._forget_work()
+    if lifecycle is not None:
+        lifecycle.started(child)
 
 
 def _launch_with_options(

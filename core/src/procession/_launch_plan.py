@@ -16,11 +16,13 @@ from procession._authentication_string import AuthenticationString, reduce_for_c
 from procession._end_with_parent import end_with_parent
 from procession._handoff import LaunchHandoff, ParcelPickler
 from procession._holders import identity
+from procession._report_file import report_file
 from procession.errors import UnguardedMainError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from procession._child_hooks import ChildHooks
     from procession._selector import Bequest
     from procession._surroundings import Surroundings
     from procession.process import Process
@@ -77,6 +79,11 @@ class LaunchPlan:
     surroundings: Surroundings | None = None
     #: What tells the files that were packed from others, for those who wait for the child.
     given: set[tuple[int, int]] = attrs.field(factory=set)
+    #: The file in which the child leaves word of how it failed; the descriptor stays the
+    #: parent's.
+    report: int | None = None
+    #: What the child does for plugins that are switched on.
+    hooks: tuple[ChildHooks, ...] = ()
 
     @property
     def environment(self) -> dict[str, str] | None:
@@ -113,9 +120,11 @@ class LaunchPlan:
             end_with_parent(self.lifeline)
         _sigint.apply(self.process.sigint)
         child.begin_forked()
+        if self.report is not None:
+            report_file.adopt(self.report)
         _inheritance.bequest = self.bequest
         options = None if self.surroundings is None else self.surroundings.data()
-        return child.carry_out(self.process, self.lifeline, options)
+        return child.carry_out(self.process, self.lifeline, options, hooks=self.hooks)
 
     def pack(self, *, environ: bool = False, keep: Sequence[int] = ()) -> Parcel:
         """Return the plan as a parcel for an interpreter without this memory.
@@ -134,12 +143,16 @@ class LaunchPlan:
         file = io.BytesIO()
         preparation = self._preparation(handoff, environ, keep)
         ParcelPickler(file, handoff).dump(preparation)
+        if self.hooks:
+            ParcelPickler(file, handoff, self._reducers()).dump(self.hooks)
         pickler = ParcelPickler(file, handoff, self._reducers())
         pickler.dump(self.process)
         modules = set(pickler.modules)
         if preparation["options"] is not None:
             modules.add("procession._apply_options")
         self.given.update(map(identity, handoff.descriptors))
+        if self.hooks:
+            modules.add("procession._child_hooks")
         return Parcel(
             data=file.getbuffer(),
             descriptors=tuple(handoff.descriptors),
@@ -155,6 +168,7 @@ class LaunchPlan:
             "lifeline": handoff.give(self.lifeline),
             "daemon": self.daemon,
             "sigint": self.process.sigint,
+            "report": None if self.report is None else handoff.give(self.report),
             "keep": [handoff.give(fd) for fd in keep],
             "authkey": bytes(self.process.authkey),
             "environ": dict(os.environ) if environ else None,
@@ -163,6 +177,7 @@ class LaunchPlan:
             "directory": _current_directory(),
             "options": None if self.surroundings is None else self.surroundings.data(handoff.give),
             "log": self.log,
+            "hooks": bool(self.hooks),
             "main": self.main_module,
             "bequest": self.bequest,
             "root": _inheritance.family_root(),

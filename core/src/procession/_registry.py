@@ -30,25 +30,28 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any, Final, Literal, TypeAlias, overload
 
+    from pluggy import PluginManager
+
     from procession._installed import Claimant, InstalledPlugin, Inventory
     from procession._primitives import Primitive
     from procession._start_method import StartMethod
     from procession._transport import Transport
 
     # The kinds of plugin, as they are called in Python names.
-    Kind: TypeAlias = Literal["start_method", "transport", "primitive"]
+    Kind: TypeAlias = Literal["start_method", "transport", "primitive", "plugin"]
     # Loaded plugins for another process: kind and name to "module:qualified.name".
     Roster: TypeAlias = dict[tuple[Kind, str], str]
 
 __all__ = ["KINDS", "NOUNS", "OURS", "Registry"]
 
 KINDS: Final[tuple[Kind, ...]] = ("start_method", "transport")
-"""The kinds that users select from, per program or per context."""
+"""The kinds that users select one of, per program or per context."""
 
 NOUNS: Final[dict[Kind, str]] = {
     "start_method": "start method",
     "transport": "transport",
     "primitive": "primitive",
+    "plugin": "plugin",
 }
 """The kinds, as they are called in sentences."""
 
@@ -56,6 +59,7 @@ OURS: Final[dict[Kind, tuple[str, ...]]] = {
     "start_method": ("forkserver", "spawn", "fork"),
     "transport": ("pipe", "socketpair", "ring", "tcp"),
     "primitive": ("ring",),
+    "plugin": ("seeds",),
 }
 """The names for which there is a distribution ``procession-<name>`` to suggest."""
 
@@ -73,6 +77,7 @@ class Registry:
     def __init__(self) -> None:
         self._classes: dict[tuple[Kind, str], type[Any]] = {}
         self._roster: Roster = {}
+        self._hooks: dict[str, PluginManager] = {}
         self._inventory: tuple[tuple[str, ...], Inventory] | None = None
 
     # -- listing -----------------------------------------------------------------------
@@ -143,10 +148,35 @@ class Registry:
     def problem(self, kind: Kind, name: str) -> PluginError | None:
         """Return why a plugin cannot be used, or None if it can. Imports the plugin."""
         try:
-            self.load(kind, name)
+            if kind == "plugin":
+                self.load_hooks(name)
+            else:
+                self.load(kind, name)
         except PluginError as error:
             return error
         return None
+
+    def load_hooks(self, name: str, *, source: str = "") -> PluginManager:
+        """Return a manager with the hooks of the plugin *name*, which is imported for it.
+
+        Raises what `load` raises.
+        """
+        self._check_type("plugin", name, source)
+        loaded = self._hooks.get(name)
+        if loaded is not None:
+            return loaded
+        claimant = self._claimant("plugin", name, source)
+        subject = f"{_subject('plugin', name, source)} from {claimant}"
+        hooks = _import_hooks("plugin", name, claimant, subject)
+        manager = _manage("plugin", name, hooks, subject)
+        if not manager.get_hookcallers(hooks):
+            raise PluginContractError(
+                f"{subject} breaks the contract: {hooks!r} implements no hook; mark its functions "
+                f"with @procession.plugin.hookimpl",
+                kind="plugin",
+                plugin=name,
+            )
+        return self._hooks.setdefault(name, manager)
 
     # -- from parent to child ----------------------------------------------------------
 
@@ -226,14 +256,7 @@ class Registry:
 def _load_claimant(kind: Kind, name: str, claimant: Claimant, source: str) -> type[Any]:
     """Import one plugin inside an error boundary, call its hook and check what it gives."""
     subject = f"{_subject(kind, name, source)} from {claimant}"
-    try:
-        hooks = _resolve(claimant.module)
-    except (Exception, SystemExit) as error:
-        raise PluginLoadError(
-            f"{subject} cannot be imported ({claimant.module}): {_describe(error)}",
-            kind=kind,
-            plugin=name,
-        ) from error
+    hooks = _import_hooks(kind, name, claimant, subject)
     offered = _check_class(kind, name, _call_hook(kind, name, hooks, subject), subject)
     try:
         reason = offered.unavailable()
@@ -255,6 +278,18 @@ def _load_claimant(kind: Kind, name: str, claimant: Claimant, source: str) -> ty
     raise PluginUnavailableError(f"{subject} cannot work here: {reason}", kind=kind, plugin=name)
 
 
+def _import_hooks(kind: Kind, name: str, claimant: Claimant, subject: str) -> Any:
+    """Import what the entry point of a plugin names."""
+    try:
+        return _resolve(claimant.module)
+    except (Exception, SystemExit) as error:
+        raise PluginLoadError(
+            f"{subject} cannot be imported ({claimant.module}): {_describe(error)}",
+            kind=kind,
+            plugin=name,
+        ) from error
+
+
 def _resolve(value: str) -> Any:
     """Import what an entry point's value names: ``module``, or ``module:attribute``."""
     from importlib import import_module
@@ -267,16 +302,22 @@ def _resolve(value: str) -> Any:
 
 
 def _call_hook(kind: Kind, name: str, hooks: ModuleType | Any, subject: str) -> Any:
-    """Have pluggy check the hooks of one plugin, and call the one for this kind.
+    """Have pluggy check the hooks of one plugin, and call the one for this kind."""
+    hook_name = f"procession_{kind}"
+    manager = _manage(kind, name, hooks, subject)
+    return _call(kind, name, hooks, manager, hook_name, subject)
 
-    Each plugin gets a plugin manager of its own, so that a broken one can neither be
-    called together with the others nor have to be removed again.
+
+def _manage(kind: Kind, name: str, hooks: ModuleType | Any, subject: str) -> PluginManager:
+    """Return a plugin manager with the hooks of one plugin, checked.
+
+    Each plugin gets one of its own, so that a broken one can neither be called together
+    with the others nor have to be removed again.
     """
     import pluggy
 
     from procession import _hookspecs
 
-    hook_name = f"procession_{kind}"
     manager = pluggy.PluginManager(_hookspecs.PROJECT)
     manager.add_hookspecs(_hookspecs)
     try:
@@ -286,6 +327,17 @@ def _call_hook(kind: Kind, name: str, hooks: ModuleType | Any, subject: str) -> 
         raise PluginContractError(
             f"{subject} breaks the contract: {_describe(error)}", kind=kind, plugin=name
         ) from error
+    return manager
+
+
+def _call(
+    kind: Kind,
+    name: str,
+    hooks: ModuleType | Any,
+    manager: PluginManager,
+    hook_name: str,
+    subject: str,
+) -> Any:
     caller = getattr(manager.hook, hook_name)
     if not caller.get_hookimpls():
         message = f"{subject} breaks the contract: {hooks!r} implements no hook {hook_name!r}"

@@ -11,6 +11,7 @@ from procession._selector import Selector
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Final, Literal, overload
 
     from procession._choice import Selection
@@ -23,6 +24,7 @@ __all__ = [
     "bequest",
     "get_all_start_methods",
     "get_all_transports",
+    "get_plugins",
     "get_start_method",
     "get_transport",
     "inherit",
@@ -30,8 +32,10 @@ __all__ = [
     "load_start_method",
     "load_transport",
     "negotiate",
+    "plugins",
     "registry",
     "selection",
+    "set_plugins",
     "set_start_method",
     "set_transport",
     "use",
@@ -116,6 +120,25 @@ def get_all_transports() -> list[str]:
     return _own().available("transport")
 
 
+def set_plugins(names: Iterable[str] | None) -> None:
+    """Switch on the plugins *names*, and no others, for children of this process.
+
+    Their own children have them, too. None takes it back, so that the parent process, the
+    environment or the configuration decides again; an empty list switches all off.
+
+    Raises ValueError (`UnknownPluginError`, ...) at once for a plugin that cannot be had.
+    """
+    _own().set_plugins(names)
+
+
+def get_plugins() -> tuple[str, ...]:
+    """Return the names of the plugins that are switched on.
+
+    Raises ValueError (`ConfigurationError`) if the configuration file is wrong.
+    """
+    return _own().plugins()[0]
+
+
 def use(*, start_method: str | None = None, transport: str | None = None) -> Scope:
     """Choose for a ``with`` block only, in this thread or asyncio task only.
 
@@ -166,6 +189,11 @@ def load_pair(
 def negotiate(start_method: type[StartMethod], transport: type[Transport], /) -> None:
     """Raise `IncompatiblePluginsError` if the two cannot work together."""
     _own().negotiate(start_method, transport)
+
+
+def plugins() -> tuple[tuple[str, ...], str, str]:
+    """Return the plugins that are switched on, the source of that, and the detail."""
+    return _own().plugins()
 
 
 def bequest() -> Bequest:

@@ -24,11 +24,11 @@ from procession.errors import NoPluginError, ProcessError, SelectionError
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from typing import Any, Final, TypeAlias, TypedDict
 
     from procession._choice import Selection
-    from procession._configuration import ConfigurationReader
+    from procession._configuration import ConfigurationReader, Settings
     from procession._registry import Kind, Roster
     from procession._start_method import StartMethod
     from procession._transport import Transport
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
         names: dict[Kind, str]
         roster: Roster
+        plugins: tuple[str, ...]
 
 
 __all__ = ["DEFAULTS", "VARIABLES", "Scope", "Selector"]
@@ -56,6 +57,9 @@ VARIABLES: Final[dict[Kind, str]] = {
     "transport": "PROCESSION_TRANSPORT",
 }
 """The environment variables that choose. An empty one counts as not set."""
+
+PLUGINS_VARIABLE: Final = "PROCESSION_PLUGINS"
+"""Switches plugins on, by their names with commas in between."""
 
 _scope: ContextVar[Mapping[Kind, Reason]] = ContextVar("procession.selection", default={})  # noqa: B039
 # Never changed in place: a scope replaces the mapping, so that contexts cannot mix.
@@ -113,7 +117,10 @@ class Selector:
         # plugin can work here may be expensive to find out, and a queue asks every time.
         self._defaults: dict[Kind, tuple[list[str], Reason]] = {}
         # The names last bequeathed, with what they rested on.
-        self._bequeathed: tuple[tuple[Any, ...], dict[Kind, str]] | None = None
+        self._bequeathed: tuple[tuple[Any, ...], dict[Kind, str], tuple[str, ...]] | None = None
+        # The plugins that are switched on here, and those that are in the parent.
+        self._set_plugins: tuple[tuple[str, ...], str] | None = None
+        self._inherited_plugins: tuple[str, ...] | None = None
 
     # -- choosing ----------------------------------------------------------------------
 
@@ -148,6 +155,41 @@ class Selector:
         for kind, name in chosen.items():
             self.registry.load(kind, name)
         return Scope(chosen)
+
+    def set_plugins(self, names: Iterable[str] | None) -> None:
+        """Switch on these plugins and no others; None takes the choice back.
+
+        Raises what `Registry.load_hooks` raises; what was switched on is as before then.
+        """
+        if names is None:
+            self._set_plugins = None
+            return
+        if isinstance(names, str):
+            raise TypeError(f"a list of names is needed, such as [{names!r}]")
+        chosen = tuple(dict.fromkeys(names))
+        for name in chosen:
+            self.registry.load_hooks(name)
+        self._set_plugins = chosen, f"set_plugins() at {_caller()}"
+
+    def plugins(self) -> tuple[tuple[str, ...], str, str]:
+        """Return the plugins that are switched on, the source of that, and the detail.
+
+        Raises `ConfigurationError`. That they exist is not checked.
+        """
+        if self._set_plugins is not None:
+            return self._set_plugins[0], "set", self._set_plugins[1]
+        if self._inherited_plugins is not None:
+            return self._inherited_plugins, "inherited", "from the parent process"
+        given = self._environ.get(PLUGINS_VARIABLE)
+        if given:
+            names = (name.strip() for name in given.split(","))
+            return tuple(name for name in names if name), "environment", PLUGINS_VARIABLE
+        from procession._configuration import PLUGINS_KEY
+
+        settings = self._read_configuration()
+        if settings is not None and settings.plugins is not None:
+            return settings.plugins, "configuration", f"{PLUGINS_KEY} in {settings.file}"
+        return (), "default", "none is switched on unless somebody says so"
 
     # -- asking ------------------------------------------------------------------------
 
@@ -232,19 +274,22 @@ class Selector:
 
         A kind for which the selection fails is left out. The child has the same
         environment and configuration, and meets the same error if it ever needs one.
+        Raises `ConfigurationError` when the configuration that would say which plugins are
+        switched on is wrong: none of them may be missing without a word.
         """
         names: dict[Kind, str] = {}
         basis = self._basis()
         if self._bequeathed is not None and self._bequeathed[0] == basis:
-            names = self._bequeathed[1]
+            _, names, plugins = self._bequeathed
         else:
+            plugins = self.plugins()[0]
             for kind in KINDS:
                 try:
                     names[kind] = self.resolve(kind)[0]
                 except ProcessError:
                     continue
-            self._bequeathed = basis, names
-        return {"names": names, "roster": self.registry.roster()}
+            self._bequeathed = basis, names, plugins
+        return {"names": names, "roster": self.registry.roster(), "plugins": plugins}
 
     def _basis(self) -> tuple[Any, ...]:
         """Return what the selection rests on, but for the contents of files.
@@ -257,8 +302,16 @@ class Selector:
             directory = os.getcwd()
         except FileNotFoundError:
             directory = ""
-        variables = [self._environ.get(name) for name in (*VARIABLES.values(), "PROCESSION_CONFIG")]
-        return directory, variables, dict(_scope.get()), dict(self._set), dict(self._inherited)
+        names = (*VARIABLES.values(), PLUGINS_VARIABLE, "PROCESSION_CONFIG")
+        return (
+            directory,
+            [self._environ.get(name) for name in names],
+            dict(_scope.get()),
+            dict(self._set),
+            dict(self._inherited),
+            self._set_plugins,
+            self._inherited_plugins,
+        )
 
     def inherit(self, bequest: Bequest) -> None:
         """Begin a child's selection with the parent's.
@@ -272,6 +325,8 @@ class Selector:
             kind: (name, "inherited", detail) for kind, name in bequest["names"].items()
         }
         self._set = {}
+        self._set_plugins = None
+        self._inherited_plugins = tuple(bequest["plugins"])
         _scope.set({})
 
     # -- the sources -------------------------------------------------------------------
@@ -282,14 +337,19 @@ class Selector:
         return (name, "environment", variable) if name else None
 
     def _from_configuration(self, kind: Kind) -> Reason | None:
-        from procession._configuration import KEYS, VARIABLE, ConfigurationReader
+        from procession._configuration import KEYS
 
-        if self._configuration is None:
-            self._configuration = ConfigurationReader()
-        settings = self._configuration.read(self._environ.get(VARIABLE))
+        settings = self._read_configuration()
         if settings is None or kind not in settings.names:
             return None
         return (settings.names[kind], "configuration", f"{KEYS[kind]} in {settings.file}")
+
+    def _read_configuration(self) -> Settings | None:
+        from procession._configuration import VARIABLE, ConfigurationReader
+
+        if self._configuration is None:
+            self._configuration = ConfigurationReader()
+        return self._configuration.read(self._environ.get(VARIABLE))
 
     def _default(self, kind: Kind) -> Reason:
         installed = self.registry.names(kind)

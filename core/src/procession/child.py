@@ -18,11 +18,14 @@ import sys
 from procession import _inheritance, _main_module, _sigint, process
 from procession._end_with_parent import end_with_parent
 from procession._handoff import LaunchTakeover, ParcelUnpickler
+from procession._report_file import report_file
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any, NoReturn
+
+    from procession._child_hooks import ChildHooks
 
 __all__ = [
     "begin_forked",
@@ -59,13 +62,17 @@ def run_parcel(parcel: int, descriptors: Sequence[int]) -> int:
     try:
         child, lifeline, keeps_stdin = _open(parcel, descriptors)
     except SystemExit as error:
-        return exit_code_of(error)
-    except KeyboardInterrupt:
-        return 1  # it had not begun, so there is nothing to tell about it
-    except BaseException:
-        _report(_inheritance.process_name)
-        return 1
-    return carry_out(child, lifeline, keeps_stdin=keeps_stdin)
+        code = _exit(error)
+    except KeyboardInterrupt as error:
+        report_file.begin(error, "")  # it had not begun, so there is nothing to print about it
+        code = 1
+    except BaseException as error:
+        _report(_inheritance.process_name, error)
+        code = 1
+    else:
+        return carry_out(child, lifeline, keeps_stdin=keeps_stdin)
+    _end_hooks()
+    return code
 
 
 def carry_out(
@@ -74,12 +81,13 @@ def carry_out(
     options: Mapping[str, Any] | None = None,
     *,
     keeps_stdin: bool = False,
+    hooks: Sequence[ChildHooks] = (),
 ) -> int:
     """Be *child*: call its ``run`` in this process and return the exit code.
 
     *lifeline* is the reading end of the parent's lifeline; it is taken over. *options*
     are those that a forked child has yet to apply. *keeps_stdin*: an option has said
-    already what the child reads from.
+    already what the child reads from. *hooks* are those of plugins, in a forked child.
     """
     process.become(child, lifeline)
     if not keeps_stdin and (options is None or "stdin" not in options["streams"]):
@@ -90,23 +98,30 @@ def carry_out(
                 from procession import _apply_options
 
                 _apply_options.apply(options)
+            if hooks:
+                from procession import _child_hooks
+
+                _child_hooks.start(hooks)
             child.run()
         finally:
             _end_own_children()
         code = 0
     except SystemExit as error:
-        code = exit_code_of(error)
-    except KeyboardInterrupt:
-        if child.sigint != _sigint.QUIET:
-            _report(child.name)
+        code = _exit(error)
+    except KeyboardInterrupt as error:
+        if child.sigint == _sigint.QUIET:
+            report_file.begin(error, "")
+        else:
+            _report(child.name, error)
         code = 1
-    except BaseException:
-        _report(child.name)
+    except BaseException as error:
+        _report(child.name, error)
         code = 1
-    try:
-        _finish_threads()
-    except KeyboardInterrupt:
-        code = 1  # it came after the work: there is no traceback worth showing
+    for finish in (_finish_threads, _end_hooks):
+        try:
+            finish()
+        except KeyboardInterrupt:
+            code = 1  # it came after the work: there is no traceback worth showing
     flush_streams()
     return code
 
@@ -137,6 +152,8 @@ def begin_forked() -> None:
     import atexit
 
     atexit._clear()
+    if "procession._child_hooks" in sys.modules:
+        sys.modules["procession._child_hooks"].forget()
 
 
 def _open(parcel: int, descriptors: Sequence[int]) -> tuple[process.Process, int, bool]:
@@ -144,6 +161,8 @@ def _open(parcel: int, descriptors: Sequence[int]) -> tuple[process.Process, int
     try:
         with open(parcel, "rb") as file:
             preparation = ParcelUnpickler(file, takeover).load()
+            if preparation["report"] is not None:
+                report_file.adopt(takeover.take(preparation["report"]))
             lifeline = takeover.take(preparation["lifeline"])
             if preparation["daemon"]:
                 # Before anything else, as the main module may take its time.
@@ -159,6 +178,11 @@ def _open(parcel: int, descriptors: Sequence[int]) -> tuple[process.Process, int
                 _inheritance.adopt(preparation)  # so that a failure is reported by name
                 _apply_options.apply(options, takeover.take)
             _prepare(preparation)
+            if preparation["hooks"]:
+                from procession import _child_hooks
+
+                _child_hooks.start(ParcelUnpickler(file, takeover).load())
+            _main_module.import_again(preparation["main"])
             child = ParcelUnpickler(file, takeover).load()
     finally:
         takeover.close()
@@ -195,7 +219,6 @@ def _prepare(preparation: dict[str, Any]) -> None:
         from procession._logging import adopt
 
         adopt(preparation["log"])
-    _main_module.import_again(preparation["main"])
 
 
 def _detach_stdin() -> None:
@@ -216,19 +239,38 @@ def _end_own_children() -> None:
         launching.end_children()
 
 
+def _end_hooks() -> None:
+    hooks = sys.modules.get("procession._child_hooks")
+    if hooks is not None:
+        hooks.end()
+
+
 def _finish_threads() -> None:
     threading = sys.modules.get("threading")
     if threading is not None:
         threading._shutdown()
 
 
-def _report(name: str) -> None:
-    """Print the current exception as multiprocessing does."""
+def _report(name: str, error: BaseException) -> None:
+    """Print *error*, the current exception, as multiprocessing does; tell the parent, too."""
     import traceback
 
-    text = io.StringIO()
-    traceback.print_exc(file=text)
-    _write(f"Process {name}:\n{text.getvalue()}")
+    file = io.StringIO()
+    traceback.print_exc(file=file)
+    text = file.getvalue()
+    # What is certain comes first: nobody may read our stderr, and pickling may take long.
+    record = report_file.begin(error, text)
+    _write(f"Process {name}:\n{text}")
+    if record is not None:
+        record.add_objects()
+
+
+def _exit(error: SystemExit) -> int:
+    """Return the exit code that *error* asks for; tell the parent if it is one of failure."""
+    code = exit_code_of(error)
+    if code:
+        report_file.begin(error, "")
+    return code
 
 
 def _write(text: str) -> None:

@@ -13,6 +13,7 @@ whatever procession has to say. Each one derives *also* from the built-in that
     |  |- DuplicatePluginError           (ValueError)  two distributions claim a name
     |  |- PluginLoadError                (ImportError) its code failed while it was loaded
     |  |- PluginContractError            (TypeError)   it is not what the contract asks for
+    |  |- PluginHookError                (RuntimeError) a hook of it failed
     |  |- PluginUnavailableError         (ValueError)  it works, but not on this machine
     |  `- IncompatiblePluginsError       (ValueError)  these two do not go together
     |- SelectionError                    (RuntimeError) a choice that cannot be made (again)
@@ -42,6 +43,7 @@ whatever procession has to say. Each one derives *also* from the built-in that
     |  `- BrokenByDeathError             (BrokenConnectionError) and cannot be sent to
     |- OwnerDiedError                    (OSError)         who held a lock has died
     |- BrokenBarrierError                (threading.BrokenBarrierError) not all will come
+    |- ProcessFailedError                               a process that had to succeed did not
     |- ChildLostError                    (ChildProcessError) nobody knows how it ended
     |- ResourceError                     (OSError)         descriptors, memory, ... have run out
     |  `- TooManyProcessesError          (BlockingIOError) so have processes
@@ -65,6 +67,7 @@ if TYPE_CHECKING:
     from queue import Empty, Full
 
     from procession._broken_barrier import BrokenBarrierError
+    from procession._failure import FailureReport
     from procession._shut_down import ShutDown
 
 __all__ = [
@@ -94,10 +97,12 @@ __all__ = [
     "PeerDiedError",
     "PluginContractError",
     "PluginError",
+    "PluginHookError",
     "PluginLoadError",
     "PluginUnavailableError",
     "ProcessClosedError",
     "ProcessError",
+    "ProcessFailedError",
     "ProcessNotStartedError",
     "ProcessOptionError",
     "ProcessRunningError",
@@ -199,6 +204,10 @@ class PluginLoadError(PluginError, ImportError):
 
 class PluginContractError(PluginError, TypeError):
     """What a plugin offers is not what the contract of its kind asks for."""
+
+
+class PluginHookError(PluginError, RuntimeError):
+    """A hook of a plugin failed, so that a process could not be started; why is the cause."""
 
 
 class PluginUnavailableError(PluginError, ValueError):
@@ -415,6 +424,18 @@ class OwnerDiedError(ProcessError, OSError):
         self.process = process
         self.pid = pid
         self.exitcode = exitcode
+
+
+class ProcessFailedError(ProcessError):
+    """A process has failed that was joined with ``check=True``.
+
+    `failure` is its `procession.FailureReport`, whose text is the message; the cause is the
+    exception of the child, if it can be had here.
+    """
+
+    def __init__(self, message: str, *, failure: FailureReport | None = None) -> None:
+        super().__init__(message)
+        self.failure = failure
 
 
 class ChildLostError(ProcessError, ChildProcessError):

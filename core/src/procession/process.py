@@ -16,6 +16,7 @@ from procession.errors import (
     DaemonicProcessError,
     ForeignProcessError,
     ProcessClosedError,
+    ProcessFailedError,
     ProcessNotStartedError,
     ProcessRunningError,
     ProcessStartedError,
@@ -28,7 +29,10 @@ if TYPE_CHECKING:
     from typing import Any, ClassVar, Unpack
 
     from procession._child_handle import Child
+    from procession._failure import FailureReport
+    from procession._lifecycle import Lifecycle
     from procession._limit_watch import LimitExceeded, Watch
+    from procession._post_mortem import PostMortem
     from procession._process_options import OptionKeywords, ProcessOptions
     from procession._stop import StopStage
 
@@ -64,6 +68,9 @@ class BaseProcess(abc.Process):
     #: when it inherited all there were.
     _started_at = 0.0
     _given: frozenset[tuple[int, int]] | None = None
+    _post_mortem: PostMortem | None = None
+    _last_signal: int | None = None
+    _lifecycle: Lifecycle | None = None
 
     def run(self) -> None:
         """See `procession.abc.Process.run`."""
@@ -84,6 +91,7 @@ class BaseProcess(abc.Process):
         self._check_open()
         if self._child is None:
             raise UnstartedSignalError("process not started: there is nothing to signal yet")
+        self._last_signal = number or self._last_signal
         self._child.signal(number)
 
     def _signal_tree(self, number: int) -> None:
@@ -91,6 +99,7 @@ class BaseProcess(abc.Process):
 
         self._signal(0)  # the checks
         assert self._child is not None
+        self._last_signal = number
         signal_tree(self._child, number)
 
     def _exit_code(self) -> int | None:
@@ -141,6 +150,8 @@ class BaseProcess(abc.Process):
         if self._child is None:
             raise UnstartedSignalError("process not started: there is nothing to stop yet")
         stage = stop(self._child, self._sigint, grace, tree=tree)
+        if stage == "terminated" or stage == "killed":
+            self._last_signal = _SIGTERM if stage == "terminated" else _SIGKILL
         self._leave()
         return stage
 
@@ -184,6 +195,13 @@ class BaseProcess(abc.Process):
             from procession._limit_watch import watcher
 
             watcher.drop(self._limit_watch)
+        if self._post_mortem is not None and self._child is not None:
+            self._post_mortem.collect(self._child.poll() or 0)
+        if self._lifecycle is not None and self._child is not None:
+            # Of several threads that notice at once, one takes it out.
+            lifecycle = self.__dict__.pop("_lifecycle", None)
+            if lifecycle is not None:
+                lifecycle.ended(self, self._child.poll() or 0)
 
     def close(self) -> None:
         """Give back the sentinel and what else the object holds.
@@ -302,6 +320,28 @@ class BaseProcess(abc.Process):
         Its text says what was used and what was allowed. Survives `close`.
         """
         return None if self._limit_watch is None else self._limit_watch.exceeded
+
+    @property
+    def failure(self) -> FailureReport | None:
+        """How the child failed; None while it runs, and when it has ended with exit code 0.
+
+        An exception with its traceback, a signal, a likely cause: as far as it is known. Its
+        text is for people. Survives `close`.
+        """
+        if self._post_mortem is None:
+            return None
+        if self._child is not None and self._child.poll() is not None:
+            self._leave()
+        return self._post_mortem.failure(self)
+
+    @property
+    def exception(self) -> BaseException | None:
+        """The exception that ended the child, or None if there is none to be had here.
+
+        It was pickled there and is unpickled here; where that fails, `failure` has its text.
+        """
+        failure = self.failure
+        return None if failure is None else failure.exception
 
     @property
     def sentinel(self) -> int:
@@ -423,6 +463,20 @@ class Process(BaseProcess):
         _reap()
         launch(self)
 
+    def join(self, timeout: float | None = None, *, check: bool = False) -> None:
+        """Wait until the child has ended, up to *timeout* seconds (None: for ever).
+
+        Returns None either way; look at `exitcode` after a timeout. May be called any
+        number of times. Raises `procession.ProcessStateError` (an `AssertionError`)
+        before the start and in a process that is not the parent.
+
+        With *check*, raises `procession.errors.ProcessFailedError` when the child has ended
+        with anything but exit code 0; its cause is the child's exception, if it can be had.
+        """
+        super().join(timeout)
+        if check and (failure := self.failure) is not None:
+            raise ProcessFailedError(str(failure), failure=failure) from failure.exception
+
     def _forget_work(self) -> None:
         """Drop the target and its arguments: the child has them now."""
         self._target = None
@@ -434,7 +488,7 @@ class Process(BaseProcess):
         state = self.__dict__.copy()
         state["_child"] = None
         # What there is to know of these is in the parcel, or the parent's.
-        for name in ("_own_options", "_given", "_started_at"):
+        for name in ("_own_options", "_given", "_started_at", "_post_mortem", "_lifecycle"):
             state.pop(name, None)
         kind = type(self)
         if "_of_context" in kind.__dict__:

@@ -120,7 +120,7 @@ class _Server:
 
 def _be_child(line: socket, server: int) -> NoReturn:
     """Be one child, from the fork to the exit."""
-    code = 1
+    code, child = 1, os.getpid()
     try:
         signal(SIGINT, default_int_handler)
         begin_forked()
@@ -138,8 +138,9 @@ def _be_child(line: socket, server: int) -> NoReturn:
         os._exit(0)
     finally:
         # Also after a signal that came before the parcel was opened.
-        if os.getppid() != server:
-            # The server was killed; nobody else is left who could report the code.
+        if os.getpid() == child and os.getppid() != server:
+            # The server was killed; nobody else is left who could report the code. A copy that
+            # this process has made of itself, and that came here, too, has nothing to report.
             _report(line, _protocol.ENDED, code & 0xFF)
         end_forked(code)
 

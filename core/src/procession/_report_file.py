@@ -1,0 +1,111 @@
+"""The file in memory in which a child leaves word of how it failed, for its parent.
+
+The parent makes one for each start and reads it when the child has ended; a child that
+succeeds writes nothing. It is laid out for whoever is killed in the middle: a record counts
+once its header is there, which is written last.
+
+* from 0: the header, and the record of an exception (see `procession._failure_record`);
+* from `DUMP_AT`: what the interpreter's faulthandler writes at a fatal signal. It writes where
+  the descriptor's own position is, which the parent has put there.
+
+This module is imported in every child; what writes the record only in those that fail.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+from _weakref import ref
+
+TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
+if TYPE_CHECKING:
+    from procession._failure_record import FailureRecord
+
+#: Where the record ends and the dump of a fatal signal begins.
+DUMP_AT = 1 << 18
+
+
+class _Dump:
+    """The file as faulthandler wants it. It keeps this object for as long as it uses it."""
+
+    __slots__ = ("__weakref__", "_fd")
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def flush(self) -> None:
+        """Do nothing: there is no buffer."""
+
+
+class ReportFile:
+    """This process's own file, seen from the child that it is for.
+
+    Threads: only the main one uses it. Fork: a copy of the child is no part of what its
+    parent learns; it leaves no word, and one that procession starts is given its own file.
+    """
+
+    def __init__(self) -> None:
+        self._fd = -1
+        self._pid = 0
+        self._dump: ref[_Dump] | None = None
+
+    def adopt(self, fd: int) -> None:
+        """Use *fd*, which is taken over, from now on; also for the dump of a fatal signal.
+
+        A faulthandler that is enabled already, by option, variable or a parent that was
+        copied, stays as somebody has chosen it.
+        """
+        if self._fd >= 0:
+            self._abandon()
+        self._fd = fd
+        self._pid = os.getpid()
+        if not faulthandler.is_enabled():
+            dump = _Dump(fd)
+            try:
+                faulthandler.enable(dump)
+            except (OSError, RuntimeError, MemoryError):
+                return  # no memory for a stack of its own: no dump then
+            self._dump = ref(dump)
+
+    def begin(self, error: BaseException, text: str) -> FailureRecord | None:
+        """Leave word of *error*, printed as *text*; return what can add more. Never raises.
+
+        None when there is no file any more, or no room to write.
+        """
+        try:
+            if self._pid != os.getpid() or not self._is_ours():
+                return None
+            from procession._failure_record import FailureRecord
+
+            record = FailureRecord(self._fd, error, text)
+            record.write()
+            return record
+        except Exception:
+            # There is nobody to tell: the traceback on stderr and the exit code remain.
+            return None
+
+    def _abandon(self) -> None:
+        """Give back the file of the process that this one is a copy of."""
+        if self._dump is not None and self._dump() is not None:
+            faulthandler.disable()  # nobody has enabled it otherwise since
+        if self._is_ours():
+            os.close(self._fd)
+        self._fd, self._dump = -1, None
+
+    def _is_ours(self) -> bool:
+        """Return whether the descriptor still is what it was.
+
+        Something in this process may have closed all that it did not know, and opened files
+        of its own under the same numbers. Ours is positioned for the dump, and has no name.
+        """
+        try:
+            return os.lseek(self._fd, 0, 1) >= DUMP_AT and not os.fstat(self._fd).st_nlink
+        except OSError:
+            return False
+
+
+#: This process's own.
+report_file = ReportFile()
