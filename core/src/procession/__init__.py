@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     Array = _default.Array
     RawValue = _default.RawValue
     RawArray = _default.RawArray
+    Manager = _default.Manager
     cpu_count = _default.cpu_count
     freeze_support = _default.freeze_support
     set_executable = _default.set_executable
@@ -77,6 +78,7 @@ _HOMES = {
     "Event": "",
     "JoinableQueue": "",
     "Lock": "",
+    "Manager": "",
     "Pipe": "",
     "Process": "process",
     "ProcessError": "errors",

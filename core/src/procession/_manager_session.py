@@ -1,0 +1,315 @@
+"""A process's side of a manager's server: its connections, and what it holds there."""
+
+from __future__ import annotations
+
+import os
+from _thread import allocate_lock
+from collections import deque
+from threading import local
+from weakref import WeakSet, WeakValueDictionary
+
+from procession import _manager_wire as wire
+from procession._after_fork import in_forked_children
+from procession._listener import Client
+from procession.errors import RemoteError, ServerDiedError
+
+TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+    from procession._address import Address
+    from procession.connection import Connection
+    from procession.managers import BaseProxy
+    from procession.process import BaseProcess
+
+#: How long a server may take to let us in, in seconds. It has a thread for nothing else.
+CONNECT_SECONDS = 20.0
+
+
+class Session:
+    """What this process has to do with the server at one address.
+
+    Each thread has a connection of its own for calls, so that a call that waits keeps nobody
+    else waiting. The references of the process are tied to one more connection: when that
+    ends, however, the server takes them back. A server of the standard library knows no
+    sessions; it is asked over connections for one question each, and only counts.
+
+    Threads: any. Fork: a child opens connections of its own.
+    """
+
+    def __init__(self, address: Address, authkey: bytes, serializer: str) -> None:
+        self.address = address
+        self.authkey = bytes(authkey)
+        self.codec = wire.CODECS[serializer]
+        #: The server's process, where this one has started it and it is not shut down.
+        self.process: BaseProcess | None = None
+        self.proxies: WeakSet[BaseProxy] = WeakSet()
+        #: The name and the pid of the server's process, and its exit code, once known.
+        self.server: tuple[str | None, int | None, int | None] = None, None, None
+        self._begin()
+
+    def _begin(self) -> None:
+        # Not re-entrant: a finalizer that runs in the middle of a question must not ask one.
+        self._lock = allocate_lock()
+        self._connection: Connection | None = None
+        self._knows_sessions = True
+        self._dropped: deque[str] = deque()
+        self._calls = local()
+
+    # -- calls ---------------------------------------------------------------------------
+
+    def call(self, ident: str | None, method: str, args: Any, kwds: Any) -> tuple[str, Any]:
+        """Call a method in the server; return the kind of answer and the result.
+
+        Raises `ServerDiedError`, and what pickling and unpickling raise.
+        """
+        codec = self.codec
+        data = codec.dumps((ident, method, args, kwds))
+        connection = getattr(self._calls, "connection", None)
+        if connection is None:
+            connection = self._calls.connection = self._open("accept_connection")
+        try:
+            connection.send_bytes(data)
+            answer = connection.recv_bytes()
+        except (OSError, EOFError) as error:
+            self._hang_up()
+            raise self._died() from error
+        except BaseException:
+            # A signal handler has raised: the answer to this call must not be taken for that
+            # to the next one.
+            self._hang_up()
+            raise
+        kind, result = codec.loads(answer)
+        return kind, result
+
+    def _hang_up(self) -> None:
+        connection = self._calls.__dict__.pop("connection", None)
+        if connection is not None:
+            connection.close()
+
+    def create(self, typeid: str, args: Any, kwds: Any) -> tuple[wire.Token, tuple[str, ...]]:
+        """Make an object in the server; return its token and what is exposed.
+
+        The token has the ticket for the first reference, except from the standard library,
+        which has counted one already: `release_first` gives that back.
+        """
+        if self.knows_sessions():
+            _, ident, exposed, ticket = self._result(
+                *self.call(None, "create_ours", (typeid, *args), kwds)
+            )
+            return wire.Token(typeid, self.address, ident, ticket), tuple(exposed)
+        ident, exposed = self.ask("create", typeid, *args, **kwds)
+        return wire.Token(typeid, self.address, ident), tuple(exposed)
+
+    # -- questions about references --------------------------------------------------------
+
+    def knows_sessions(self) -> bool:
+        """Return whether the server is procession's."""
+        with self._lock:
+            self._connect()
+        self._drop_now()
+        return self._knows_sessions
+
+    def hold(self, ident: str, ticket: str | None) -> None:
+        """Take a reference to *ident* for this process."""
+        if self.knows_sessions():
+            self.ask("redeem", ident, ticket)
+        else:
+            self.ask("incref", ident)
+
+    def issue(self, idents: Iterable[str]) -> str | None:
+        """Return a ticket for references to *idents* on their way; None where there is none."""
+        return self.ask("issue", list(idents)) if self.knows_sessions() else None
+
+    def drop(self, ident: str) -> None:
+        """Give a reference back, as soon as possible; never raises. For finalizers."""
+        self._dropped.append(ident)
+        self._drop_now()
+
+    def ask(self, function: str, /, *args: Any, **kwds: Any) -> Any:
+        """Have the server itself carry out a function, and return the result.
+
+        Raises `ServerDiedError`, `RemoteError` and what the function raises.
+        """
+        with self._lock:
+            self._connect()
+            connection = self._connection
+            if connection is not None:
+                answer = self._ask_over(connection, (function, args))
+        if connection is None:
+            with self._dial() as once:
+                answer = self._ask_over(once, (None, function, args, kwds))
+        self._drop_now()
+        return self._result(*answer)
+
+    def _result(self, kind: str, result: Any) -> Any:
+        if kind == wire.RETURN:
+            return result
+        raise wire.to_exception(kind, result)
+
+    def _ask_over(self, connection: Connection, question: Any) -> tuple[str, Any]:
+        """Ask and wait for the answer. Over the session's connection, the lock is held."""
+        try:
+            connection.send_bytes(self.codec.dumps(question))
+            kind, result = self.codec.loads(connection.recv_bytes())
+        except (OSError, EOFError) as error:
+            self._forget(connection)
+            raise self._died() from error
+        except BaseException:
+            self._forget(connection)
+            raise
+        return kind, result
+
+    def _forget(self, connection: Connection) -> None:
+        connection.close()
+        if connection is self._connection:
+            self._connection = None
+
+    def _drop_now(self) -> None:
+        """Tell the server what was dropped, unless somebody is asking it something now.
+
+        Who is asking comes here afterwards.
+        """
+        while self._dropped and self._lock.acquire(blocking=False):
+            try:
+                self._tell_dropped()
+            except (ServerDiedError, RemoteError, OSError, EOFError):
+                self._dropped.clear()  # the references have gone, with the server
+            finally:
+                self._lock.release()
+
+    def _tell_dropped(self) -> None:
+        """Give back the references in the list; the lock is held."""
+        while self._dropped:
+            ident = self._dropped.popleft()
+            if self._connection is not None:
+                self._connection.send_bytes(self.codec.dumps(("drop", (ident,))))
+            elif not self._knows_sessions:
+                with self._dial() as once:
+                    self._ask_over(once, (None, "decref", (ident,), {}))
+
+    # -- connections -----------------------------------------------------------------------
+
+    def _connect(self) -> None:
+        """Open the session, if there is none; the lock is held."""
+        if self._connection is not None or not self._knows_sessions:
+            return
+        connection = self._dial()
+        kind, result = self._ask_over(connection, (wire.MARK, "session", (), {}))
+        if kind == wire.RETURN:
+            name, pid = result
+            self.server = name, pid, None
+            self._connection = connection
+        else:
+            # The standard library knows no such function.
+            self._knows_sessions = False
+            connection.close()
+
+    def _open(self, function: str) -> Connection:
+        """Return a new connection for calls."""
+        connection = self._dial()
+        name = f"{os.getpid()}"
+        self._result(*self._ask_over(connection, (wire.MARK, function, (name,), {})))
+        return connection
+
+    def _dial(self) -> Connection:
+        try:
+            return Client(self.address, authkey=self.authkey, timeout=CONNECT_SECONDS)
+        except (ConnectionError, FileNotFoundError, EOFError) as error:
+            raise self._died() from error
+
+    def _died(self) -> ServerDiedError:
+        """Return the error that says which server has ended, and how."""
+        if self.process is not None:
+            self.process.join(1.0)  # its connection ends a moment before itself
+            self.server = self.process.name, self.process.pid, self.process.exitcode
+        name, pid, exitcode = self.server
+        who = "the manager" if name is None else f"the manager {name!r} (pid {pid})"
+        how = "has ended, or cannot be reached"
+        if exitcode is not None:
+            how = f"has ended with exit code {exitcode}"
+        return ServerDiedError(
+            f"{who} at {self.address!r} {how}; its objects are gone",
+            process=name,
+            pid=pid,
+            exitcode=exitcode,
+            address=self.address,
+        )
+
+    def close(self) -> None:
+        """Hang up: the server takes the references back. The next call connects again."""
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+        self._hang_up()
+
+    # -- fork ------------------------------------------------------------------------------
+
+    def before_fork(self) -> str | None:
+        """Take a ticket for the proxies that the child will have; None if it has none."""
+        idents = [each._id for each in list(self.proxies)]
+        try:
+            return self.issue(idents) if idents else None
+        except (ServerDiedError, RemoteError, OSError, EOFError):
+            return None  # there is nothing to refer to any more, as a call will say
+
+    def after_fork(self, ticket: str | None) -> None:
+        """Begin anew, in a forked child: the connections are the parent's."""
+        for connection in (self._connection, self._calls.__dict__.get("connection")):
+            if connection is not None:
+                connection.close()
+        self.process = None
+        self._begin()
+        for proxy in list(self.proxies):
+            try:
+                self.hold(proxy._id, ticket)
+            except (ServerDiedError, RemoteError, OSError, EOFError):
+                continue  # a call will say so
+
+
+class Sessions:
+    """The sessions of this process, one for each server and key.
+
+    A session ends with the last proxy or manager that uses it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = allocate_lock()
+        self._sessions: WeakValueDictionary[tuple[Any, ...], Session] = WeakValueDictionary()
+        self._watches_forks = False
+        self._tickets: dict[Session, str | None] = {}
+
+    def get(self, address: Address, authkey: bytes, serializer: str) -> Session:
+        """Return the session, made on first use. It connects when there is something to ask."""
+        key = address, bytes(authkey), serializer
+        with self._lock:
+            if not self._watches_forks:
+                self._watches_forks = True
+                os.register_at_fork(before=self._before_fork)
+                in_forked_children(self._after_fork)
+            session = self._sessions.get(key)
+            if session is None:
+                session = self._sessions[key] = Session(address, authkey, serializer)
+            return session
+
+    def forget(self, session: Session) -> None:
+        """Leave out a session whose manager was shut down."""
+        with self._lock:
+            for key in [key for key, each in self._sessions.items() if each is session]:
+                del self._sessions[key]
+        session.close()
+
+    def _before_fork(self) -> None:
+        self._tickets = {each: each.before_fork() for each in list(self._sessions.values())}
+
+    def _after_fork(self) -> None:
+        self._lock = allocate_lock()
+        tickets, self._tickets = self._tickets, {}
+        for session in list(self._sessions.values()):
+            session.after_fork(tickets.get(session))
+
+
+#: Those of this process.
+sessions = Sessions()
