@@ -8,12 +8,16 @@ import os
 import pickle
 import queue
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+
+if sys.platform != "linux":
+    pytest.skip("pidfds and signals", allow_module_level=True)
 
 from procession.testing import manager_payloads as payloads
 from procession.testing.forked import until

@@ -161,11 +161,13 @@ def test_killed_listener_leaves_nothing(temporary_directory: Path) -> None:
 
 def test_bad_arguments(tmp_path: Path) -> None:
     """multiprocessing's classes, and texts that say what is allowed."""
+    text: Any = "text"
+    number: Any = 42
     for function in (Listener, Client):
         with pytest.raises(TypeError, match="authkey should be a byte string"):
-            function(("localhost", 0), authkey="text")  # type: ignore[arg-type]
+            function(("localhost", 0), authkey=text)
         with pytest.raises(TypeError, match="address type of 42 unrecognized"):
-            function(42)  # type: ignore[arg-type]
+            function(number)
         with pytest.raises(ValueError, match=r"Family AF_PIPE is not recognized\."):
             function("x", family="AF_PIPE")
         with pytest.raises(ValueError, match=r"Family AF_PIPE is not recognized\."):

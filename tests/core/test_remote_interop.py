@@ -24,7 +24,11 @@ from procession.connection import Client, Listener
 
 KEY = b"a common secret"
 PYTHONS = [sys.executable, *filter(None, os.environ.get("PROCESSION_OTHER_PYTHONS", "").split(":"))]
-ADDRESSES = {"AF_UNIX": b"", "AF_INET": ("127.0.0.1", 0), "AF_INET6": ("::1", 0, 0, 0)}
+ADDRESSES: dict[str, Any] = {
+    "AF_UNIX": b"",
+    "AF_INET": ("127.0.0.1", 0),
+    "AF_INET6": ("::1", 0, 0, 0),
+}
 
 
 @pytest.fixture

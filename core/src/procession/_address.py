@@ -120,7 +120,7 @@ def check_user(peer: socket.socket, address: Address) -> None:
 
 
 def tune(peer: socket.socket) -> None:
-    """Send at once, and find out in two minutes when an idle peer has vanished.
+    """Send at once, and find out within a minute that the host of an idle peer has vanished.
 
     There is no user timeout: the kernel applies it also to a healthy peer that does not
     receive for so long while we have something to send it (measured), and ends the

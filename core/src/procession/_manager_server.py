@@ -11,6 +11,7 @@ import traceback
 from collections import Counter
 
 from procession import _manager_wire as wire
+from procession._call_line import CallLine
 from procession._listener import Listener
 from procession._referents import Referent, Referents
 from procession.errors import AuthenticationError, ConnectionClosedError, RemoteError
@@ -139,10 +140,10 @@ class Server:
     # -- calls ---------------------------------------------------------------------------
 
     def _serve_calls(self, connection: Connection, ours: bool) -> None:
-        receive, loads = connection.recv_bytes, self._codec.loads
+        line, loads = CallLine(connection), self._codec.loads
         while True:
             try:
-                data = receive()
+                data: Any = line.receive()
             except (OSError, EOFError):
                 return
             try:
@@ -154,8 +155,10 @@ class Server:
             except BaseException as error:
                 kind, result = self._failed(error, ours)
             # Nothing of a call is kept until the next one comes.
-            data, ident, method, args, kwds = b"", None, None, None, None
-            if not self._answer(connection, ours, kind, result):
+            data, ident, method, args, kwds = None, None, None, None, None
+            try:
+                line.send(self._pack(kind, result, ours))
+            except OSError:
                 return
             result = None
 
@@ -203,19 +206,21 @@ class Server:
     def _answer(self, connection: Connection, ours: bool, kind: str, result: Any) -> bool:
         """Send an answer; return whether the client is still there."""
         try:
-            if kind == wire.PROXY:
-                data = self._pack_proxy(result, ours)
-            else:
-                data = self._codec.dumps((kind, result))
-        except Exception:
-            failure = wire.UNSERIALIZABLE if kind != wire.ERROR else wire.TRACEBACK
-            text = traceback.format_exc() if kind != wire.ERROR else _text(result)
-            data = self._codec.dumps((failure, text))
-        try:
-            connection.send_bytes(data)
+            connection.send_bytes(self._pack(kind, result, ours))
         except OSError:
             return False
         return True
+
+    def _pack(self, kind: str, result: Any, ours: bool) -> bytes:
+        """Return the bytes of an answer, or of one that says why they cannot be had."""
+        try:
+            if kind == wire.PROXY:
+                return self._pack_proxy(result, ours)
+            return self._codec.dumps((kind, result))
+        except Exception:
+            if kind == wire.ERROR:
+                return self._codec.dumps((wire.TRACEBACK, _text(result)))
+            return self._codec.dumps((wire.UNSERIALIZABLE, traceback.format_exc()))
 
     def _pack_proxy(self, created: tuple[str, str, tuple[str, ...], str], ours: bool) -> bytes:
         """Return the answer that a new proxy is to be made from."""

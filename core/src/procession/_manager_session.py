@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from _thread import allocate_lock
 from collections import deque
 from threading import local
@@ -10,8 +11,10 @@ from weakref import WeakSet, WeakValueDictionary
 
 from procession import _manager_wire as wire
 from procession._after_fork import in_forked_children
+from procession._call_line import CallLine
 from procession._listener import Client
 from procession.errors import RemoteError, ServerDiedError
+from procession.process import current_process
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
@@ -66,27 +69,38 @@ class Session:
         """
         codec = self.codec
         data = codec.dumps((ident, method, args, kwds))
-        connection = getattr(self._calls, "connection", None)
-        if connection is None:
-            connection = self._calls.connection = self._open("accept_connection")
+        calls = self._calls
         try:
-            connection.send_bytes(data)
-            answer = connection.recv_bytes()
-        except (OSError, EOFError) as error:
-            self._hang_up()
-            raise self._died() from error
-        except BaseException:
-            # A signal handler has raised: the answer to this call must not be taken for that
-            # to the next one.
-            self._hang_up()
+            line = calls.idle.pop()
+        except (AttributeError, IndexError):
+            # The thread's first call, or one of a signal handler in the middle of a call.
+            line = self._open_line()
+        try:
+            line.send(data)
+            answer = line.receive()
+        except BaseException as error:
+            # Also when a signal handler has raised: the answer to this call must not be taken
+            # for that to the next one.
+            line.close()
+            if isinstance(error, OSError | EOFError):
+                raise self._died() from error
             raise
+        calls.idle.append(line)
         kind, result = codec.loads(answer)
         return kind, result
 
+    def _open_line(self) -> CallLine:
+        if not hasattr(self._calls, "idle"):
+            self._calls.idle = []
+        connection = self._dial()
+        who = f"{current_process().name} (pid {os.getpid()})"
+        self._result(*self._ask_over(connection, (wire.MARK, "accept_connection", (who,), {})))
+        return CallLine(connection)
+
     def _hang_up(self) -> None:
-        connection = self._calls.__dict__.pop("connection", None)
-        if connection is not None:
-            connection.close()
+        """Close the lines of this thread."""
+        for line in self._calls.__dict__.pop("idle", ()):
+            line.close()
 
     def create(self, typeid: str, args: Any, kwds: Any) -> tuple[wire.Token, tuple[str, ...]]:
         """Make an object in the server; return its token and what is exposed.
@@ -206,13 +220,6 @@ class Session:
             self._knows_sessions = False
             connection.close()
 
-    def _open(self, function: str) -> Connection:
-        """Return a new connection for calls."""
-        connection = self._dial()
-        name = f"{os.getpid()}"
-        self._result(*self._ask_over(connection, (wire.MARK, function, (name,), {})))
-        return connection
-
     def _dial(self) -> Connection:
         try:
             return Client(self.address, authkey=self.authkey, timeout=CONNECT_SECONDS)
@@ -257,9 +264,9 @@ class Session:
 
     def after_fork(self, ticket: str | None) -> None:
         """Begin anew, in a forked child: the connections are the parent's."""
-        for connection in (self._connection, self._calls.__dict__.get("connection")):
-            if connection is not None:
-                connection.close()
+        if self._connection is not None:
+            self._connection.close()
+        self._hang_up()
         self.process = None
         self._begin()
         for proxy in list(self.proxies):
@@ -287,7 +294,10 @@ class Sessions:
         with self._lock:
             if not self._watches_forks:
                 self._watches_forks = True
-                os.register_at_fork(before=self._before_fork)
+                if sys.platform != "win32":
+                    os.register_at_fork(
+                        before=self._before_fork, after_in_parent=self._after_fork_in_parent
+                    )
                 in_forked_children(self._after_fork)
             session = self._sessions.get(key)
             if session is None:
@@ -303,6 +313,9 @@ class Sessions:
 
     def _before_fork(self) -> None:
         self._tickets = {each: each.before_fork() for each in list(self._sessions.values())}
+
+    def _after_fork_in_parent(self) -> None:
+        self._tickets = {}
 
     def _after_fork(self) -> None:
         self._lock = allocate_lock()

@@ -74,10 +74,8 @@ class PickleCodec:
         """Return the pickle of *obj*."""
         return _dumps(obj, PROTOCOL)
 
-    @staticmethod
-    def loads(data: bytes) -> Any:
-        """Return the object that was pickled."""
-        return _loads(data)
+    #: Returns the object that was pickled.
+    loads = staticmethod(_loads)
 
 
 class XmlCodec:
@@ -93,11 +91,11 @@ class XmlCodec:
         return client.dumps((obj,), None, None, None, True).encode("utf-8")
 
     @staticmethod
-    def loads(data: bytes) -> Any:
+    def loads(data: bytes | memoryview) -> Any:
         """Return what `dumps` was given."""
         from xmlrpc import client
 
-        (obj,), _ = client.loads(data.decode("utf-8"))
+        (obj,), _ = client.loads(bytes(data).decode("utf-8"))
         return obj
 
 
