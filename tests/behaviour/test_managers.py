@@ -546,3 +546,85 @@ def test_interrupted_call_is_not_answered_later(synced: Any) -> None:
         signal.signal(signal.SIGALRM, before)
     event.set()
     assert [1, 2, 3] == list(sequence)
+
+
+@pytest.mark.beyond("multiprocessing asks over a connection for each question")
+def test_interrupted_question_loses_no_reference(synced: Any) -> None:
+    """A signal handler that raises between question and answer takes no object along."""
+
+    class Interruption(Exception):
+        pass
+
+    def interrupt(*_: object) -> None:
+        raise Interruption
+
+    kept = synced.list(["kept"])
+    server = synced._process.pid
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for _ in range(3):
+            os.kill(server, signal.SIGSTOP)
+            signal.setitimer(signal.ITIMER_REAL, 0.1)
+            with pytest.raises(Interruption):
+                synced._number_of_objects()
+            os.kill(server, signal.SIGCONT)
+            assert 1 == synced._number_of_objects()
+    finally:
+        os.kill(server, signal.SIGCONT)
+        signal.signal(signal.SIGALRM, before)
+    assert "['kept']" == str(kept)
+    del kept
+    until(lambda: synced._number_of_objects() == 0)
+
+
+@pytest.mark.beyond("multiprocessing asks over a connection for each question")
+def test_question_in_a_signal_handler_is_refused(synced: Any) -> None:
+    """A handler that asks what the interrupted code is just asking would wait for itself."""
+    from procession.errors import BusyConnectionError
+
+    server = synced._process.pid
+    caught: list[BaseException] = []
+
+    def handle(*_: object) -> None:
+        try:
+            synced._number_of_objects()
+        except BusyConnectionError as error:
+            caught.append(error)
+        os.kill(server, signal.SIGCONT)
+
+    assert 0 == synced._number_of_objects()
+    before = signal.signal(signal.SIGALRM, handle)
+    try:
+        os.kill(server, signal.SIGSTOP)
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        assert 0 == synced._number_of_objects()
+    finally:
+        os.kill(server, signal.SIGCONT)
+        signal.signal(signal.SIGALRM, before)
+    assert "a signal handler has interrupted" in str(caught[0])
+
+
+@pytest.mark.beyond("multiprocessing mixes up the answers")
+def test_call_in_a_signal_handler(synced: Any) -> None:
+    """A handler may call a method while the code that it has interrupted waits in one."""
+    event = synced.Event()
+    before = signal.signal(signal.SIGALRM, lambda *_: event.set())
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        assert event.wait(DEADLINE)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_proxies_need_not_be_hashable(shared_ctx: Any, subject: str) -> None:
+    """A type that exposes ``__eq__`` makes proxies without a hash."""
+    managers = __import__(f"{subject}.managers", fromlist=["x"])
+
+    class Own(managers.BaseManager):  # type: ignore[name-defined,misc]
+        pass
+
+    Own.register("word", str, managers.MakeProxyType("WordProxy", ("__eq__", "upper")))
+    with Own(ctx=shared_ctx) as manager:
+        word = manager.word("x")
+        assert word == "x"
+        assert "X" == word.upper()

@@ -251,8 +251,10 @@ class Server:
                 try:
                     function, args = self._codec.loads(data)
                     if function == "drop":
-                        # Not answered: a finalizer has asked.
-                        self.referents.drop(args[0], session.held)
+                        # Not answered: a finalizer has asked. It may be about a reference of an
+                        # earlier connection, which has gone with that.
+                        if args[0] in session.held:
+                            self.referents.drop(args[0], session.held)
                         continue
                     answer = self._control(session, function, tuple(args), {})
                 except BaseException as error:

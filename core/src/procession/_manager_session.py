@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
-from _thread import allocate_lock
+from _thread import RLock, allocate_lock
 from collections import deque
 from threading import local
-from weakref import WeakSet, WeakValueDictionary
+from weakref import WeakValueDictionary
 
 from procession import _manager_wire as wire
 from procession._after_fork import in_forked_children
 from procession._call_line import CallLine
 from procession._listener import Client
-from procession.errors import RemoteError, ServerDiedError
+from procession.errors import BusyConnectionError, ProcessError, ServerDiedError
 from procession.process import current_process
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 #: How long a server may take to let us in, in seconds. It has a thread for nothing else.
 CONNECT_SECONDS = 20.0
+#: What a question may fail with.
+_FAILURES = (ProcessError, OSError, EOFError)
 
 
 class Session:
@@ -47,15 +49,20 @@ class Session:
         self.codec = wire.CODECS[serializer]
         #: The server's process, where this one has started it and it is not shut down.
         self.process: BaseProcess | None = None
-        self.proxies: WeakSet[BaseProxy] = WeakSet()
+        #: By their `id`: a proxy of somebody's own type may not be hashable.
+        self.proxies: WeakValueDictionary[int, BaseProxy] = WeakValueDictionary()
         #: The name and the pid of the server's process, and its exit code, once known.
         self.server: tuple[str | None, int | None, int | None] = None, None, None
         self._begin()
 
     def _begin(self) -> None:
-        # Not re-entrant: a finalizer that runs in the middle of a question must not ask one.
-        self._lock = allocate_lock()
-        self._connection: Connection | None = None
+        # Re-entrant, for a signal handler or a finalizer may come here in the middle of a
+        # question; it finds us busy then.
+        self._lock = RLock()
+        self._busy = False
+        self._connection: CallLine | None = None
+        #: Connections with an answer that nobody waits for, until their references are moved.
+        self._interrupted: list[CallLine] = []
         self._knows_sessions = True
         self._dropped: deque[str] = deque()
         self._calls = local()
@@ -89,13 +96,22 @@ class Session:
         kind, result = codec.loads(answer)
         return kind, result
 
+    def _move_references(self, connection: CallLine) -> None:
+        """Tie what was tied to interrupted connections to a new one, and close those."""
+        if self._interrupted:
+            for proxy in list(self.proxies.values()):
+                self._ask_over(connection, ("redeem", (proxy._id, None)))
+            for each in self._interrupted:
+                each.close()
+            self._interrupted.clear()
+
     def _open_line(self) -> CallLine:
         if not hasattr(self._calls, "idle"):
             self._calls.idle = []
-        connection = self._dial()
+        line = CallLine(self._dial())
         who = f"{current_process().name} (pid {os.getpid()})"
-        self._result(*self._ask_over(connection, (wire.MARK, "accept_connection", (who,), {})))
-        return CallLine(connection)
+        self._result(*self._ask_over(line, (wire.MARK, "accept_connection", (who,), {})))
+        return line
 
     def _hang_up(self) -> None:
         """Close the lines of this thread."""
@@ -121,7 +137,11 @@ class Session:
     def knows_sessions(self) -> bool:
         """Return whether the server is procession's."""
         with self._lock:
-            self._connect()
+            self._begin_question()
+            try:
+                self._connect()
+            finally:
+                self._busy = False
         self._drop_now()
         return self._knows_sessions
 
@@ -147,38 +167,61 @@ class Session:
         Raises `ServerDiedError`, `RemoteError` and what the function raises.
         """
         with self._lock:
-            self._connect()
-            connection = self._connection
-            if connection is not None:
-                answer = self._ask_over(connection, (function, args))
+            self._begin_question()
+            try:
+                self._connect()
+                connection = self._connection
+                if connection is not None:
+                    answer = self._ask_over(connection, (function, args))
+            finally:
+                self._busy = False
         if connection is None:
-            with self._dial() as once:
-                answer = self._ask_over(once, (None, function, args, kwds))
+            answer = self._ask_once((None, function, args, kwds))
         self._drop_now()
         return self._result(*answer)
+
+    def _begin_question(self) -> None:
+        """Be busy; the lock is held."""
+        if self._busy:
+            raise BusyConnectionError(
+                "cannot be used here: a signal handler has interrupted this thread while it was "
+                "asking this very manager about its references"
+            )
+        self._busy = True
 
     def _result(self, kind: str, result: Any) -> Any:
         if kind == wire.RETURN:
             return result
         raise wire.to_exception(kind, result)
 
-    def _ask_over(self, connection: Connection, question: Any) -> tuple[str, Any]:
+    def _ask_once(self, question: Any) -> tuple[str, Any]:
+        """Ask over a connection for this one question."""
+        line = CallLine(self._dial())
+        try:
+            return self._ask_over(line, question)
+        finally:
+            line.close()
+
+    def _ask_over(self, connection: CallLine, question: Any) -> tuple[str, Any]:
         """Ask and wait for the answer. Over the session's connection, the lock is held."""
         try:
-            connection.send_bytes(self.codec.dumps(question))
-            kind, result = self.codec.loads(connection.recv_bytes())
+            connection.send(self.codec.dumps(question))
+            kind, result = self.codec.loads(connection.receive())
         except (OSError, EOFError) as error:
-            self._forget(connection)
+            connection.close()
+            if connection is self._connection:
+                self._connection = None
             raise self._died() from error
         except BaseException:
-            self._forget(connection)
+            # A signal handler has raised. The answer must not be taken for the next one's, but
+            # the references that are tied to this connection are needed.
+            if connection is self._connection:
+                self._connection = None
+                self._interrupted.append(connection)
+            else:
+                connection.close()
             raise
         return kind, result
-
-    def _forget(self, connection: Connection) -> None:
-        connection.close()
-        if connection is self._connection:
-            self._connection = None
 
     def _drop_now(self) -> None:
         """Tell the server what was dropped, unless somebody is asking it something now.
@@ -187,9 +230,15 @@ class Session:
         """
         while self._dropped and self._lock.acquire(blocking=False):
             try:
-                self._tell_dropped()
-            except (ServerDiedError, RemoteError, OSError, EOFError):
-                self._dropped.clear()  # the references have gone, with the server
+                if self._busy:
+                    return
+                self._busy = True
+                try:
+                    self._tell_dropped()
+                except _FAILURES:
+                    self._dropped.clear()  # the references have gone, with the server
+                finally:
+                    self._busy = False
             finally:
                 self._lock.release()
 
@@ -198,10 +247,9 @@ class Session:
         while self._dropped:
             ident = self._dropped.popleft()
             if self._connection is not None:
-                self._connection.send_bytes(self.codec.dumps(("drop", (ident,))))
+                self._connection.send(self.codec.dumps(("drop", (ident,))))
             elif not self._knows_sessions:
-                with self._dial() as once:
-                    self._ask_over(once, (None, "decref", (ident,), {}))
+                self._ask_once((None, "decref", (ident,), {}))
 
     # -- connections -----------------------------------------------------------------------
 
@@ -209,12 +257,13 @@ class Session:
         """Open the session, if there is none; the lock is held."""
         if self._connection is not None or not self._knows_sessions:
             return
-        connection = self._dial()
+        connection = CallLine(self._dial())
         kind, result = self._ask_over(connection, (wire.MARK, "session", (), {}))
         if kind == wire.RETURN:
             name, pid = result
             self.server = name, pid, None
             self._connection = connection
+            self._move_references(connection)
         else:
             # The standard library knows no such function.
             self._knows_sessions = False
@@ -247,32 +296,35 @@ class Session:
     def close(self) -> None:
         """Hang up: the server takes the references back. The next call connects again."""
         with self._lock:
-            if self._connection is not None:
-                self._connection.close()
-                self._connection = None
+            for each in (self._connection, *self._interrupted):
+                if each is not None:
+                    each.close()
+            self._connection = None
+            self._interrupted.clear()
         self._hang_up()
 
     # -- fork ------------------------------------------------------------------------------
 
     def before_fork(self) -> str | None:
         """Take a ticket for the proxies that the child will have; None if it has none."""
-        idents = [each._id for each in list(self.proxies)]
+        idents = [each._id for each in list(self.proxies.values())]
         try:
             return self.issue(idents) if idents else None
-        except (ServerDiedError, RemoteError, OSError, EOFError):
+        except _FAILURES:
             return None  # there is nothing to refer to any more, as a call will say
 
     def after_fork(self, ticket: str | None) -> None:
         """Begin anew, in a forked child: the connections are the parent's."""
-        if self._connection is not None:
-            self._connection.close()
+        for each in (self._connection, *self._interrupted):
+            if each is not None:
+                each.close()
         self._hang_up()
         self.process = None
         self._begin()
-        for proxy in list(self.proxies):
+        for proxy in list(self.proxies.values()):
             try:
                 self.hold(proxy._id, ticket)
-            except (ServerDiedError, RemoteError, OSError, EOFError):
+            except _FAILURES:
                 continue  # a call will say so
 
 

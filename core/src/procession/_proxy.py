@@ -70,7 +70,7 @@ class BaseProxy:
         else:
             assert self._session is not None
             self._session.hold(self._id, ticket)
-            self._session.proxies.add(self)
+            self._session.proxies[id(self)] = self
         self._holds = True
 
     def _decref(self) -> None:
@@ -80,7 +80,7 @@ class BaseProxy:
             if self._server is not None:
                 self._server.referents.drop(self._id)
             elif self._session is not None:
-                self._session.proxies.discard(self)
+                self._session.proxies.pop(id(self), None)
                 self._session.drop(self._id)
 
     def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:

@@ -243,7 +243,7 @@ class BaseManager:
             return
         try:
             session.ask("shutdown")
-        except (ServerDiedError, RemoteError, OSError, EOFError):
+        except (ProcessError, OSError, EOFError):
             pass  # it has ended already, or hears nobody: then it is told otherwise
         for tell in (None, process.terminate, process.kill):
             if tell is not None:
