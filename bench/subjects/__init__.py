@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 #: In the order in which they are run and shown.
 NAMES = ("start", "memory", "imports", "queues", "connections", "locks", "shared")
+NAMES = ("start", "memory", "imports", "queues", "connections", "managers")
 
 
 def load(name: str) -> Subject:

@@ -16,7 +16,7 @@ import pytest
 if sys.platform != "linux":
     pytest.skip("fork and pidfds", allow_module_level=True)
 
-from procession import managers
+from procession import _referents, managers
 from procession.errors import ServerDiedError
 from procession.process import current_process
 from procession.testing.forked import crew, until
@@ -39,7 +39,8 @@ def busy(address: bytes) -> None:
 
 
 def serve(writer: int) -> None:
-    """Be a server of its own process."""
+    """Be a server of its own process, whose tickets lapse soon."""
+    _referents.TICKET_SECONDS = 1.0
     server = managers.SyncManager(None, current_process().authkey).get_server()
     assert isinstance(server.address, bytes)
     os.write(writer, server.address)
@@ -62,8 +63,8 @@ def test_killed_clients_leave_nothing_in_the_server() -> None:
             for each in clients:
                 each.kill()
             assert {"kept": True} == kept.copy()
-        # What was on its way when they died is kept for a minute, one object each at most.
-        until(lambda: manager._number_of_objects() <= 1 + 4 * KILLS)
+        # What was on its way when they died is kept until its ticket has lapsed.
+        until(lambda: manager._number_of_objects() == 1)
         assert {"kept": True} == kept.copy()
     os.close(reader)
     os.close(writer)
