@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -61,6 +62,23 @@ def own(library: Any) -> Any:
     Own.register("dict", dict, managers.DictProxy)
     Own.register("Iterator", proxytype=managers.IteratorProxy, create_method=False)
     return Own
+
+
+def alarm() -> None:
+    """Send SIGUSR1 to this process in a moment."""
+    threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+
+
+def stop(pid: int) -> None:
+    """Stop a process, and wait until all of it stands still."""
+    os.kill(pid, signal.SIGSTOP)
+    tasks = Path(f"/proc/{pid}/task")
+    until(
+        lambda: all(
+            (each / "stat").read_bytes().rpartition(b")")[2].split()[0] == b"T"
+            for each in tasks.iterdir()
+        )
+    )
 
 
 one_pair = pytest.mark.one_pair_per("transport")
@@ -539,13 +557,13 @@ def test_interrupted_call_is_not_answered_later(synced: Any) -> None:
 
     event = synced.Event()
     sequence = synced.list([1, 2, 3])
-    before = signal.signal(signal.SIGALRM, interrupt)
+    before = signal.signal(signal.SIGUSR1, interrupt)
     try:
-        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        alarm()
         with pytest.raises(Interruption):
             event.wait(DEADLINE)
     finally:
-        signal.signal(signal.SIGALRM, before)
+        signal.signal(signal.SIGUSR1, before)
     event.set()
     assert [1, 2, 3] == list(sequence)
 
@@ -562,18 +580,18 @@ def test_interrupted_question_loses_no_reference(synced: Any) -> None:
 
     kept = synced.list(["kept"])
     server = synced._process.pid
-    before = signal.signal(signal.SIGALRM, interrupt)
+    before = signal.signal(signal.SIGUSR1, interrupt)
     try:
         for _ in range(3):
-            os.kill(server, signal.SIGSTOP)
-            signal.setitimer(signal.ITIMER_REAL, 0.1)
+            stop(server)
+            alarm()
             with pytest.raises(Interruption):
                 synced._number_of_objects()
             os.kill(server, signal.SIGCONT)
             assert 1 == synced._number_of_objects()
     finally:
         os.kill(server, signal.SIGCONT)
-        signal.signal(signal.SIGALRM, before)
+        signal.signal(signal.SIGUSR1, before)
     assert "['kept']" == str(kept)
     del kept
     until(lambda: synced._number_of_objects() == 0)
@@ -595,14 +613,14 @@ def test_question_in_a_signal_handler_is_refused(synced: Any) -> None:
         os.kill(server, signal.SIGCONT)
 
     assert 0 == synced._number_of_objects()
-    before = signal.signal(signal.SIGALRM, handle)
+    before = signal.signal(signal.SIGUSR1, handle)
     try:
-        os.kill(server, signal.SIGSTOP)
-        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        stop(server)
+        alarm()
         assert 0 == synced._number_of_objects()
     finally:
         os.kill(server, signal.SIGCONT)
-        signal.signal(signal.SIGALRM, before)
+        signal.signal(signal.SIGUSR1, before)
     assert "a signal handler has interrupted" in str(caught[0])
 
 
@@ -610,12 +628,12 @@ def test_question_in_a_signal_handler_is_refused(synced: Any) -> None:
 def test_call_in_a_signal_handler(synced: Any) -> None:
     """A handler may call a method while the code that it has interrupted waits in one."""
     event = synced.Event()
-    before = signal.signal(signal.SIGALRM, lambda *_: event.set())
+    before = signal.signal(signal.SIGUSR1, lambda *_: event.set())
     try:
-        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        alarm()
         assert event.wait(DEADLINE)
     finally:
-        signal.signal(signal.SIGALRM, before)
+        signal.signal(signal.SIGUSR1, before)
 
 
 def test_proxies_need_not_be_hashable(shared_ctx: Any, subject: str) -> None:

@@ -481,9 +481,9 @@ def test_signal_handler_does_not_end_accept(
     """After a signal was handled the wait goes on; a handler that raises ends it."""
     listener = listen(authkey=KEY)
     handled = threading.Event()
-    before = signal.signal(signal.SIGALRM, lambda *_: handled.set())
+    before = signal.signal(signal.SIGUSR1, lambda *_: handled.set())
     try:
-        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGUSR1)).start()
         client = in_thread(lambda: handled.wait(30) and Client(listener.address, authkey=KEY))
         with listener.accept(), result(client):
             pass
@@ -491,12 +491,12 @@ def test_signal_handler_does_not_end_accept(
         def interrupt(*_: object) -> None:
             raise KeyboardInterrupt
 
-        signal.signal(signal.SIGALRM, interrupt)
-        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        signal.signal(signal.SIGUSR1, interrupt)
+        threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGUSR1)).start()
         with pytest.raises(KeyboardInterrupt):
             listener.accept()
     finally:
-        signal.signal(signal.SIGALRM, before)
+        signal.signal(signal.SIGUSR1, before)
     client = in_thread(Client, listener.address, authkey=KEY)
     with listener.accept(), result(client):
         pass
