@@ -148,16 +148,17 @@ class LaunchPlan:
         file = io.BytesIO()
         preparation = self._preparation(handoff, environ, keep)
         ParcelPickler(file, handoff).dump(preparation)
+        modules: set[str] = set()
         if self.hooks:
-            ParcelPickler(file, handoff, self._reducers()).dump(self.hooks)
+            pickler = ParcelPickler(file, handoff, self._reducers())
+            pickler.dump(self.hooks)
+            modules |= {"procession._child_hooks", *pickler.modules, *_modules_of(self.hooks)}
         pickler = ParcelPickler(file, handoff, self._reducers())
         pickler.dump(self.process)
-        modules = set(pickler.modules)
+        modules |= pickler.modules
         if preparation["options"] is not None:
             modules.add("procession._apply_options")
         self.given.update(map(identity, handoff.descriptors))
-        if self.hooks:
-            modules.add("procession._child_hooks")
         return Parcel(
             data=file.getbuffer(),
             descriptors=tuple(handoff.descriptors),
@@ -196,6 +197,15 @@ class LaunchPlan:
         if self.main_module is None:
             reducers[FunctionType] = reducers[type] = _refuse_interactive
         return reducers
+
+
+def _modules_of(hooks: Sequence[ChildHooks]) -> set[str]:
+    return {
+        location.partition(":")[0]
+        for _, starting, ending, _ in hooks
+        for location in (starting, ending)
+        if location is not None
+    }
 
 
 def _refuse_interactive(definition: Any) -> Any:
