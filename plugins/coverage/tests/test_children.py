@@ -246,3 +246,30 @@ def test_off_or_not_measured(directory: Path) -> None:
     )
 
     assert 1 == len(list(directory.glob(".coverage*")))
+
+
+SAVING = """
+import os, signal
+from procession_coverage._child import Measurement
+
+class Coverage:
+    def start(self): pass
+    def stop(self): pass
+    def save(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        print("saved", flush=True)
+
+measurement = Measurement(Coverage())
+measurement.begin()
+measurement.end()
+print("went on")
+"""
+
+
+def test_terminated_while_it_saves() -> None:
+    """Half a file would be none: first it is saved, and then the signal ends the process."""
+    done = subprocess.run(
+        [sys.executable, "-c", SAVING], capture_output=True, text=True, timeout=DEADLINE
+    )
+
+    assert ("saved\n", -15) == (done.stdout, done.returncode)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -361,7 +360,7 @@ def test_the_parent_is_killed(method: str, tmp_path: Path) -> None:
         assert parent.stdout is not None
         assert parent.stderr is not None
         assert "here 0\n" == parent.stdout.readline()
-        parent.send_signal(signal.SIGKILL)
+        parent.kill()
         errors = parent.stderr.read()  # until the child has ended, too
 
     assert "went on" == path.read_text()

@@ -1,3 +1,4 @@
+# ruff: noqa: E402 - the type checkers must see the platform first
 """What procession learns about this plugin."""
 
 from __future__ import annotations
@@ -6,8 +7,7 @@ import logging
 import sys
 from typing import TYPE_CHECKING
 
-if sys.platform != "linux":
-    raise ImportError(f"procession-logging needs Linux, and this is {sys.platform}")
+assert sys.platform == "linux", "procession-logging needs Linux"
 
 from procession.plugin import hookimpl
 
