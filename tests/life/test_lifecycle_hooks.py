@@ -365,17 +365,3 @@ def test_children_load_only_what_is_named(
 
     assert f"{name}_child" in modules
     assert {"pluggy", "attr", "importlib.metadata", f"{name}_hooks"}.isdisjoint(modules)
-
-
-def test_a_fork_server_imports_once(install: Install, finish: Finish, log: Path, pair: Any) -> None:
-    """What hooks import is not imported again by each child that is forked."""
-    if pair.method != "forkserver":
-        pytest.skip("there is no server")
-    child = CHILD.replace('f"starting {baggage[1]}"', "f'imported by {MAKER}'")
-    procession.set_plugins([install(child=f"import os\nMAKER = os.getpid()\n{child}")])
-    pids = {finish(payloads.nothing).pid for _ in range(2)}
-    lines = [line for line in log.read_text().splitlines() if line.startswith("imported")]
-
-    assert 2 == len(lines)
-    assert 1 == len(set(lines))
-    assert lines[0] not in {f"imported by {pid}" for pid in pids}

@@ -200,11 +200,12 @@ class LaunchPlan:
 
 
 def _modules_of(hooks: Sequence[ChildHooks]) -> set[str]:
+    """Return the modules of our own plugins; of others, nobody knows what they do when imported."""
     return {
         location.partition(":")[0]
         for _, starting, ending, _ in hooks
         for location in (starting, ending)
-        if location is not None
+        if location is not None and location.startswith("procession")
     }
 
 

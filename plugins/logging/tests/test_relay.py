@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import procession
-from procession.testing import leaks, logged
+from procession.testing import failing, leaks, logged, payloads
 
 METHODS = procession.get_all_start_methods()
 each_method = pytest.mark.parametrize("method", METHODS)
@@ -385,3 +385,18 @@ def test_a_parent_that_does_not_join(method: str, tmp_path: Path) -> None:
     assert [f"text {number}" for number in range(3000)] == done.stderr.splitlines()
     assert 0 == done.returncode
     assert DEADLINE / 2 > time.monotonic() - start
+
+
+@each_method
+def test_children_stay_slim(run: Callable[..., Any], plugin: None, method: str) -> None:
+    """The parent's side, and what finds plugins, is not imported in children."""
+    if method == "fork":
+        pytest.skip("a forked child has all of its parent's modules")
+    receiver, sender = procession.Pipe()
+    run(method, payloads.call, sender, failing.loaded_modules).join(check=True)
+    modules = receiver.recv()
+    receiver.close()
+    sender.close()
+
+    assert "procession_logging._child" in modules
+    assert {"pluggy", "attr", "socket", "procession_logging._relay"}.isdisjoint(modules)
