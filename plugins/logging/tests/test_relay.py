@@ -308,6 +308,26 @@ def test_a_handler_that_fails(
     assert ["again 0"] == handler.texts
 
 
+def test_a_handler_that_asks_for_its_thread(handler: Collecting, run: Callable[..., Any]) -> None:
+    """As one that logs itself; no stand-in for a thread is left for forks to warn of."""
+
+    def ask(record: logging.LogRecord) -> bool:
+        threading.current_thread()
+        return True
+
+    handler.addFilter(ask)
+    receiver, sender = procession.Pipe()
+    process = run(METHODS[0], logged.log_impatiently, sender, 1.0, 1)
+    assert handler.came.acquire(timeout=DEADLINE)
+    receiver.recv()
+    receiver.send(None)
+    process.join(check=True)
+    receiver.close()
+    sender.close()
+
+    assert [] == [each for each in threading.enumerate() if each.name.startswith("Dummy")]
+
+
 def test_a_start_that_fails(handler: Collecting, run: Callable[..., Any]) -> None:
     """Its line goes, and the next start has its own."""
     if "spawn" not in METHODS:

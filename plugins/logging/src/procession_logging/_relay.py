@@ -83,6 +83,15 @@ def _handle(record: logging.LogRecord) -> None:
         procession.get_logger().exception("a log record of %s failed", record.processName)
 
 
+def _leave_no_stand_in() -> None:
+    """Take this thread off the list of `threading`, where it should not be.
+
+    A handler that asks for the current thread, as one that logs does, has put a stand-in there.
+    Before Python 3.13 it stays for ever, and every fork would warn of it.
+    """
+    vars(threading).get("_active", {}).pop(_thread.get_ident(), None)
+
+
 class _Run:
     """One run of the relay's thread. All but `wait` and `await_end` with the relay's lock."""
 
@@ -214,7 +223,9 @@ class Relay:
                     run.close()
                     return
             for receiver in run.wait(receivers):
-                if receiver.drain(_BATCH):
+                over = receiver.drain(_BATCH)
+                _leave_no_stand_in()
+                if over:
                     self._discard(receiver)
                 if run.stopping:
                     break
