@@ -14,7 +14,9 @@ import procession
 
 METHODS = procession.get_all_start_methods()
 each_method = pytest.mark.parametrize("method", METHODS)
-DEADLINE = 50.0
+# Each test starts a dozen interpreters, which takes its time on a busy machine.
+DEADLINE = 120.0
+pytestmark = pytest.mark.timeout(240)
 
 WORK = """\
 import os
