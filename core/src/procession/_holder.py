@@ -104,10 +104,10 @@ _myself = _Myself()
 myself = _myself.get
 
 
-def write_record(words: memoryview) -> None:
-    """Write down this process and thread, in `RECORD_WORDS` words; not in one step."""
+def write_record(words: memoryview, at: int = 0) -> None:
+    """Write this process and thread into `RECORD_WORDS` *words* from *at* on; not in one step."""
     name = process.current_process().name.encode()[:_NAME_BYTES]
-    _RECORD.pack_into(words, 0, *_myself.get(), get_ident(), name)
+    _RECORD.pack_into(words, at * 8, *_myself.get(), get_ident(), name)
 
 
 def start_of(pid: int) -> int:
