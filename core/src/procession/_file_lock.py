@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from typing import Any, ParamSpec, TypeAlias, TypeVar
 
     Arguments: TypeAlias = tuple[Any, ...]
+    Calls: TypeAlias = tuple[Callable[..., Any], Arguments, Arguments, Arguments]
     P = ParamSpec("P")
     T = TypeVar("T")
 
