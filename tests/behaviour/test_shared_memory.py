@@ -195,6 +195,29 @@ class TestNamed:
         )
 
 
+@pytest.mark.beyond("the standard library says nothing about limits")
+def test_no_more_descriptors(run_program: Make) -> None:
+    """The first use of shared memory in a process without free descriptors says so, too."""
+    program = """
+import os, resource
+from procession.errors import ResourceError
+from procession.shared_memory import AnonymousMemory, SharedMemory
+resource.setrlimit(resource.RLIMIT_NOFILE, (60, 60))
+while True:
+    try:
+        os.dup(0)
+    except OSError:
+        break
+for make in AnonymousMemory, lambda size: SharedMemory(create=True, size=size):
+    try:
+        make(10)
+    except ResourceError as error:
+        print(error.errno, "RLIMIT_NOFILE is 60" in str(error))
+os._exit(0)
+"""
+    assert "24 True\n24 True\n" == run_program(program).stdout
+
+
 class TestInterchange:
     """One side's segments and lists are the other's."""
 

@@ -18,10 +18,11 @@ if sys.platform != "linux":
 
 from procession import _selection
 from procession._handoff import Handoff, Takeover
-from procession._holder import Holder, has_died, myself, start_of
+from procession._holder import Holder, has_died, myself
 from procession._kernel_primitive import KernelPrimitive
 from procession._primitive_choice import choose, primitive_class
 from procession._primitives import LOCK, MOST_UNITS, NOTICE_SECONDS, RECURSIVE, SEMAPHORE, Primitive
+from procession._process_status import start_of
 from procession.errors import OwnerDiedError, UnknownPluginError
 from procession.testing.forked import DEADLINE, crew, until
 
