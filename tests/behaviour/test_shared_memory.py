@@ -462,6 +462,34 @@ while True:
             assert not found.exists()
         path.unlink()
 
+    def test_killed_while_attaching(self, module: Any, create: Make) -> None:
+        """A process killed while it attaches or lets go changes nothing for the others."""
+        memory = create(5000)
+        memory.buf[:5] = b"still"
+        program = f"""
+from procession.shared_memory import SharedMemory
+print(flush=True)
+while True:
+    memory = SharedMemory("{memory.name}")
+    assert b"still" == memory.buf[:5]
+    memory.close()
+"""
+        path = Path(os.environ["TMPDIR"]) / "attacher.py"
+        path.write_text(program)
+        for round in range(5):
+            with subprocess.Popen([sys.executable, str(path)], stdout=subprocess.PIPE) as process:
+                assert process.stdout is not None
+                assert b"\n" == process.stdout.readline()
+                for _ in range(round * 50):
+                    (FOLDER / memory.name).exists()
+                assert process.poll() is None
+                process.send_signal(signal.SIGKILL)
+            assert memory.name not in module.remove_abandoned()
+            other = module.SharedMemory(memory.name)
+            assert b"still" == other.buf[:5]
+            other.close()
+        path.unlink()
+
     def test_unlinked_under_an_attacher(self, create: Make) -> None:
         """Files that are not marked, or are somebody else's, are never touched."""
         from procession.shared_memory import remove_abandoned
