@@ -41,7 +41,9 @@ def group_limit(name: str) -> str | None:
 
 def user() -> str:
     """Return the number of the user whose processes are counted."""
-    return "?" if sys.platform == "win32" else str(os.getuid())
+    if sys.platform == "win32":
+        return "?"
+    return str(os.getuid())
 
 
 def open_files_of_all() -> str:
