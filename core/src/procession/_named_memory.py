@@ -12,7 +12,8 @@ import sys
 
 from procession import _abandoned_memory
 from procession._abandoned_memory import Lease
-from procession._shared_map import explained, reserve
+from procession._memory_errors import explain
+from procession._shared_map import reserve
 
 _LONGEST_NAME = 255
 _MODE = 0o600
@@ -49,7 +50,7 @@ def create(name: str, size: int, *, track: bool) -> tuple[int, Lease | None]:
             raise _error(_EEXIST, name) from None
         if isinstance(error, OSError):
             doing = f"cannot have shared memory {name!r} of {size} bytes"
-            raise explained(error, doing, _abandoned_memory.DIRECTORY) from error
+            raise explain(error, doing, _abandoned_memory.DIRECTORY) from error
         raise
     return fd, lease
 
@@ -67,7 +68,7 @@ def attach(name: str, *, track: bool) -> tuple[int, Lease | None]:
     try:
         fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
-        explanation = explained(error, f"cannot attach shared memory {name!r}")
+        explanation = explain(error, f"cannot attach shared memory {name!r}")
         if explanation is not error:
             raise explanation from error
         raise _error(error.errno, name) from None

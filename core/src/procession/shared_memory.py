@@ -11,9 +11,10 @@ import os
 from binascii import hexlify
 from operator import index as to_index
 
-from procession import _list_layout
+from procession import _list_layout, _named_memory
 from procession._abandoned_memory import remove_abandoned
-from procession._shared_map import SharedMap, explained, map_file
+from procession._memory_errors import explain
+from procession._shared_map import SharedMap, map_file
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
@@ -58,8 +59,6 @@ class SharedMemory:
     def __init__(
         self, name: str | None = None, create: bool = False, size: int = 0, *, track: bool = True
     ) -> None:
-        from procession import _named_memory
-
         if not size >= 0:
             raise ValueError("'size' must be a positive integer")
         if create and size == 0:
@@ -80,7 +79,7 @@ class SharedMemory:
             if create:
                 self.unlink()
             if isinstance(error, OSError):
-                raise explained(error, f"cannot map shared memory {self.name!r}") from error
+                raise explain(error, f"cannot map shared memory {self.name!r}") from error
             raise
         finally:
             os.close(fd)
@@ -122,8 +121,6 @@ class SharedMemory:
 
     def unlink(self) -> None:
         """Remove the name; who has the memory keeps it. Raises `FileNotFoundError`."""
-        from procession import _named_memory
-
         _named_memory.unlink(self.name)
 
     def __del__(self) -> None:
@@ -141,8 +138,6 @@ class SharedMemory:
 
 
 def _create(name: str | None, size: int, track: bool) -> tuple[str, int, Lease | None]:
-    from procession import _named_memory
-
     if name is not None:
         return "/" + name, *_named_memory.create(name, size, track=track)
     while True:
