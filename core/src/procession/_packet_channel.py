@@ -111,14 +111,16 @@ class PacketChannel(DescriptorChannel):
         with self.receive_lock:
             if self.receiving:
                 self.refuse("receiving")
-            # The unpacking calls `_read` from C. After a call of our own a signal handler
-            # could run, and raise, before anybody knew what had been read.
+            # The loop of one round calls `_read` from C. After a call of our own a signal
+            # handler could run, and raise, before anybody knew what had been read.
             try:
-                (packet,) = map(_read, (self.reader,), (self.longest_packet,))
+                for packet in map(_read, (self.reader,), (self.longest_packet,)):  # noqa: B007 - used below
+                    break
             except ConnectionResetError:
                 # The peer closed without reading everything that we had sent. A socket
                 # says so once, and before it gives what the peer had sent to us.
-                (packet,) = map(_read, (self.reader,), (self.longest_packet,))
+                for packet in map(_read, (self.reader,), (self.longest_packet,)):  # noqa: B007 - used below
+                    break
             if packet and packet[-1] != _WHOLE:
                 self.receiving = UNDER_WAY
                 # No call up to here: this is the first place where a handler could run.

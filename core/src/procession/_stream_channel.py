@@ -75,7 +75,8 @@ class StreamChannel(DescriptorChannel):
                 self.refuse("receiving")
             # Called from C for the reason given in `PacketChannel.receive`.
             try:
-                (start,) = map(_read, (self.reader,), (_SIZE,))
+                for start in map(_read, (self.reader,), (_SIZE,)):  # noqa: B007 - used below
+                    break
             except ConnectionResetError:
                 start = b""
             if start:
