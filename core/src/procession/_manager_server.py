@@ -145,7 +145,7 @@ class Server:
     # -- calls ---------------------------------------------------------------------------
 
     def _serve_calls(self, connection: Connection, ours: bool) -> None:
-        line, loads = CallLine(connection), self._codec.loads
+        line, loads, nothing = CallLine(connection), self._codec.loads, self._codec.nothing
         while True:
             try:
                 data: Any = line.receive()
@@ -162,7 +162,10 @@ class Server:
             # Nothing of a call is kept until the next one comes.
             data, ident, method, args, kwds = None, None, None, None, None
             try:
-                line.send(self._pack(kind, result, ours))
+                if result is None and nothing and kind is wire.RETURN:
+                    line.send(nothing)
+                else:
+                    line.send(self._pack(kind, result, ours))
             except OSError:
                 return
             result = None
