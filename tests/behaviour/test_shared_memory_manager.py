@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import gc
 import importlib
@@ -27,8 +28,7 @@ if sys.platform != "linux":
     pytest.skip("named memory is a file in /dev/shm", allow_module_level=True)
 
 from procession import _abandoned_memory, _inheritance
-from procession._abandoned_memory import managed
-from procession.testing import shared_payloads
+from procession.testing import shared_payloads, shortage
 from procession.testing.forked import until
 
 Make = Callable[..., Any]
@@ -126,7 +126,10 @@ class TestUse:
             ("SharedMemory", 0, ValueError, "'size' must be a positive number different from zero"),
             ("SharedMemory", -1, ValueError, "'size' must be a positive integer"),
             ("SharedMemory", "a", TypeError, "'>=' not supported"),
-            ("SharedMemory", 1.5, TypeError, "float"),
+            pytest.param(
+                *("SharedMemory", 1.5, TypeError, "float"),
+                marks=pytest.mark.beyond("the standard library leaves an empty file"),
+            ),
             ("ShareableList", 5, TypeError, "'int' object is not iterable"),
             ("ShareableList", [object()], KeyError, "object"),
         ],
@@ -241,7 +244,7 @@ class TestBeyond:
         program = f"""
 import os, sys, procession
 from procession.managers import SharedMemoryManager
-from procession.testing import shared_payloads
+from procession.testing import shared_payloads, shortage
 if __name__ == "__main__":
     ctx = procession.get_context(sys.argv[1])
     manager = SharedMemoryManager(ctx=ctx)
@@ -263,7 +266,7 @@ if __name__ == "__main__":
         program = """
 import sys, procession, threading
 from procession.managers import SharedMemoryManager
-from procession.testing import shared_payloads
+from procession.testing import shared_payloads, shortage
 if __name__ == "__main__":
     ctx = procession.get_context(sys.argv[1])
     with SharedMemoryManager(ctx=ctx) as manager:
@@ -307,7 +310,6 @@ if __name__ == "__main__":
     def test_full_memory(self, run_program: Make) -> None:
         """A full ``/dev/shm`` is the error that it is without a manager, and nothing is lost."""
         program = """
-from procession.errors import ResourceError
 from procession.managers import SharedMemoryManager
 if __name__ == "__main__":
     with SharedMemoryManager() as manager:
@@ -356,6 +358,29 @@ print(list(ShareableList(name=sys.argv[2])))
         memory.close()
         items.shm.close()
 
+    def test_two_servers_of_one_process(self, managers: Any) -> None:
+        """Each answers for its own segments only."""
+        servers = [managers.SharedMemoryManager().get_server() for _ in range(2)]
+        names = [each._create_segment(10) for each in servers]
+        assert [[names[0]], [names[1]]] == [each._segments() for each in servers]
+        servers[0]._unlink_all()
+        assert [False, True] == list(map(exists, names))
+        servers[1]._unlink_all()
+        assert not exists(names[1])
+        for each in servers:
+            each.listener.close()
+
+    def test_no_descriptors(self, managers: Any) -> None:
+        """A client that cannot attach what was made for it leaves nothing behind."""
+        with managers.SharedMemoryManager() as manager:
+            manager.SharedMemory(10).close()
+            session = manager._session
+            before = session.ask("list_segments")
+            with shortage.free_descriptors(0), pytest.raises(OSError) as caught:
+                manager.SharedMemory(10)
+            assert errno.EMFILE == caught.value.errno
+            assert before == session.ask("list_segments")
+
     def test_many_threads(self, managers: Any) -> None:
         """Threads have memory made while the manager is shut down: nothing is left of it."""
         manager = managers.SharedMemoryManager()
@@ -397,6 +422,11 @@ print(list(ShareableList(name=sys.argv[2])))
         for each in (mine, memory, other):
             each.close()
         mine.unlink()
+
+
+def managed(mark: int) -> list[str]:
+    """Return the names of the segments with a mark."""
+    return [e.name for e, status in _abandoned_memory._segments() if status.st_atime_ns == mark]
 
 
 def has_made(mark: int) -> bool:

@@ -150,13 +150,16 @@ def remove_abandoned(*, ending: bool = False) -> list[str]:
     return removed
 
 
-def managed(time: int) -> list[str]:
-    """Return the names of the segments that *time* marks, an answer of `managed_mark`."""
-    return [entry.name for entry, status in _segments() if status.st_atime_ns == time]
+def is_marked(name: str, time: int) -> bool:
+    """Return whether there is a segment *name* that *time* marks. Needs no descriptor."""
+    try:
+        return os.stat(f"{DIRECTORY}/{name}", follow_symlinks=False).st_atime_ns == time
+    except FileNotFoundError:
+        return False
 
 
 def remove_managed(time: int) -> None:
-    """Unlink the segments that *time* marks. Who has them keeps the memory."""
+    """Unlink all segments that *time* marks. Who has them keeps the memory."""
     for entry, status in _segments():
         try:
             if status.st_atime_ns == time:

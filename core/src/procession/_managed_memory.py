@@ -1,9 +1,8 @@
 """Shared memory that goes with a manager: what the server does for it, and what its clients do.
 
 The server itself creates the segments, and marks each with its own process before the name
-is there (see `procession._abandoned_memory`). So there is no moment at which a client that
-is killed leaves one that the server does not know, and no list that could be wrong: what
-the server is responsible for is written in the files.
+is there (see `procession._abandoned_memory`). So there is no moment at which somebody who
+is killed leaves one that nobody knows.
 
 It unlinks them when it ends. A server that was started by a manager also has a *guardian*,
 a process forked from it that does nothing but wait for its death and unlink them then. A
@@ -72,6 +71,8 @@ class MemoryServer(Server):
         super().__init__(*args)
         self._mark = _abandoned_memory.managed_mark()
         self._gate = _Gate()
+        # Those that have been unlinked by others, too.
+        self._names: set[str] = set()
 
     @classmethod
     def prepare(cls) -> None:
@@ -84,14 +85,23 @@ class MemoryServer(Server):
             super().serve_forever()
         finally:
             self._gate.close()
-            _abandoned_memory.remove_managed(self._mark)
+            self._unlink_all()
             if self._guardian is not None:
                 _end_guardian(self._guardian)
+
+    def _unlink_all(self) -> None:
+        from procession import _named_memory
+
+        for name in self._segments():
+            try:
+                _named_memory.unlink(name)
+            except FileNotFoundError:
+                continue  # a user has done it just now
 
     def _functions(self, held: Counter[str] | None) -> dict[str, Callable[..., Any]]:
         return super()._functions(held) | {
             "create_segment": self._create_segment,
-            "list_segments": lambda: _abandoned_memory.managed(self._mark),
+            "list_segments": self._segments,
             "release_segment": self._release_segment,
             "track_segment": self._track_segment,
         }
@@ -102,10 +112,15 @@ class MemoryServer(Server):
 
         with self._gate:
             name, fd, lease = create_segment(None, size, True, self._mark)
+            self._names.add(name[1:])
         os.close(fd)
         if lease is not None:
             lease.end()  # needed by nobody: these segments are not kept by leases
         return name[1:]
+
+    def _segments(self) -> list[str]:
+        """Return the names of this server's segments."""
+        return [name for name in list(self._names) if _abandoned_memory.is_marked(name, self._mark)]
 
     def _track_segment(self, name: str) -> None:
         """Answer for a segment that a client of the standard library has created."""
@@ -115,6 +130,7 @@ class MemoryServer(Server):
             fd, _ = _named_memory.attach(name, track=False)
             try:
                 _abandoned_memory.mark(fd, self._mark)
+                self._names.add(name.lstrip("/"))
             finally:
                 os.close(fd)
 
@@ -122,9 +138,11 @@ class MemoryServer(Server):
         """Unlink a segment of this server."""
         from procession import _named_memory
 
-        if name.lstrip("/") not in _abandoned_memory.managed(self._mark):
+        file = name.lstrip("/")
+        if file not in self._names or not _abandoned_memory.is_marked(file, self._mark):
             raise ValueError(f"{name!r} is no shared memory of this manager")
-        _named_memory.unlink(name)
+        self._names.discard(file)
+        _named_memory.unlink(file)
 
 
 def managed_memory(session: Session, size: int) -> SharedMemory:
@@ -147,6 +165,9 @@ def managed_memory(session: Session, size: int) -> SharedMemory:
             f"the manager at {session.address!r} has created shared memory {name!r}, but it is not "
             f"here: a SharedMemoryManager is of use only where its server's /dev/shm is",
         ) from error
+    except BaseException:
+        session.ask("release_segment", name)
+        raise
 
 
 def _tracked_by_standard_library(session: Session, size: int) -> SharedMemory:
