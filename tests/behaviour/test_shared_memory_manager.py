@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import errno
 import functools
 import gc
 import importlib
@@ -376,9 +375,11 @@ print(list(ShareableList(name=sys.argv[2])))
             manager.SharedMemory(10).close()
             session = manager._session
             before = session.ask("list_segments")
-            with shortage.free_descriptors(0), pytest.raises(OSError) as caught:
+            with (
+                shortage.free_descriptors(0),
+                pytest.raises(OSError, match=r"descriptor|Too many open files"),
+            ):
                 manager.SharedMemory(10)
-            assert errno.EMFILE == caught.value.errno
             assert before == session.ask("list_segments")
 
     def test_many_threads(self, managers: Any) -> None:
