@@ -309,6 +309,7 @@ if __name__ == "__main__":
     def test_full_memory(self, run_program: Make) -> None:
         """A full ``/dev/shm`` is the error that it is without a manager, and nothing is lost."""
         program = """
+from procession.errors import ResourceError
 from procession.managers import SharedMemoryManager
 if __name__ == "__main__":
     with SharedMemoryManager() as manager:
