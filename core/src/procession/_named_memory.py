@@ -20,10 +20,13 @@ _MODE = 0o600
 _ENOENT, _EEXIST, _EINVAL = 2, 17, 22
 
 
-def create(name: str, size: int, *, track: bool) -> tuple[int, Lease | None]:
+def create(
+    name: str, size: int, *, track: bool, mark: int | None = None
+) -> tuple[int, Lease | None]:
     """Create segment *name* of *size* zero bytes; return its descriptor and its lease.
 
     Both are the caller's, to be closed and to be ended; there is no lease without *track*.
+    *mark* takes the place of the family's mark.
     Raises `FileExistsError`, and `procession.errors.ResourceError` (an `OSError`) when
     there is no room.
     """
@@ -38,7 +41,7 @@ def create(name: str, size: int, *, track: bool) -> tuple[int, Lease | None]:
         reserve(fd, size)
         if track:
             lease = Lease(fd)
-            _abandoned_memory.mark(fd)
+            _abandoned_memory.mark(fd, mark)
         # A folder, which an absolute path makes no use of, is what lets os.link follow.
         os.link(f"/proc/self/fd/{fd}", path, src_dir_fd=fd, follow_symlinks=True)
     except BaseException as error:
