@@ -42,7 +42,7 @@ class Parcel:
     """
 
     #: What `procession.child.run_parcel` reads.
-    data: bytes | memoryview
+    data: bytes
     #: The descriptors that the data refers to by position.
     descriptors: tuple[int, ...]
     #: The modules of procession and its plugins that the child will import: a helper that
@@ -160,7 +160,9 @@ class LaunchPlan:
             modules.add("procession._apply_options")
         self.given.update(map(identity, handoff.descriptors))
         return Parcel(
-            data=file.getbuffer(),
+            # Not getbuffer(), which costs no copy either: collected in a reference cycle, as after
+            # a start that failed, such a view crashes Python 3.12.
+            data=file.getvalue(),
             descriptors=tuple(handoff.descriptors),
             modules=frozenset(modules),
         )
