@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from procession._anonymous_file import anonymous_file as anonymous_file
+    from procession._blocks import blocks as blocks
     from procession._channel import Buffer as Buffer
     from procession._channel import Channel as Channel
     from procession._channel import Message as Message
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "anonymous_file": "_anonymous_file",
+    "blocks": "_blocks",
     "Buffer": "_channel",
     "Channel": "_channel",
     "Child": "_child_handle",

@@ -1,0 +1,29 @@
+"""Which of the two implementations this process uses: the compiled one or its twin."""
+
+from __future__ import annotations
+
+import os
+
+#: The environment variable that forces one of them.
+VARIABLE = "PROCESSION_RING_IMPLEMENTATION"
+NATIVE, PYTHON = "native", "python"
+
+
+def implementation() -> str:
+    """Return ``"native"`` or ``"python"``: what is forced, or else native if it is there.
+
+    Raises `ValueError` for another name in the variable, and `ImportError` if the compiled
+    one is forced and is not there.
+    """
+    forced = os.environ.get(VARIABLE) or None
+    if forced not in (None, NATIVE, PYTHON):
+        raise ValueError(f"{VARIABLE} is {forced!r}; it can be {NATIVE!r} or {PYTHON!r}")
+    if forced == PYTHON:
+        return PYTHON
+    try:
+        from . import _native  # noqa: F401
+    except ImportError:
+        if forced == NATIVE:
+            raise
+        return PYTHON
+    return NATIVE
