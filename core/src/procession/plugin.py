@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from procession._handoff import Recipe as Recipe
     from procession._handoff import Takeover as Takeover
     from procession._handoff import Token as Token
+    from procession._file_lock import LockFile as LockFile
     from procession._holder import Holder as Holder
     from procession._holder import myself as myself
     from procession._holder import owner_died as owner_died
@@ -66,6 +67,7 @@ _HOMES = {
     "Lane": "_lane",
     "LaunchPlan": "_launch_plan",
     "LOCK": "_primitives",
+    "LockFile": "_file_lock",
     "LOST_EXIT_CODE": "_child_handle",
     "Mailbox": "_mailbox",
     "Message": "_channel",

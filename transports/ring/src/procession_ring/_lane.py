@@ -6,15 +6,19 @@ import os
 
 from procession.plugin import Lane
 
+from ._implementation import NATIVE, implementation
 from ._layout import LANE_MAGIC
 from ._memory import new_bell, new_memory
-from ._native import Lane as NativeLane
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Self
 
     from procession.plugin import Handoff, Recipe, Takeover
+
+    from ._native import Lane as NativeLane
+    from ._twin_lane import TwinLane
 
 
 class RingLane(Lane):
@@ -29,7 +33,8 @@ class RingLane(Lane):
 
     def __init__(self, memory: int, bell: int, *, new: bool = False) -> None:
         """Take over both descriptors, unless this fails; a *new* one is made ready."""
-        self._lane = lane = NativeLane(memory, bell, new)
+        self._lane: NativeLane | TwinLane
+        self._lane = lane = _lane_type()(memory, bell, new)
         self.limit = lane.limit
         self.send = lane.send  # type: ignore[method-assign]
         self.receive = lane.receive  # type: ignore[method-assign]
@@ -76,3 +81,13 @@ class RingLane(Lane):
     def close(self) -> None:
         """See `Lane.close`."""
         self._lane.close()
+
+
+def _lane_type() -> Callable[[int, int, bool], NativeLane | TwinLane]:
+    if implementation() == NATIVE:
+        from ._native import Lane as NativeLane
+
+        return NativeLane
+    from ._twin_lane import TwinLane
+
+    return TwinLane

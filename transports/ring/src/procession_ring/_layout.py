@@ -42,3 +42,14 @@ ALIGNMENT = 16
 #: No address space can hold more.
 LONGEST_MESSAGE = 1 << 47
 MOST_BUFFERS = 1 << 26
+
+#: Where the words of a lane's header lie, in bytes; all but the last two have eight.
+LANE_OFFSETS = {
+    "magic": 0,
+    "size": 8,
+    "lock_size": 16,
+    "tail": 384,
+    "head": 512,
+    "armed": 640,
+    "watched": 644,
+}

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from procession.plugin import Buffer, Message
 
-def offsets() -> dict[str, int]: ...
+def offsets() -> list[tuple[str, str, int]]: ...
 
 class End:
     closed: bool
