@@ -12,7 +12,7 @@ from setuptools import Extension, setup
 # warnings.
 REQUIRED = os.environ.get("PROCESSION_RING_REQUIRE_EXTENSION") == "1"
 
-extensions = []
+extensions: list[Extension] = []
 if sys.platform == "linux":
     extensions.append(
         Extension(

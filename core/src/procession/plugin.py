@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from procession._child_handle import has_pidfd as has_pidfd
     from procession._features import StartFeatures as StartFeatures
     from procession._features import TransportFeatures as TransportFeatures
+    from procession._file_lock import LockFile as LockFile
     from procession._handoff import Exportable as Exportable
     from procession._handoff import Handoff as Handoff
     from procession._handoff import Recipe as Recipe

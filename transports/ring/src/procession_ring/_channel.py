@@ -10,25 +10,13 @@ from ._implementation import NATIVE, implementation
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Protocol, Self
+    from collections.abc import Callable, Sequence
+    from typing import Self
 
     from procession.plugin import Buffer, Handoff, Message, Recipe, Takeover
 
     from ._native import End as NativeEnd
     from ._twin_end import TwinEnd
-
-    class Receive(Protocol):
-        """`Channel.receive`."""
-
-        def __call__(
-            self, into: memoryview | None = None, limit: int | None = None, /
-        ) -> Message: ...
-
-    class Send(Protocol):
-        """`Channel.send`."""
-
-        def __call__(self, body: Buffer, buffers: list[Buffer] | tuple[()] = (), /) -> None: ...
 
 
 class RingChannel(Channel):
@@ -39,6 +27,15 @@ class RingChannel(Channel):
     """
 
     __slots__ = ("_end", "_offsets", "receive", "send")
+
+    if TYPE_CHECKING:
+
+        def send(self, body: Buffer, buffers: Sequence[Buffer] = (), /) -> None:
+            """See `Channel.send`."""
+
+        def receive(self, into: memoryview | None = None, limit: int | None = None, /) -> Message:
+            """See `Channel.receive`."""
+            ...
 
     def __init__(self, descriptors: tuple[int, int, int, int], offsets: tuple[int, int]) -> None:
         """Take over memory, bell in, bell out (or -1) and peer, unless this fails.

@@ -31,6 +31,24 @@ class RingLane(Lane):
 
     __slots__ = ("_lane", "limit", "pending", "receive", "receive_padded", "send")
 
+    if TYPE_CHECKING:
+
+        def send(self, packet: bytes, kind: int = 0, /) -> bool:
+            """See `Lane.send`."""
+            ...
+
+        def receive(self) -> tuple[bytes, int] | None:
+            """See `Lane.receive`."""
+            ...
+
+        def receive_padded(self) -> bytes | None:
+            """See `Lane.receive_padded`."""
+            ...
+
+        def pending(self) -> int:
+            """See `Lane.pending`."""
+            ...
+
     def __init__(self, memory: int, bell: int, *, new: bool = False) -> None:
         """Take over both descriptors, unless this fails; a *new* one is made ready."""
         self._lane: NativeLane | TwinLane

@@ -53,7 +53,9 @@ class Ring(Transport):
         made: list[Channel] = []
         there = HEADER_SIZE + self._size if duplex else -1
         try:
-            memory = _kept(opened, new_memory("procession-ring", STREAM_MAGIC, self._size, 1 + duplex))
+            memory = _kept(
+                opened, new_memory("procession-ring", STREAM_MAGIC, self._size, 1 + duplex)
+            )
             bell = _kept(opened, new_bell())
             back_bell = _kept(opened, new_bell()) if duplex else -1
             other_memory = _kept(opened, os.dup(memory))

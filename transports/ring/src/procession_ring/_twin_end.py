@@ -213,7 +213,8 @@ class TwinEnd:
                 raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
             mark = RECORD.pack(length, len(buffers), RECORD_MARK)
             if buffers or length > _PIECE or length > half.size // 4:
-                self._send_stream(half, mark, memoryview(body), [*map(memoryview, buffers)])
+                data = [memoryview(part) for part in (body, *buffers)]
+                self._send_stream(half, mark, data)
                 return
             packet = memoryview(b"".join((mark, body, bytes(-length % ALIGNMENT))))
             while True:
@@ -243,13 +244,11 @@ class TwinEnd:
             half.words[_ARMED] = 0
             _ring(self._out_bell)
 
-    def _send_stream(
-        self, half: Half, mark: bytes, body: memoryview, buffers: list[memoryview]
-    ) -> None:
+    def _send_stream(self, half: Half, mark: bytes, data: list[memoryview]) -> None:
         lengths = memoryview(
-            b"".join(len(buffer).to_bytes(8, sys.byteorder) for buffer in buffers)
+            b"".join(len(buffer).to_bytes(8, sys.byteorder) for buffer in data[1:])
         )
-        parts = [memoryview(mark), lengths, body, *buffers]
+        parts = [memoryview(mark), lengths, *data]
         parts.append(memoryview(bytes(-sum(map(len, parts)) % ALIGNMENT)))
         begun = committed = position = half.longs[_TAIL]
         half.busy = True

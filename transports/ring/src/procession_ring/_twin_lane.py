@@ -74,9 +74,7 @@ class TwinLane:
         full = self._used(tail, head)
         if self._size - full < needed:
             return False
-        record = memoryview(
-            b"".join((_PACKET.pack(len(packet), kind), packet))
-        )
+        record = memoryview(b"".join((_PACKET.pack(len(packet), kind), packet)))
         start = (tail & _HALF) * ALIGNMENT & self._mask
         first = min(len(record), self._size - start)
         self._data[start : start + first] = record[:first]
@@ -122,10 +120,11 @@ class TwinLane:
     def pending(self) -> int:
         """See `procession.plugin.Lane.pending`."""
         self._check_open()
+        longs = self._longs
         while True:
-            head = self._longs[_HEAD]
-            tail = self._longs[_TAIL]
-            if self._longs[_HEAD] == head:
+            head = longs[_HEAD]
+            tail = longs[_TAIL]
+            if longs[_HEAD] == head:
                 # When we looked at the tail, the head was this one.
                 return ((tail >> 32) - (head >> 32)) & _HALF
 
@@ -167,6 +166,8 @@ class TwinLane:
             self._file.close()
             os.close(memory)
             os.close(self._bell)
+            # The mapping goes with the last view of it.
+            self._data = self._longs = self._words = memoryview(b"")
 
     def _used(self, tail: int, head: int) -> int:
         full = ((tail - head) & _HALF) * ALIGNMENT
