@@ -48,10 +48,13 @@ def test_the_wheel_holds_the_package_and_nothing_else(folder: Path) -> None:
     expected = {
         str(path.relative_to(package.parent))
         for path in package.rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
+        if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".so"
     }
     names = zipfile.ZipFile(_built(folder, "*.whl")).namelist()
-    assert {name for name in names if ".dist-info/" not in name} == expected
+    found = {name for name in names if ".dist-info/" not in name}
+    compiled = {name for name in found if name.endswith(".so")}
+    assert found - compiled == expected
+    assert bool(compiled) == (folder / "csrc").is_dir()
     assert f"{package.name}/py.typed" in expected
     assert any(name.endswith("/licenses/LICENSE") for name in names)
 

@@ -9,6 +9,23 @@ VARIABLE = "PROCESSION_RING_IMPLEMENTATION"
 NATIVE, PYTHON = "native", "python"
 
 
+#: Processors that keep stores in order, on which the twin relies.
+ORDERLY = ("x86_64", "i386", "i486", "i586", "i686")
+
+
+def obstacle() -> str | None:
+    """Return why neither can be used here, as a noun phrase, or None."""
+    try:
+        chosen = implementation()
+    except ValueError as error:
+        return f"an implementation to use ({error})"
+    except ImportError as error:
+        return f"the compiled extension, which {VARIABLE} demands ({error})"
+    if chosen == PYTHON and os.uname().machine not in ORDERLY:
+        return "the compiled extension, as this processor does not keep stores in order"
+    return None
+
+
 def implementation() -> str:
     """Return ``"native"`` or ``"python"``: what is forced, or else native if it is there.
 

@@ -9,6 +9,7 @@ from typing import ClassVar
 from procession.plugin import Channel, Mailbox, PacketMailbox, Transport, TransportFeatures
 
 from ._channel import RingChannel
+from ._implementation import NATIVE, implementation, obstacle
 from ._lane import RingLane
 from ._layout import HEADER_SIZE, STREAM_MAGIC
 from ._memory import new_bell, new_memory
@@ -41,7 +42,14 @@ class Ring(Transport):
         """See `Transport.unavailable`."""
         if sys.platform != "linux":
             return "anonymous shared memory that can be sealed (memfd), which only Linux has"
-        return None
+        return obstacle()
+
+    @classmethod
+    def details(cls) -> str:
+        """See `Transport.details`: which implementation is in use."""
+        if implementation() == NATIVE:
+            return "compiled extension"
+        return "pure Python (the compiled extension is not there, or not wanted)"
 
     def pair(self, *, duplex: bool = True) -> tuple[Channel, Channel]:
         """See `Transport.pair`."""
