@@ -192,8 +192,8 @@ wait_for_data(End *self, int64_t longest, bool spin)
         return CLOSED;
     struct pollfd ready[] = {{.fd = self->in_bell, .events = POLLIN},
                              {.fd = self->peer, .events = 0}};
-    if (longest > LONGEST_SLEEP_NS)
-        longest = LONGEST_SLEEP_NS;
+    if (longest > NANOSECONDS)
+        longest = NANOSECONDS;
     int count = sleep_until(ready, 2, longest);
     if (count < 0)
         return INTERRUPTED;
@@ -293,12 +293,12 @@ End_wait(PyObject *object, PyObject *const *args, Py_ssize_t count)
                 result = PyBool_FromLong(1);
                 break;
             }
+            if (outcome == INTERRUPTED && PyErr_CheckSignals() < 0)
+                break;
             if (self->closed || outcome == CLOSED) {
                 raise_outcome(self, CLOSED);
                 break;
             }
-            if (outcome == INTERRUPTED && PyErr_CheckSignals() < 0)
-                break;
             if (end != FOR_EVER) {
                 longest = end - now_ns();
                 if (longest <= 0) {

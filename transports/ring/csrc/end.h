@@ -42,7 +42,8 @@ typedef struct {
 
 enum outcome { DONE, INTERRUPTED, BROKEN, ENDED, CORRUPT, LATE, CLOSED };
 
-/* A wait is cut into such pieces, so that a close in this process is noticed. */
+/* A wait for room is cut into such pieces, so that a close in this process is noticed; one
+   for data, which a close ends, into pieces of a second. */
 #define LONGEST_SLEEP_NS (NANOSECONDS / 4)
 /* Longer messages are streamed: the peer begins to copy while we still do. */
 #define PIECE (UINT64_C(64) << 10)
@@ -57,7 +58,7 @@ void give_back(End *self);
 void close_end(End *self);
 
 /* Wait without the GIL: for anything to receive, and for *needed* bytes of room at
-   *position*. Both return after a signal or LONGEST_SLEEP_NS, whichever comes first. */
+   *position*. Both return after a signal or a second, whichever comes first. */
 enum outcome wait_for_data(End *self, int64_t longest, bool spin);
 enum outcome wait_for_room(End *self, uint64_t position, uint64_t needed);
 bool peer_has_gone(End *self);

@@ -102,8 +102,10 @@ receive_stream(End *self, uint64_t *position, const struct target *targets, size
         Py_BEGIN_ALLOW_THREADS
         outcome = read_targets(self, &state);
         Py_END_ALLOW_THREADS
-    } while (outcome == INTERRUPTED && PyErr_CheckSignals() == 0);
+    } while (outcome == INTERRUPTED && PyErr_CheckSignals() == 0 && !self->closed);
     *position = state.position;
+    if (outcome == INTERRUPTED && !PyErr_Occurred())
+        outcome = CLOSED; /* by the signal handler */
     if (outcome == DONE)
         return true;
     close_end(self);
@@ -129,7 +131,7 @@ next_record(End *self, uint64_t *position, struct record *record)
             goto corrupt;
         enum outcome outcome;
         Py_BEGIN_ALLOW_THREADS
-        outcome = wait_for_data(self, LONGEST_SLEEP_NS, first);
+        outcome = wait_for_data(self, NANOSECONDS, first);
         Py_END_ALLOW_THREADS
         if (outcome == INTERRUPTED && PyErr_CheckSignals() < 0)
             return false; /* nothing was taken */

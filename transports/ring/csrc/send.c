@@ -113,10 +113,12 @@ send_stream(End *self, const struct span *spans, size_t count)
         Py_BEGIN_ALLOW_THREADS
         outcome = write_spans(self, &state);
         Py_END_ALLOW_THREADS
-    } while (outcome == INTERRUPTED && PyErr_CheckSignals() == 0);
+    } while (outcome == INTERRUPTED && PyErr_CheckSignals() == 0 && !self->closed);
     half->busy = false;
     if (outcome == DONE)
         return none();
+    if (outcome == INTERRUPTED && !PyErr_Occurred())
+        outcome = CLOSED; /* by the signal handler */
     if (outcome == BROKEN) {
         self->alone = true; /* nobody will see the part; what the peer has sent is still there */
         return raise_outcome(self, outcome);
