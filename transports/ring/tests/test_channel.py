@@ -393,6 +393,56 @@ def test_a_timeout_is_kept(ends: tuple[Channel, Channel]) -> None:
         assert timeout <= time.monotonic() - begun < timeout + 5
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether process *pid* was stopped by a signal."""
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        return file.read().rpartition(b")")[2].split()[0] == b"T"
+
+
+def test_a_forked_child_inherits_no_held_lock(both: tuple[Channel, Channel]) -> None:
+    """A thread that waits in an end does not block it in a forked child."""
+    one, other = both
+
+    def parent() -> None:
+        thread = threading.Thread(target=one.receive)
+        thread.start()
+        until(lambda: sleeps_thread(thread))
+        me = os.getpid()
+
+        def child() -> None:
+            # So that only we can take what comes.
+            os.kill(me, signal.SIGSTOP)
+            until(lambda: is_stopped(me))
+            other.send(b"for the child")
+            body, _ = one.receive()
+            os.kill(me, signal.SIGCONT)
+            assert b"for the child" == body
+
+        with crew() as fork:
+            assert 0 == fork(child).join()
+        other.send(b"for the thread")
+        thread.join(30)
+        assert not thread.is_alive()
+
+    with crew() as fork:
+        assert 0 == fork(parent).join()
+
+
+def test_a_closed_end_holds_nothing(both: tuple[Channel, Channel]) -> None:
+    """Neither descriptors nor memory, and using it is an error."""
+    one, _ = both
+    numbers = [*one.export(Shown())[0], one.fileno()]
+    one.close()
+    one.close()
+    for number in numbers:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(number)
+    assert one.closed
+    for use in (lambda: one.send(b""), one.receive, one.wait, one.fileno):
+        with pytest.raises(OSError, match="handle is closed"):
+            use()
+
+
 class Interrupted(Exception):
     """Raised by a signal handler."""
 
