@@ -565,3 +565,27 @@ def test_unavailable_elsewhere(monkeypatch: pytest.MonkeyPatch, platform: str) -
     assert Ring.unavailable() is None
     monkeypatch.setattr("sys.platform", platform)
     assert "Linux" in str(Ring.unavailable())
+
+
+def test_the_twin_is_offered_where_stores_stay_in_order_only(
+    implementation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Elsewhere the reader could see that a message is there before it sees the message."""
+    usual = os.uname()
+    foreign = os.uname_result((*usual[:4], "aarch64"))
+    monkeypatch.setattr(os, "uname", lambda: foreign)
+    if implementation == NATIVE:
+        assert Ring.unavailable() is None
+    else:
+        assert "does not keep stores in order" in str(Ring.unavailable())
+
+
+def test_it_says_which_implementation_is_in_use(
+    implementation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever wonders about the speed sees it in `procession plugins`."""
+    assert ("compiled" if implementation == NATIVE else "pure Python") == " ".join(
+        Ring.details().split()[: 1 if implementation == NATIVE else 2]
+    )
+    monkeypatch.setenv(VARIABLE, "fast")
+    assert "'fast'" in str(Ring.unavailable())

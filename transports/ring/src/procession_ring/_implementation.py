@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 #: The environment variable that forces one of them.
 VARIABLE = "PROCESSION_RING_IMPLEMENTATION"
@@ -21,6 +22,8 @@ def obstacle() -> str | None:
         return f"an implementation to use ({error})"
     except ImportError as error:
         return f"the compiled extension, which {VARIABLE} demands ({error})"
+    if sys.platform == "win32":
+        return "Linux"
     if chosen == PYTHON and os.uname().machine not in ORDERLY:
         return "the compiled extension, as this processor does not keep stores in order"
     return None
