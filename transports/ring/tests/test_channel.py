@@ -235,7 +235,7 @@ def test_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
         writer.close()
         return found
 
-    assert 512 * KIB == size(Ring())
+    assert 256 * KIB == size(Ring())
     assert 128 * KIB == size(Ring(size=100_000))
     monkeypatch.setenv(SIZE_VARIABLE, "20000")
     assert 32 * KIB == size(Ring())
