@@ -125,6 +125,8 @@ def test_what_a_plugin_says_about_itself_is_shown(run: Any, tmp_path: Path) -> N
 
     assert (result.stderr, result.returncode) == ("", 0)
     assert "available (telepathy): both" in result.stdout
+
+
 def test_what_locks_are_made_of(run: Any) -> None:
     """Which implementation of locks is used, and why that one."""
     result = run("plugins", PROCESSION_PRIMITIVE="python")

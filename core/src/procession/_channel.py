@@ -90,6 +90,13 @@ class Channel(Exportable):
         For select, poll, epoll and asyncio. It stays the channel's: do not close it.
         """
 
+    def holding(self) -> int:
+        """Return a descriptor of a file that whoever has this end open has open, and nobody else.
+
+        It tells which processes could still use this end. It stays the channel's.
+        """
+        return self.fileno()
+
     @abstractmethod
     def close(self) -> None:
         """Give the descriptors back. Idempotent; never raises for a broken peer."""

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 # How often a wait looks whether somebody is left who could end it.
 _SLEEP_MS = 1000
 _READABLE, _WRITABLE = 1, 4  # POLLIN, POLLOUT
+# In the place of a descriptor: the channel waits itself, for something to receive.
+_RECEIVING = -2
 
 
 class Twin:
@@ -53,7 +55,7 @@ class Twin:
         self._mine = len(used)
         self._theirs = 1 - self._mine
         used.append(False)
-        self.files = frozenset((identity(other.fileno()),))
+        self.files = frozenset((identity(other.holding()),))
         self.made = time.monotonic()
 
     def send(self, body: Buffer, buffers: Sequence[Buffer] = (), /) -> None:
@@ -70,7 +72,7 @@ class Twin:
 
         Raises `PeerDiedError` as well.
         """
-        self._await(self._channel.fileno(), _READABLE, _nothing_comes)
+        self._await(_RECEIVING, _READABLE, _nothing_comes)
         return self._channel.receive(into, limit)
 
     def _await(self, fd: int, event: int, give_up: Callable[[list[Death]], NoReturn]) -> None:
@@ -86,18 +88,24 @@ class Twin:
                 if owner is not None:
                     owner.stop_watching()
                 return
-            if fd < 0:
+            if fd == _RECEIVING:
+                if self._channel.wait(_SLEEP_MS / 1000):
+                    return
+            elif fd < 0:
                 return
-            poller = select.poll()
-            poller.register(fd, event)
-            if poller.poll(_SLEEP_MS):
-                return
+            else:
+                poller = select.poll()
+                poller.register(fd, event)
+                if poller.poll(_SLEEP_MS):
+                    return
             if vigil is None:
                 from procession._vigil import Vigil
 
-                vigil = Vigil(other.fileno(), self.files, self.made)
+                vigil = Vigil(other.holding(), self.files, self.made)
             deaths = vigil.look()
-            if deaths and not poller.poll(0):
+            if not deaths:
+                continue
+            if not (self._channel.wait(0) if fd == _RECEIVING else poller.poll(0)):
                 give_up(deaths)
 
 

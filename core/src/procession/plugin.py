@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from procession._handoff import Recipe as Recipe
     from procession._handoff import Takeover as Takeover
     from procession._handoff import Token as Token
-    from procession._file_lock import LockFile as LockFile
     from procession._holder import Holder as Holder
     from procession._holder import myself as myself
     from procession._holder import owner_died as owner_died

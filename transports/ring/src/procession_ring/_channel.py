@@ -26,7 +26,7 @@ class RingChannel(Channel):
     called without anything in between. Threads, forks, closing: as `Channel` says.
     """
 
-    __slots__ = ("_end", "_offsets", "receive", "send")
+    __slots__ = ("__weakref__", "_end", "_offsets", "receive", "send")
 
     if TYPE_CHECKING:
 
@@ -73,6 +73,10 @@ class RingChannel(Channel):
         finds the ring empty costs the peer a system call.
         """
         return self._end.fileno()
+
+    def holding(self) -> int:
+        """See `Channel.holding`: the socket, of which each end has one of its own."""
+        return self._end.descriptors()[3]
 
     def close(self) -> None:
         """See `Channel.close`."""
