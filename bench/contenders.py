@@ -112,6 +112,10 @@ class Context(Protocol):
     def Event(self) -> AnyEvent:
         """Make an event."""
 
+    # Any: managers have a method for each type that somebody has registered.
+    def Manager(self) -> Any:
+        """Start a manager."""
+
 
 @dataclass(frozen=True)
 class Library:

@@ -80,6 +80,7 @@ GOALS: tuple[Goal, ...] = (
     Goal("locks", "Event", "set to awake", "at most", 1),
     Goal("connections", "numpy 16 MiB", "throughput", "at least", 4, transport="pipe"),
     Goal("connections", "numpy 16 MiB", "throughput", "at least", 8, transport="socketpair"),
+    Goal("managers", "dict", "get and set", "at least", 2),
 )
 
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from subject import Subject
 
 #: In the order in which they are run and shown.
-NAMES = ("start", "memory", "imports", "queues", "connections", "locks", "shared")
+NAMES = ("start", "memory", "imports", "queues", "connections", "locks", "shared", "managers")
 
 
 def load(name: str) -> Subject:

@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     Array = _default.Array
     RawValue = _default.RawValue
     RawArray = _default.RawArray
+    Manager = _default.Manager
     cpu_count = _default.cpu_count
     freeze_support = _default.freeze_support
     set_executable = _default.set_executable
@@ -84,6 +85,7 @@ _HOMES = {
     "FailureReport": "_failure",
     "JoinableQueue": "",
     "Lock": "",
+    "Manager": "",
     "Pipe": "",
     "Process": "process",
     "ProcessError": "errors",

@@ -21,3 +21,21 @@ class AuthenticationString(bytes):
 def reduce_for_child(key: AuthenticationString) -> tuple[Any, ...]:
     """Pickle *key* for the parcel of a child."""
     return AuthenticationString, (bytes(key),)
+
+
+class FamilyKey:
+    """A key, or None, that goes to children and is left out of every other pickle."""
+
+    __slots__ = ("key",)
+
+    def __init__(self, key: bytes | None = None) -> None:
+        self.key = key
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle without the key: whoever gets this has to know it already."""
+        return FamilyKey, ()
+
+
+def reduce_family_key(key: FamilyKey) -> tuple[Any, ...]:
+    """Pickle *key* for the parcel of a child."""
+    return FamilyKey, (None if key.key is None else bytes(key.key),)

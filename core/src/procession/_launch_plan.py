@@ -12,7 +12,12 @@ import attrs
 
 from procession import _inheritance, _interpreter, _main_module, _sigint
 from procession._anonymous_file import anonymous_file
-from procession._authentication_string import AuthenticationString, reduce_for_child
+from procession._authentication_string import (
+    AuthenticationString,
+    FamilyKey,
+    reduce_family_key,
+    reduce_for_child,
+)
 from procession._end_with_parent import end_with_parent
 from procession._handoff import LaunchHandoff, ParcelPickler
 from procession._holders import identity
@@ -184,7 +189,10 @@ class LaunchPlan:
         }
 
     def _reducers(self) -> dict[type, Callable[[Any], Any]]:
-        reducers: dict[type, Callable[[Any], Any]] = {AuthenticationString: reduce_for_child}
+        reducers: dict[type, Callable[[Any], Any]] = {
+            AuthenticationString: reduce_for_child,
+            FamilyKey: reduce_family_key,
+        }
         if self.main_module is None:
             reducers[FunctionType] = reducers[type] = _refuse_interactive
         return reducers

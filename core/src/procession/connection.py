@@ -35,8 +35,29 @@ if TYPE_CHECKING:
             """Return the descriptor."""
             ...
 
+    from procession._handshake import Messenger
+    from procession._listener import Client as Client
+    from procession._listener import Listener as Listener
 
-__all__ = ["Connection", "pipe", "wait"]
+__all__ = [
+    "Client",
+    "Connection",
+    "Listener",
+    "answer_challenge",
+    "deliver_challenge",
+    "pipe",
+    "wait",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Find `Listener` and `Client` when they are first asked for: children seldom do."""
+    if name not in ("Client", "Listener"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from procession import _listener
+
+    globals().update(Client=_listener.Client, Listener=_listener.Listener)
+    return globals()[name]
 
 
 class Connection(abc.Connection):
@@ -340,3 +361,38 @@ def wait(object_list: Iterable[HasFileno | int], timeout: float | None = None) -
     items = [(item if isinstance(item, int) else item.fileno(), item) for item in object_list]
     ready = wait_for_any((fd for fd, _ in items), timeout)
     return [item for fd, item in items if fd in ready]
+
+
+def deliver_challenge(
+    connection: Messenger, authkey: bytes, *, accept_md5: bool | None = None
+) -> None:
+    """Find out whether the other side of *connection* knows *authkey*; it must answer.
+
+    `Listener` and `Client` do so by themselves. *accept_md5* as for `Listener`. Raises
+    `procession.AuthenticationError` when it does not, `ValueError` for a key that is not
+    bytes, and what receiving raises. Waits as long as the connection does.
+    """
+    from procession import _handshake
+
+    _check_key(authkey)
+    md5 = _handshake.accepts_md5(accept_md5)
+    _handshake.carry_out(_handshake.deliver(bytes(authkey), md5=md5), connection)
+
+
+def answer_challenge(
+    connection: Messenger, authkey: bytes, *, accept_md5: bool | None = None
+) -> None:
+    """Prove to the other side of *connection*, which delivers a challenge, to know *authkey*.
+
+    Raises like `deliver_challenge`.
+    """
+    from procession import _handshake
+
+    _check_key(authkey)
+    md5 = _handshake.accepts_md5(accept_md5)
+    _handshake.carry_out(_handshake.answer(bytes(authkey), md5=md5), connection)
+
+
+def _check_key(authkey: object) -> None:
+    if not isinstance(authkey, bytes):
+        raise ValueError(f"Authkey must be bytes, not {type(authkey)}")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from procession._start_method import StartMethod
     from procession._transport import Transport
     from procession.connection import Connection
+    from procession.managers import SyncManager
     from procession.queues import JoinableQueue, Queue, SimpleQueue
 
     T = TypeVar("T")
@@ -170,6 +171,17 @@ class BaseContext:
         from procession.sharedctypes import RawArray
 
         return RawArray(typecode_or_type, size_or_initializer)
+
+    def Manager(self) -> SyncManager:
+        """Return a started manager: objects in a server process, shared through proxies.
+
+        The caller shuts it down, best by ``with``; it ends with this process at the latest.
+        """
+        from procession.managers import SyncManager
+
+        manager = SyncManager(ctx=self)
+        manager.start()
+        return manager
 
     def cpu_count(self) -> int:
         """Return how many processors the machine has, usable by this program or not.

@@ -7,6 +7,7 @@ whatever procession has to say. Each one derives *also* from the built-in that
 
     ProcessError
     |- BufferTooShort, AuthenticationError, TimeoutError    as in multiprocessing
+    |  `- HandshakeTimeoutError          (builtin TimeoutError) a peer has not shown the key in time
     |- PluginError                       a plugin cannot be had
     |  |- UnknownPluginError             (ValueError)  nobody has that name
     |  |  `- NoPluginError                             nobody is there at all
@@ -40,7 +41,10 @@ whatever procession has to say. Each one derives *also* from the built-in that
     |- MessageTooLongError               (OSError)         longer than the receiver allows
     |- DescriptorLostError               (OSError)         who sent us an object has taken it along
     |- PeerDiedError                     (EndOfConnectionError) who we waited for has died
-    |  `- BrokenByDeathError             (BrokenConnectionError) and cannot be sent to
+    |  |- BrokenByDeathError             (BrokenConnectionError) and cannot be sent to
+    |  `- ServerDiedError                (ConnectionError) the server of a manager has
+    |- RemoteError                       a server could not do what it was asked
+    |  `- ReferentLostError              (LookupError)     the object behind a proxy is gone
     |- OwnerDiedError                    (OSError)         who held a lock has died
     |- BrokenBarrierError                (threading.BrokenBarrierError) not all will come
     |- ProcessFailedError                               a process that had to succeed did not
@@ -90,6 +94,7 @@ __all__ = [
     "ForeignProcessError",
     "ForkWithThreadsWarning",
     "Full",
+    "HandshakeTimeoutError",
     "IncompatiblePluginsError",
     "MessageTooLongError",
     "NoPluginError",
@@ -109,8 +114,11 @@ __all__ = [
     "ProcessStartedError",
     "ProcessStateError",
     "QueueClosedError",
+    "ReferentLostError",
+    "RemoteError",
     "ResourceError",
     "SelectionError",
+    "ServerDiedError",
     "ShutDown",
     "TimeoutError",
     "TooManyProcessesError",
@@ -166,7 +174,11 @@ class AuthenticationError(ProcessError):
     """The other side of a connection does not know the key that it must know."""
 
 
-class TimeoutError(ProcessError):
+class HandshakeTimeoutError(AuthenticationError, TimeoutError):
+    """The other side has not proved in time that it knows the key: it stalls, or is no peer."""
+
+
+class TimeoutError(ProcessError):  # the built-in class of this name ends here
     """A result was not there in time. Not the built-in class of this name."""
 
 
@@ -436,6 +448,34 @@ class ProcessFailedError(ProcessError):
     def __init__(self, message: str, *, failure: FailureReport | None = None) -> None:
         super().__init__(message)
         self.failure = failure
+
+
+class ServerDiedError(PeerDiedError, BrokenPipeError, ConnectionRefusedError, ConnectionResetError):
+    """The server of a manager has ended, or cannot be reached any more.
+
+    multiprocessing raises any of these, as chance has it; hence so many. `address` is where
+    it was. After it, the call may have been carried out or not.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        process: str | None = None,
+        pid: int | None = None,
+        exitcode: int | None = None,
+        address: object = None,
+    ) -> None:
+        super().__init__(message, process=process, pid=pid, exitcode=exitcode)
+        self.address = address
+
+
+class RemoteError(ProcessError):
+    """A manager's server could not do what it was asked; it says why, with its traceback."""
+
+
+class ReferentLostError(RemoteError, LookupError):
+    """The object that a proxy stands for is not in its manager any more."""
 
 
 class ChildLostError(ProcessError, ChildProcessError):

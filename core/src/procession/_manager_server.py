@@ -1,0 +1,342 @@
+"""The server of a manager: it keeps objects and calls their methods for others."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections import Counter
+
+from procession import _manager_wire as wire
+from procession._call_line import CallLine
+from procession._listener import Listener
+from procession._referents import Referent, Referents
+from procession.errors import AuthenticationError, ConnectionClosedError, RemoteError
+from procession.process import current_process
+
+TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+    from procession._address import Address
+    from procession.connection import Connection
+    from procession.managers import Registration
+
+#: How many clients may wait to be let in, as the kernel counts.
+_BACKLOG = 128
+#: How long to wait for a descriptor or a thread to be free, in seconds.
+_BREATH = 0.05
+_VIEWS: tuple[type, ...] = (type({}.keys()), type({}.values()), type({}.items()))
+
+#: The servers of this process, by address: a proxy that comes home needs no connection.
+servers: dict[Address, Server] = {}
+
+
+class _Session:
+    """The references of one process with proxies."""
+
+    def __init__(self) -> None:
+        self.held: Counter[str] = Counter()
+
+
+class Server:
+    """Keeps objects, and serves each connection from a thread of its own.
+
+    *registry* says which types there are; *address*, *authkey* and *accept_md5* are the
+    `Listener`'s, *serializer* is ``"pickle"`` or ``"xmlrpclib"``.
+    """
+
+    def __init__(
+        self,
+        registry: Mapping[str, Registration],
+        address: Address | None,
+        authkey: bytes,
+        serializer: str,
+        accept_md5: bool | None = None,
+    ) -> None:
+        if not isinstance(authkey, bytes):
+            raise TypeError(f"Authkey {authkey!r} is type {type(authkey)!s}, not bytes")
+        self._registry = registry
+        self._codec = wire.CODECS[serializer]
+        self.listener = Listener(
+            address, backlog=_BACKLOG, authkey=bytes(authkey), accept_md5=accept_md5
+        )
+        #: Where to connect to.
+        self.address = self.listener.address
+        #: Set it to end `serve_forever`.
+        self.stop_event = threading.Event()
+        self.referents = Referents()
+        self._connections: set[Connection] = set()
+
+    def serve_forever(self) -> None:
+        """Serve until a client asks to shut down, or `stop_event` is set; then exit.
+
+        Like multiprocessing's, it ends by ``sys.exit(0)``.
+        """
+        servers[self.address] = self
+        try:
+            accepter = threading.Thread(target=self._accept, name="procession-manager", daemon=True)
+            accepter.start()
+            self.stop_event.wait()
+        finally:
+            del servers[self.address]
+            self.listener.close()
+            for connection in list(self._connections):
+                _hang_up(connection)
+        sys.exit(0)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection = self.listener.accept()
+            except ConnectionClosedError:
+                return
+            except (AuthenticationError, EOFError):
+                continue  # a bad client was told, and the others must be served
+            except OSError:
+                time.sleep(_BREATH)  # no descriptor to accept with
+                continue
+            try:
+                threading.Thread(
+                    target=self._serve, args=(connection,), name="procession-client", daemon=True
+                ).start()
+            except RuntimeError:  # no more threads: this client hears that it was hung up on
+                connection.close()
+
+    def _serve(self, connection: Connection) -> None:
+        """Serve one connection to its end."""
+        self._connections.add(connection)
+        try:
+            self._serve_open(connection)
+        finally:
+            self._connections.discard(connection)
+            connection.close()
+
+    def _serve_open(self, connection: Connection) -> None:
+        """Do what the first request asks for."""
+        if not self.stop_event.is_set():
+            try:
+                mark, function, args, kwds = self._codec.loads(connection.recv_bytes())
+            except (OSError, EOFError):
+                return
+            except Exception:
+                self._answer(connection, False, wire.TRACEBACK, traceback.format_exc())
+                return
+            ours = mark == wire.MARK
+            if function == "accept_connection":
+                self._answer(connection, ours, wire.RETURN, None)
+                self._serve_calls(connection, ours)
+            elif function == "session" and ours:
+                self._serve_session(connection)
+            else:
+                self._answer(connection, ours, *self._control(None, function, args, kwds))
+                if function == "shutdown":
+                    self.stop_event.set()
+
+    # -- calls ---------------------------------------------------------------------------
+
+    def _serve_calls(self, connection: Connection, ours: bool) -> None:
+        line, loads = CallLine(connection), self._codec.loads
+        while True:
+            try:
+                data: Any = line.receive()
+            except (OSError, EOFError):
+                return
+            try:
+                ident, method, args, kwds = loads(data)
+                if ident is None:
+                    kind, result = self._control(None, method, args, kwds)
+                else:
+                    kind, result = self.call(ident, method, args, kwds)
+            except BaseException as error:
+                kind, result = self._failed(error, ours)
+            # Nothing of a call is kept until the next one comes.
+            data, ident, method, args, kwds = None, None, None, None, None
+            try:
+                line.send(self._pack(kind, result, ours))
+            except OSError:
+                return
+            result = None
+
+    def call(
+        self, ident: str, method: str, args: tuple[Any, ...], kwds: dict[str, Any]
+    ) -> tuple[str, Any]:
+        """Call a method of a referent; return the kind of answer and the result.
+
+        Raises what the method raises, and `ReferentLostError`.
+        """
+        referent = self.referents.find(ident)
+        obj = referent.obj
+        if method not in referent.exposed:
+            return self._call_special(referent, method)
+        result = getattr(obj, method)(*args, **kwds)
+        typeid = referent.method_to_typeid.get(method)
+        if typeid:
+            return wire.PROXY, self._create(typeid, (result,), {})
+        return wire.RETURN, list(result) if type(result) in _VIEWS else result
+
+    def _call_special(self, referent: Referent, method: str) -> tuple[str, Any]:
+        """Answer what can be asked of every referent."""
+        if method == "__str__":
+            return wire.RETURN, str(referent.obj)
+        if method == "__repr__":
+            return wire.RETURN, repr(referent.obj)
+        if method == "#GETVALUE":
+            return wire.RETURN, referent.obj
+        raise AttributeError(
+            f"method {method!r} of {type(referent.obj)!r} object is not in "
+            f"exposed={tuple(sorted(referent.exposed))!r}"
+        )
+
+    def _failed(self, error: BaseException, ours: bool) -> tuple[str, Any]:
+        text = _text(error)
+        if self._codec is not wire.PickleCodec:
+            return wire.TRACEBACK, text  # XML has no exceptions
+        if not ours:
+            return wire.ERROR, error
+        try:
+            return wire.RAISED, (wire.PickleCodec.dumps(error), text)
+        except Exception:
+            return wire.RAISED, (None, text)
+
+    def _answer(self, connection: Connection, ours: bool, kind: str, result: Any) -> bool:
+        """Send an answer; return whether the client is still there."""
+        try:
+            connection.send_bytes(self._pack(kind, result, ours))
+        except OSError:
+            return False
+        return True
+
+    def _pack(self, kind: str, result: Any, ours: bool) -> bytes:
+        """Return the bytes of an answer, or of one that says why they cannot be had."""
+        try:
+            if kind == wire.PROXY:
+                return self._pack_proxy(result, ours)
+            return self._codec.dumps((kind, result))
+        except Exception:
+            if kind == wire.ERROR:
+                return self._codec.dumps((wire.TRACEBACK, _text(result)))
+            return self._codec.dumps((wire.UNSERIALIZABLE, traceback.format_exc()))
+
+    def _pack_proxy(self, created: tuple[str, str, tuple[str, ...], str], ours: bool) -> bytes:
+        """Return the answer that a new proxy is to be made from."""
+        typeid, ident, exposed, ticket = created
+        if ours:
+            token: Any = wire.Token(typeid, self.address, ident, ticket)
+            return self._codec.dumps((wire.PROXY, (exposed, token)))
+        # The standard library expects a token of its own, and one bare reference.
+        from multiprocessing.managers import Token
+
+        self.referents.redeem(ident, ticket)
+        token = Token(typeid, self.address, ident)  # type: ignore[arg-type]
+        return self._codec.dumps((wire.PROXY, (exposed, token)))
+
+    # -- control -------------------------------------------------------------------------
+
+    def _serve_session(self, connection: Connection) -> None:
+        """Carry out what one process asks about its references, until it ends."""
+        session = _Session()
+        me = current_process()
+        self._answer(connection, True, wire.RETURN, (me.name, os.getpid()))
+        try:
+            while True:
+                try:
+                    data = connection.recv_bytes()
+                except (OSError, EOFError):
+                    return
+                try:
+                    function, args = self._codec.loads(data)
+                    if function == "drop":
+                        # Not answered: a finalizer has asked. It may be about a reference of an
+                        # earlier connection, which has gone with that.
+                        if args[0] in session.held:
+                            self.referents.drop(args[0], session.held)
+                        continue
+                    answer = self._control(session, function, tuple(args), {})
+                except BaseException as error:
+                    answer = self._failed(error, True)
+                if not self._answer(connection, True, *answer):
+                    return
+                if function == "shutdown":
+                    self.stop_event.set()
+        finally:
+            self.referents.drop_all(session.held)
+
+    def _control(
+        self,
+        session: _Session | None,
+        function: str,
+        args: tuple[Any, ...],
+        kwds: dict[str, Any],
+    ) -> tuple[str, Any]:
+        """Carry out one function of the server itself; return the answer."""
+        held = None if session is None else session.held
+        functions: dict[str, Callable[..., Any]] = {
+            "create": self._create_for_client,
+            "create_ours": lambda typeid, *a, **k: self._create(typeid, a, k),
+            "debug_info": self.referents.describe,
+            "decref": self.referents.drop,
+            "dummy": lambda: None,
+            "get_methods": lambda token: sorted(self.referents.find(token.id).exposed),
+            "incref": self.referents.take,
+            "issue": self.referents.issue,
+            "number_of_objects": self.referents.__len__,
+            "redeem": lambda ident, ticket: self.referents.redeem(ident, ticket, held),
+            "shutdown": lambda: None,
+        }
+        try:
+            found = functions.get(function)
+            if found is None:
+                raise RemoteError(f"{function!r} unrecognized: the server has no such function")
+            return wire.RETURN, found(*args, **kwds)
+        except BaseException as error:
+            if session is None and not isinstance(error, Exception):
+                raise
+            return self._failed(error, True) if session else (wire.TRACEBACK, _text(error))
+
+    def _create_for_client(self, typeid: str, /, *args: Any, **kwds: Any) -> tuple[str, Any]:
+        """Make an object for a client of the standard library; it has one bare reference."""
+        _, ident, exposed, ticket = self._create(typeid, args, kwds)
+        self.referents.redeem(ident, ticket)
+        return ident, exposed
+
+    def _create(
+        self, typeid: str, args: tuple[Any, ...], kwds: dict[str, Any]
+    ) -> tuple[str, str, tuple[str, ...], str]:
+        """Make an object; return its type, its ident, what is exposed and a ticket."""
+        found = self._registry[typeid]
+        if found.callable is None:
+            if kwds or len(args) != 1:
+                raise ValueError("Without callable, must have one non-keyword argument")
+            obj = args[0]
+        else:
+            obj = found.callable(*args, **kwds)
+        exposed = found.exposed
+        if exposed is None:
+            exposed = tuple(public_methods(obj))
+        methods = dict(found.method_to_typeid or {})
+        names = frozenset([*exposed, *methods])
+        ident, ticket = self.referents.add(Referent(typeid, obj, names, methods))
+        return typeid, ident, tuple(names), ticket
+
+
+def _hang_up(connection: Connection) -> None:
+    """Wake the thread that waits for a request: for it, the client has gone."""
+    try:
+        with socket.socket(fileno=os.dup(connection.fileno())) as peer:
+            peer.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        return  # it has ended meanwhile
+
+
+def public_methods(obj: Any) -> list[str]:
+    """Return the names of what can be called on *obj* and does not begin with ``_``."""
+    return [name for name in dir(obj) if name[0] != "_" and callable(getattr(obj, name))]
+
+
+def _text(error: BaseException) -> str:
+    return "".join(traceback.format_exception(error))

@@ -1,0 +1,459 @@
+"""Managers: objects that live in a server process and are used through proxies."""
+
+from __future__ import annotations
+
+import itertools
+import queue
+import sys
+import threading
+import traceback
+
+from procession._manager_server import Server
+from procession._manager_session import Session, sessions
+from procession._manager_wire import CODECS, RemoteTraceback, Token
+from procession._proxy import AutoProxy, BaseProxy, MakeProxyType, RebuildProxy, release_first
+from procession._proxy_types import (
+    AcquirerProxy,
+    Array,
+    ArrayProxy,
+    BarrierProxy,
+    ConditionProxy,
+    DictProxy,
+    EventProxy,
+    IteratorProxy,
+    ListProxy,
+    Namespace,
+    NamespaceProxy,
+    SetProxy,
+    Value,
+    ValueProxy,
+)
+from procession.connection import Connection
+from procession.errors import ProcessError, RemoteError, ServerDiedError
+from procession.process import current_process
+
+TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from types import TracebackType
+    from typing import Any, ClassVar, Self
+
+    from procession._address import Address
+    from procession.process import Process
+
+__all__ = [
+    "AcquirerProxy",
+    "Array",
+    "ArrayProxy",
+    "AutoProxy",
+    "BarrierProxy",
+    "BaseManager",
+    "BaseProxy",
+    "ConditionProxy",
+    "DictProxy",
+    "EventProxy",
+    "IteratorProxy",
+    "ListProxy",
+    "MakeProxyType",
+    "Namespace",
+    "NamespaceProxy",
+    "RebuildProxy",
+    "RemoteError",
+    "RemoteTraceback",
+    "SetProxy",
+    "SyncManager",
+    "Token",
+    "Value",
+    "ValueProxy",
+]
+
+_numbers = itertools.count(1)
+
+
+class Registration:
+    """What a manager knows of one type."""
+
+    __slots__ = ("callable", "exposed", "method_to_typeid", "proxytype")
+
+    def __init__(
+        self,
+        callable: Callable[..., Any] | None,
+        exposed: tuple[str, ...] | None,
+        method_to_typeid: dict[str, str] | None,
+        proxytype: Any,
+    ) -> None:
+        self.callable = callable
+        self.exposed = exposed
+        self.method_to_typeid = method_to_typeid
+        self.proxytype = proxytype
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle for the server, which makes no proxies."""
+        return Registration, (self.callable, self.exposed, self.method_to_typeid, None)
+
+
+class BaseManager:
+    """A server with objects of registered types, in a process of its own or somewhere else.
+
+    *address* is the server's, or None for one that nobody uses yet; *authkey* the key that
+    everybody who connects has to know, None for that of this process. *serializer* is
+    ``"pickle"`` or ``"xmlrpclib"``. *ctx* is the context of the server's process.
+    *shutdown_timeout*: how long, in seconds, the server may take to end before it is
+    terminated, and again before it is killed. *accept_md5* as for
+    `procession.connection.Listener`.
+
+    The server ends with the process that has started it, however that ends. Threads: any may
+    use a manager; one at a time starts it and shuts it down.
+    """
+
+    _registry: ClassVar[dict[str, Registration]] = {}
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Whatever was registered, and `shutdown` after the start."""
+
+    def __init__(
+        self,
+        address: Address | None = None,
+        authkey: bytes | None = None,
+        serializer: str = "pickle",
+        ctx: Any = None,
+        *,
+        shutdown_timeout: float = 1.0,
+        accept_md5: bool | None = None,
+    ) -> None:
+        CODECS[serializer]  # KeyError for one that is not there
+        if authkey is None:
+            authkey = current_process().authkey
+        if not isinstance(authkey, bytes):
+            raise TypeError("authkey should be a byte string")
+        if ctx is None:
+            from procession.context import default_context
+
+            ctx = default_context
+        self._address = address
+        self._authkey = bytes(authkey)
+        self._serializer = serializer
+        self._ctx = ctx
+        self._shutdown_timeout = shutdown_timeout
+        self._accept_md5 = accept_md5
+        self._state = "initial"
+        self._process: Process | None = None
+        self._session: Session | None = None
+
+    # -- life ----------------------------------------------------------------------------
+
+    def start(
+        self, initializer: Callable[..., object] | None = None, initargs: Iterable[Any] = ()
+    ) -> None:
+        """Start the server's process; *initializer* is called in it first.
+
+        Raises `procession.ProcessError` when it was started, `TypeError` for an initializer
+        that cannot be called, and what has kept the server from starting, with its traceback
+        there as the cause.
+        """
+        self._check_initial()
+        if initializer is not None and not callable(initializer):
+            raise TypeError("initializer must be a callable")
+        reader, writer = _one_way()
+        with reader:
+            with writer:
+                self._process = process = self._ctx.Process(
+                    target=_run_server,
+                    args=(self._registry, self._server_arguments(), writer, initializer, initargs),
+                    name=f"{type(self).__name__}-{next(_numbers)}",
+                    daemon=True,
+                    sigint="ignore",
+                )
+                process.start()
+            try:
+                outcome = reader.recv()
+            except EOFError as error:
+                pid, exitcode = self._collect()
+                raise ServerDiedError(
+                    f"the manager {process.name!r} (pid {pid}) has ended with exit code "
+                    f"{exitcode} before it could serve",
+                    process=process.name,
+                    pid=pid,
+                    exitcode=exitcode,
+                ) from error
+        if isinstance(outcome, BaseException):
+            self._collect()
+            raise outcome
+        self._address = outcome
+        self._state = "started"
+        self._open_session().process = process
+        self.shutdown = self._shut_down
+
+    def _collect(self) -> tuple[int | None, int | None]:
+        """Close the ended server's process object; return its pid and exit code."""
+        process = self._process
+        assert process is not None
+        process.join()
+        ended = process.pid, process.exitcode
+        process.close()
+        self._process = None
+        return ended
+
+    def _server_arguments(self) -> tuple[Address | None, _Key, str, bool | None]:
+        return self._address, _Key(self._authkey), self._serializer, self._accept_md5
+
+    def get_server(self) -> Server:
+        """Return a server for this process to run, by `serve_forever`.
+
+        Raises `procession.ProcessError` when this manager has a server already.
+        """
+        self._check_initial()
+        address, key, serializer, accept_md5 = self._server_arguments()
+        return Server(self._registry, address, key.key, serializer, accept_md5)
+
+    def connect(self) -> None:
+        """Use the server that runs at the manager's address.
+
+        Raises `procession.errors.ServerDiedError` (a `ConnectionRefusedError`, among others)
+        when there is none, and `procession.AuthenticationError` when it has another key.
+        """
+        self._open_session().ask("dummy")
+        self._state = "started"
+
+    def _open_session(self) -> Session:
+        assert self._address is not None
+        self._session = sessions.get(self._address, self._authkey, self._serializer)
+        return self._session
+
+    def _check_initial(self) -> None:
+        if self._state == "started":
+            raise ProcessError("Already started server")
+        if self._state == "shut down":
+            raise ProcessError("Manager has shut down")
+
+    def _check_started(self) -> Session:
+        if self._state != "started" or self._session is None:
+            raise AssertionError(
+                "server not yet started" if self._state == "initial" else "Manager has shut down"
+            )
+        return self._session
+
+    def _shut_down(self) -> None:
+        """End the server's process; see `shutdown_timeout`. Idempotent."""
+        process, session = self._process, self._session
+        self._state = "shut down"
+        if process is None or session is None:
+            return
+        try:
+            session.ask("shutdown")
+        except (ProcessError, OSError, EOFError):
+            pass  # it has ended already, or hears nobody: then it is told otherwise
+        for tell in (None, process.terminate, process.kill):
+            if tell is not None:
+                tell()
+            process.join(self._shutdown_timeout)
+            if not process.is_alive():
+                break
+        sessions.forget(session)
+        session.process = None
+        session.server = process.name, *self._collect()
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait until the server's process has ended, up to *timeout* seconds."""
+        if self._process is not None:
+            self._process.join(timeout)
+
+    @property
+    def address(self) -> Address | None:
+        """Where the server is."""
+        return self._address
+
+    def __enter__(self) -> Self:
+        """Start the server if it was not; return the manager."""
+        if self._state == "initial":
+            self.start()
+        self._check_started()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Shut down, if this manager has started the server."""
+        if self._process is not None:
+            self._shut_down()
+
+    # -- objects -------------------------------------------------------------------------
+
+    @classmethod
+    def register(
+        cls,
+        typeid: str,
+        callable: Callable[..., Any] | None = None,
+        proxytype: Any = None,
+        exposed: Iterable[str] | None = None,
+        method_to_typeid: Mapping[str, str] | None = None,
+        create_method: bool = True,
+    ) -> None:
+        """Add a type to this class of managers.
+
+        *callable* makes objects of it, in the server. *proxytype* makes proxies for them;
+        None for `AutoProxy`. *exposed* are the methods that may be called, None for those that
+        the proxy type names, or else all whose names do not begin with ``_``. The result of
+        a method in *method_to_typeid* stays in the server, and a proxy of that type is
+        returned. With *create_method*, managers get a method *typeid* that makes an object.
+        """
+        if "_registry" not in cls.__dict__:
+            cls._registry = cls._registry.copy()
+        if proxytype is None:
+            proxytype = AutoProxy
+        exposed = exposed or getattr(proxytype, "_exposed_", None)
+        methods = method_to_typeid or getattr(proxytype, "_method_to_typeid_", None)
+        for pair in (methods or {}).items():
+            if not all(isinstance(each, str) for each in pair):
+                raise TypeError(f"method_to_typeid maps names to names, not {pair!r}")
+        cls._registry[typeid] = Registration(
+            callable,
+            None if exposed is None else tuple(exposed),
+            None if methods is None else dict(methods),
+            proxytype,
+        )
+        if create_method:
+
+            def create(self: BaseManager, /, *args: Any, **kwds: Any) -> Any:
+                return self._make(typeid, args, kwds)
+
+            create.__name__ = typeid
+            create.__doc__ = f"Make an object of type {typeid!r} and return a proxy for it."
+            setattr(cls, typeid, create)
+
+    def _make(self, typeid: str, args: tuple[Any, ...], kwds: dict[str, Any]) -> Any:
+        session = self._check_started()
+        token, exposed = session.create(typeid, args, kwds)
+        proxy = self._registry[typeid].proxytype(
+            token, self._serializer, manager=self, authkey=self._authkey, exposed=exposed
+        )
+        if token.ticket is None:
+            release_first(proxy)
+        return proxy
+
+    def _debug_info(self) -> str:
+        """Return a text about the objects in the server."""
+        return str(self._check_started().ask("debug_info"))
+
+    def _number_of_objects(self) -> int:
+        """Return how many objects are in the server."""
+        return int(self._check_started().ask("number_of_objects"))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle as a manager that uses the same server, whose key the other side knows."""
+        return type(self)._from_address, (self._address, self._serializer)
+
+    @classmethod
+    def _from_address(cls, address: Address, serializer: str) -> Self:
+        manager = cls(address, None, serializer)
+        manager.connect()
+        return manager
+
+
+class _Key:
+    """The server's key, in the parcel of its process."""
+
+    def __init__(self, key: bytes) -> None:
+        self.key = key
+
+
+def _one_way() -> tuple[Connection, Connection]:
+    """Return the two ends of a pipe that needs no transport."""
+    import os
+
+    reader, writer = os.pipe()
+    return Connection(reader, writable=False), Connection(writer, readable=False)
+
+
+def _run_server(
+    registry: dict[str, Registration],
+    arguments: tuple[Address | None, _Key, str, bool | None],
+    writer: Connection,
+    initializer: Callable[..., object] | None,
+    initargs: Iterable[Any],
+) -> None:
+    """Be the process of a server; report the address, or what has gone wrong."""
+    address, key, serializer, accept_md5 = arguments
+    with writer:
+        try:
+            if initializer is not None:
+                initializer(*initargs)
+            server = Server(registry, address, key.key, serializer, accept_md5)
+        except BaseException as error:
+            text = "".join(traceback.format_exception(error))
+            error.__cause__ = None
+            try:
+                writer.send(_Failure(error, text))
+            except Exception:
+                writer.send(_Failure(RemoteError(text), text))
+            sys.exit(1)
+        writer.send(server.address)
+    server.serve_forever()
+
+
+class _Failure:
+    """Pickles as an exception with its traceback elsewhere as the cause."""
+
+    def __init__(self, error: BaseException, text: str) -> None:
+        self.parts = error, text
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _caused, self.parts
+
+
+def _caused(error: BaseException, text: str) -> BaseException:
+    error.__cause__ = RemoteTraceback(text)
+    return error
+
+
+class SyncManager(BaseManager):
+    """A manager with the types that programs share most, as threading and queue have them."""
+
+    if TYPE_CHECKING:
+
+        def Barrier(
+            self, parties: int, action: Callable[[], object] | None = None, timeout: Any = None
+        ) -> BarrierProxy: ...
+        def BoundedSemaphore(self, value: int = 1) -> AcquirerProxy: ...
+        def Condition(self, lock: Any = None) -> ConditionProxy: ...
+        def Event(self) -> EventProxy: ...
+        def JoinableQueue(self, maxsize: int = 0) -> queue.Queue[Any]: ...
+        def Lock(self) -> AcquirerProxy: ...
+        def Namespace(self, **kwds: Any) -> NamespaceProxy: ...
+        def Queue(self, maxsize: int = 0) -> queue.Queue[Any]: ...
+        def RLock(self) -> AcquirerProxy: ...
+        def Semaphore(self, value: int = 1) -> AcquirerProxy: ...
+        def Array(self, typecode: str, sequence: Iterable[Any]) -> Any: ...
+        def Value(self, typecode: str, value: Any) -> ValueProxy: ...
+        # Lists, dictionaries and sets for all that a caller can see.
+        def dict(self, *args: Any, **kwds: Any) -> Any: ...
+        def list(self, *args: Any) -> Any: ...
+        def set(self, *args: Any) -> Any: ...
+
+
+_LOCKS = {
+    "Lock": threading.Lock,
+    "RLock": threading.RLock,
+    "Semaphore": threading.Semaphore,
+    "BoundedSemaphore": threading.BoundedSemaphore,
+}
+SyncManager.register("Queue", queue.Queue)
+SyncManager.register("JoinableQueue", queue.Queue)
+SyncManager.register("Event", threading.Event, EventProxy)
+for _name, _callable in _LOCKS.items():
+    SyncManager.register(_name, _callable, AcquirerProxy)
+SyncManager.register("Condition", threading.Condition, ConditionProxy)
+SyncManager.register("Barrier", threading.Barrier, BarrierProxy)
+SyncManager.register("list", list, ListProxy)
+SyncManager.register("dict", dict, DictProxy)
+SyncManager.register("set", set, SetProxy)
+SyncManager.register("Value", Value, ValueProxy)
+SyncManager.register("Array", Array, ArrayProxy)
+SyncManager.register("Namespace", Namespace, NamespaceProxy)
+# Results of methods; not to be made on their own.
+SyncManager.register("Iterator", proxytype=IteratorProxy, create_method=False)
