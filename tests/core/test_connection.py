@@ -17,6 +17,7 @@ import struct
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -232,6 +233,36 @@ def test_wait_takes_nothing(ends: tuple[Channel, Channel]) -> None:
 
 
 # -- ends ----------------------------------------------------------------------------------
+
+
+def test_wait_for_room(make: Pair) -> None:
+    """A sender can learn, without sending, whether it would have to wait, and wait for a time."""
+    reader, writer = make(duplex=False)
+    body = bytes(1000)
+    sent = 0
+    while writer.wait_for_room(len(body), 0):
+        writer.send(body)
+        sent += 1
+    assert sent
+    assert not writer.wait_for_room(len(body), 0.01)
+
+    with ThreadPoolExecutor(1) as threads:
+        room = threads.submit(writer.wait_for_room, len(body), DEADLINE)
+        for _ in range(sent):
+            reader.receive()
+        assert room.result()
+    assert not reader.wait(0)
+
+    while writer.wait_for_room(len(body), 0):
+        writer.send(body)
+    reader.close()
+    assert writer.wait_for_room(len(body), DEADLINE)
+    with pytest.raises((BrokenPipeError, ConnectionResetError)):
+        writer.send(body)
+    writer.close()
+    with pytest.raises(OSError, match="closed") as caught:
+        writer.wait_for_room(len(body), 0)
+    assert errno.EBADF == caught.value.errno
 
 
 def test_close_is_idempotent_and_closes_all(make_of_descriptors: Pair) -> None:

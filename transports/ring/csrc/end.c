@@ -29,20 +29,31 @@ renew(End *self)
     return 0;
 }
 
-static int
-lock_half(struct half *half)
+/* No single wait for a lock is longer. */
+#define LONGEST_LOCKING (NANOSECONDS * 1000)
+
+int
+lock_half(struct half *half, int64_t longest)
 {
     unsigned long me = PyThread_get_thread_ident();
     if (half->depth > 0 && half->owner == me) {
         half->depth++;
-        return 0;
+        return 1;
     }
     PyThread_type_lock lock = half->lock;
     if (!PyThread_acquire_lock(lock, NOWAIT_LOCK)) {
+        int64_t end = longest == FOR_EVER ? FOR_EVER : now_ns() + longest;
         PyLockStatus status;
         do {
+            if (end != FOR_EVER) {
+                longest = end - now_ns();
+                if (longest <= 0)
+                    return 0;
+            }
+            if (longest == FOR_EVER || longest > LONGEST_LOCKING)
+                longest = LONGEST_LOCKING;
             Py_BEGIN_ALLOW_THREADS
-            status = PyThread_acquire_lock_timed(lock, -1, 1);
+            status = PyThread_acquire_lock_timed(lock, longest / 1000 + 1, 1);
             Py_END_ALLOW_THREADS
             if (status == PY_LOCK_INTR && PyErr_CheckSignals() < 0)
                 return -1;
@@ -50,10 +61,10 @@ lock_half(struct half *half)
     }
     half->owner = me;
     half->depth = 1;
-    return 0;
+    return 1;
 }
 
-static void
+void
 unlock_half(struct half *half)
 {
     /* Not ours any more if this is a child that was forked in the middle of a call. */
@@ -73,7 +84,7 @@ begin(End *self, struct half *half)
         return -1;
     }
     self->users++;
-    if (half != NULL && lock_half(half) < 0) {
+    if (half != NULL && lock_half(half, FOR_EVER) < 0) {
         finish(self, NULL);
         return -1;
     }
@@ -206,7 +217,7 @@ wait_for_data(End *self, int64_t longest, bool spin)
 }
 
 enum outcome
-wait_for_room(End *self, uint64_t position, uint64_t needed)
+wait_for_room(End *self, uint64_t position, uint64_t needed, int64_t longest)
 {
     struct stream *stream = self->out.stream;
     uint64_t target = position + needed - self->out.size;
@@ -239,7 +250,8 @@ wait_for_room(End *self, uint64_t position, uint64_t needed)
         outcome = BROKEN;
     else {
         struct pollfd ready = {.fd = self->peer, .events = POLLIN};
-        int count = sleep_until(&ready, 1, LONGEST_SLEEP_NS);
+        int count =
+            sleep_until(&ready, 1, longest < LONGEST_SLEEP_NS ? longest : LONGEST_SLEEP_NS);
         if (count < 0)
             outcome = INTERRUPTED;
         else if (HAS_ROOM())
@@ -254,26 +266,40 @@ wait_for_room(End *self, uint64_t position, uint64_t needed)
 
 /* -- methods ------------------------------------------------------------------------------ */
 
+/* Seconds that are for ever. */
+#define LONGEST_TIMEOUT 1e9
+
+int
+read_timeout(PyObject *timeout, int64_t *longest)
+{
+    *longest = FOR_EVER;
+    if (timeout == Py_None)
+        return 0;
+    double seconds = PyFloat_AsDouble(timeout);
+    if (seconds == -1.0 && PyErr_Occurred())
+        return -1;
+    if (!(seconds > 0))
+        *longest = 0;
+    else if (seconds < LONGEST_TIMEOUT)
+        *longest = (int64_t)(seconds * 1e9) + 1;
+    return 0;
+}
+
 static PyObject *
 End_wait(PyObject *object, PyObject *const *args, Py_ssize_t count)
 {
     End *self = (End *)object;
-    int64_t end = FOR_EVER, longest = INT64_MAX;
-    bool once = false;
+    int64_t longest;
     if (count > 1) {
         PyErr_SetString(PyExc_TypeError, "wait() takes at most one argument");
         return NULL;
     }
-    if (count == 1 && args[0] != Py_None) {
-        double seconds = PyFloat_AsDouble(args[0]);
-        if (seconds == -1.0 && PyErr_Occurred())
-            return NULL;
-        once = !(seconds > 0);
-        if (!once && seconds < 1e9) {
-            longest = (int64_t)(seconds * 1e9) + 1;
-            end = now_ns() + longest;
-        }
-    }
+    if (read_timeout(count == 1 ? args[0] : Py_None, &longest) < 0)
+        return NULL;
+    int64_t end = longest == FOR_EVER ? FOR_EVER : now_ns() + longest;
+    bool once = longest == 0;
+    if (longest == FOR_EVER)
+        longest = INT64_MAX;
     if (begin(self, NULL) < 0)
         return NULL;
     PyObject *result = NULL;
@@ -511,6 +537,9 @@ static PyMethodDef methods[] = {
      "send(body, buffers=(), /)\n--\n\nSee `procession.plugin.Channel.send`."},
     {"wait", (PyCFunction)(void (*)(void))End_wait, METH_FASTCALL,
      "wait(timeout=None, /)\n--\n\nSee `procession.plugin.Channel.wait`."},
+    {"wait_for_room", (PyCFunction)(void (*)(void))End_wait_for_room, METH_FASTCALL,
+     "wait_for_room(length, timeout=None, /)\n--\n\n"
+     "See `procession.plugin.Channel.wait_for_room`."},
     {"fileno", End_fileno, METH_NOARGS, "fileno()\n--\n\nSee `procession.plugin.Channel.fileno`."},
     {"descriptors", End_descriptors, METH_NOARGS,
      "descriptors()\n--\n\nReturn memory, bell in, bell out and peer; they stay this end's."},

@@ -54,13 +54,19 @@ enum outcome { DONE, INTERRUPTED, BROKEN, ENDED, CORRUPT, LATE, CLOSED };
 int begin(End *self, struct half *half);
 void finish(End *self, struct half *half);
 void give_back(End *self);
+/* Take the lock of *half*: 1, or 0 after *longest* nanoseconds, or -1 with an exception. */
+int lock_half(struct half *half, int64_t longest);
+void unlock_half(struct half *half);
+/* What an argument in seconds, or None, is in nanoseconds; -1 with an exception. */
+int read_timeout(PyObject *timeout, int64_t *longest);
 /* Raises nothing, and keeps an exception that is set. */
 void close_end(End *self);
 
 /* Wait without the GIL: for anything to receive, and for *needed* bytes of room at
-   *position*. Both return after a signal or a second, whichever comes first. */
+   *position*. Both return after a signal, after *longest* nanoseconds, or after a second
+   or `LONGEST_SLEEP_NS`, whichever comes first. */
 enum outcome wait_for_data(End *self, int64_t longest, bool spin);
-enum outcome wait_for_room(End *self, uint64_t position, uint64_t needed);
+enum outcome wait_for_room(End *self, uint64_t position, uint64_t needed, int64_t longest);
 bool peer_has_gone(End *self);
 
 PyObject *raise_outcome(End *self, enum outcome outcome);
@@ -68,6 +74,7 @@ PyObject *refuse_busy(const char *doing);
 
 PyObject *End_receive(PyObject *object, PyObject *const *args, Py_ssize_t count);
 PyObject *End_send(PyObject *object, PyObject *const *args, Py_ssize_t count);
+PyObject *End_wait_for_room(PyObject *object, PyObject *const *args, Py_ssize_t count);
 
 void stop_reading(End *self);
 void wake_writer(End *self);

@@ -76,7 +76,8 @@ write_spans(End *self, struct stream_out *state)
                 commit(self, state->position);
             state->committed = state->position;
             /* A reader of this message takes all that is there: let it take a good part. */
-            enum outcome outcome = wait_for_room(self, state->position, half->size / 4);
+            enum outcome outcome = wait_for_room(self, state->position, half->size / 4,
+                                                 LONGEST_SLEEP_NS);
             if (outcome != DONE && outcome != LATE)
                 return outcome;
             continue;
@@ -144,7 +145,7 @@ send_whole(End *self, const char *body, uint64_t length)
             break;
         enum outcome outcome;
         Py_BEGIN_ALLOW_THREADS
-        outcome = wait_for_room(self, tail, needed);
+        outcome = wait_for_room(self, tail, needed, LONGEST_SLEEP_NS);
         Py_END_ALLOW_THREADS
         if (outcome == INTERRUPTED && PyErr_CheckSignals() < 0)
             return NULL; /* nothing of it was written */
@@ -264,5 +265,80 @@ End_send(PyObject *object, PyObject *const *args, Py_ssize_t count)
     }
     if (!is_bytes)
         PyBuffer_Release(&view);
+    return result;
+}
+
+/* Whether a send of so much would not wait for room to begin; its lock is held. */
+static bool
+could_begin(End *self, uint64_t needed)
+{
+    struct half *half = &self->out;
+    /* In a message, or with nobody there, it does not wait but fails. */
+    if (half->busy || is_broken(self))
+        return true;
+    uint64_t tail = atomic_load_explicit(&half->stream->tail, memory_order_relaxed);
+    return room_at(half, tail, needed) >= needed;
+}
+
+/* The lock is held: senders wait for each other, and one at a time for room. */
+static PyObject *
+wait_until_it_could_begin(End *self, uint64_t needed, int64_t end)
+{
+    int64_t longest = INT64_MAX;
+    for (;;) {
+        if (self->closed)
+            return raise_outcome(self, CLOSED);
+        if (could_begin(self, needed))
+            return PyBool_FromLong(1);
+        if (end != FOR_EVER) {
+            longest = end - now_ns();
+            if (longest <= 0)
+                return PyBool_FromLong(0);
+        }
+        uint64_t tail = atomic_load_explicit(&self->out.stream->tail, memory_order_relaxed);
+        enum outcome outcome;
+        Py_BEGIN_ALLOW_THREADS
+        outcome = wait_for_room(self, tail, needed, longest);
+        Py_END_ALLOW_THREADS
+        if (outcome == BROKEN)
+            self->alone = true;
+        else if (outcome == INTERRUPTED && PyErr_CheckSignals() < 0)
+            return NULL;
+    }
+}
+
+PyObject *
+End_wait_for_room(PyObject *object, PyObject *const *args, Py_ssize_t count)
+{
+    End *self = (End *)object;
+    if (count < 1 || count > 2) {
+        PyErr_SetString(PyExc_TypeError, "wait_for_room() takes a length and a timeout");
+        return NULL;
+    }
+    Py_ssize_t length = PyLong_AsSsize_t(args[0]);
+    if (length < 0) {
+        if (!PyErr_Occurred())
+            PyErr_Format(PyExc_ValueError, "the length of a message cannot be %zd", length);
+        return NULL;
+    }
+    int64_t longest;
+    if (read_timeout(count == 2 ? args[1] : Py_None, &longest) < 0 || begin(self, NULL) < 0)
+        return NULL;
+    int64_t end = longest == FOR_EVER ? FOR_EVER : now_ns() + longest;
+    struct half *half = &self->out;
+    PyObject *result = NULL;
+    int locked = 0;
+    if (!self->writable)
+        raise_outcome(self, CLOSED);
+    else if ((locked = lock_half(half, longest)) == 0)
+        result = PyBool_FromLong(0);
+    else if (locked > 0) {
+        /* A longer message is streamed, and waits for so much itself. */
+        uint64_t needed = half->size / 4;
+        if ((uint64_t)length <= needed)
+            needed = sizeof(struct record) + aligned((uint64_t)length);
+        result = wait_until_it_could_begin(self, needed, end);
+    }
+    finish(self, locked > 0 ? half : NULL);
     return result;
 }

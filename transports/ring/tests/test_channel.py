@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -354,7 +355,7 @@ def test_several_threads_that_send(ends: tuple[Channel, Channel]) -> None:
         thread.join()
 
 
-@pytest.mark.parametrize("what", ["receive", "wait", "send"])
+@pytest.mark.parametrize("what", ["receive", "wait", "send", "room"])
 def test_closing_wakes_threads_that_wait(both: tuple[Channel, Channel], what: str) -> None:
     """A thread in the middle of waiting gets an error, and nothing crashes."""
     one, _ = both
@@ -364,6 +365,9 @@ def test_closing_wakes_threads_that_wait(both: tuple[Channel, Channel], what: st
         try:
             if what == "send":
                 one.send(bytes(3 * SIZE))
+            elif what == "room":
+                fill(one)
+                one.wait_for_room(0)
             else:
                 getattr(one, what)()
         except (OSError, AttributeError) as error:
@@ -378,6 +382,14 @@ def test_closing_wakes_threads_that_wait(both: tuple[Channel, Channel], what: st
     assert isinstance(failures[0], OSError)
 
 
+def fill(channel: Channel) -> None:
+    """Send until there is no room for another message, however short."""
+    while channel.wait_for_room(SIZE // 8, 0):
+        channel.send(bytes(SIZE // 8))
+    while channel.wait_for_room(0, 0):
+        channel.send(b"")
+
+
 def sleeps_thread(thread: threading.Thread) -> bool:
     """Whether *thread* is blocked in the kernel."""
     with open(f"/proc/self/task/{thread.native_id}/stat", "rb") as file:
@@ -386,11 +398,34 @@ def sleeps_thread(thread: threading.Thread) -> bool:
 
 def test_a_timeout_is_kept(ends: tuple[Channel, Channel]) -> None:
     """Waiting ends when it should, also when it is longer than one sleep."""
-    reader, _ = ends
+    reader, writer = ends
+    fill(writer)
+    for timeout in (0.0, 0.01, 0.6):
+        begun = time.monotonic()
+        assert not writer.wait_for_room(0, timeout)
+        assert timeout <= time.monotonic() - begun < timeout + 5
+    while reader.wait(0):
+        reader.receive()
     for timeout in (0.0, 0.01, 0.6):
         begun = time.monotonic()
         assert not reader.wait(timeout)
         assert timeout <= time.monotonic() - begun < timeout + 5
+
+
+def test_room_is_waited_for_by_one_thread_at_a_time(ends: tuple[Channel, Channel]) -> None:
+    """A sender that waits does not keep another thread from asking with a timeout."""
+    reader, writer = ends
+    fill(writer)
+    thread = threading.Thread(target=writer.send, args=(b"late",))
+    thread.start()
+    until(lambda: sleeps_thread(thread))
+    for timeout in (0, 0.05):
+        assert not writer.wait_for_room(0, timeout)
+    received = b""
+    while received != b"late":
+        received = bytes(reader.receive()[0])
+    thread.join(30)
+    assert writer.wait_for_room(0, 0)
 
 
 def is_stopped(pid: int) -> bool:
@@ -482,11 +517,13 @@ def test_an_interrupted_wait_leaves_everything_usable(
     while count < 7:  # they fill all but a part of the ring
         one.send(bytes(SIZE // 8))
         count += 1
-    thread = threading.Thread(target=strike)
-    thread.start()
-    with pytest.raises(Interrupted):
-        one.send(bytes(SIZE // 4 - 100))
-    thread.join()
+    length = SIZE // 4 - 100
+    for wait_for_room in (partial(one.wait_for_room, length), partial(one.send, bytes(length))):
+        thread = threading.Thread(target=strike)
+        thread.start()
+        with pytest.raises(Interrupted):
+            wait_for_room()
+        thread.join()
     for _ in range(count):
         assert bytes(SIZE // 8) == bytes(other.receive()[0])
     one.send(b"goes on")

@@ -66,6 +66,10 @@ class RingChannel(Channel):
         """See `Channel.wait`."""
         return self._end.wait(timeout)
 
+    def wait_for_room(self, length: int, timeout: float | None = None, /) -> bool:
+        """See `Channel.wait_for_room`."""
+        return self._end.wait_for_room(length, timeout)
+
     def fileno(self) -> int:
         """See `Channel.fileno`.
 

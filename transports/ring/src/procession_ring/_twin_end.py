@@ -49,6 +49,8 @@ _MARK = RECORD.size
 # into memory of its own.
 _LONGEST_SLEEP = 0.25
 _LONGEST_RINGING = 20
+# Longer waits for a lock are an error in Python (some 290 years).
+_LONGEST_LOCKING = 1e9
 _PIECE = 64 << 10
 _LONGEST_BYTES = 256 << 10
 _MOST_VIEWS = 512
@@ -281,8 +283,41 @@ class TwinEnd:
         finally:
             half.busy = False
 
-    def _wait_for_room(self, half: Half, position: int, needed: int) -> None:
-        """Return when there may be *needed* bytes of room at *position*."""
+    def wait_for_room(self, length: int, timeout: float | None = None, /) -> bool:
+        """See `procession.plugin.Channel.wait_for_room`."""
+        half = self._sending()
+        end = None if timeout is None else time.monotonic() + timeout
+        # A longer message is streamed, and waits for a quarter itself.
+        needed = half.size // 4
+        if length <= needed:
+            needed = _MARK + length + -length % ALIGNMENT
+        # Senders wait for each other, and one at a time for room.
+        if not half.lock.acquire(timeout=_within(timeout)):
+            return False
+        try:
+            while not self._could_begin(half, needed):
+                left = None if end is None else end - time.monotonic()
+                if left is not None and left <= 0:
+                    return False
+                try:
+                    self._wait_for_room(half, half.longs[_TAIL], needed, left)
+                except BrokenPipeError:
+                    return True
+            return True
+        finally:
+            half.lock.release()
+
+    def _could_begin(self, half: Half, needed: int) -> bool:
+        # In a message, or with nobody there, a send does not wait but fails.
+        if half.busy or self._is_broken(half):
+            return True
+        there_is: bool = half.size - (half.longs[_TAIL] - half.longs[_HEAD]) >= needed
+        return there_is
+
+    def _wait_for_room(
+        self, half: Half, position: int, needed: int, longest: float | None = None
+    ) -> None:
+        """Return when there may be *needed* bytes of room at *position*, or soon."""
         target = position + needed - half.size
         if not position - half.longs[_HEAD] <= half.size:
             self._corrupt()
@@ -290,12 +325,14 @@ class TwinEnd:
             self._peer.recv(64)
         except BlockingIOError:
             pass  # nobody had to wake us since
+        if longest is None or longest > _LONGEST_SLEEP:
+            longest = _LONGEST_SLEEP
         half.longs[_WANTED] = target + 1
         half.fence()
         try:
             if half.longs[_HEAD] >= target:
                 return
-            if half.words[_STOPPED] or self._poll([], _LONGEST_SLEEP, tokens=True):
+            if half.words[_STOPPED] or self._poll([], longest, tokens=True):
                 self._alone = True
                 raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
             if self.closed:
@@ -561,6 +598,11 @@ class TwinEnd:
         if is_finalizing():
             return  # the modules are half gone, and the kernel closes everything anyway
         self.close()
+
+
+def _within(timeout: float | None) -> float:
+    """Return *timeout* as locks take it."""
+    return -1 if timeout is None else min(max(0.0, timeout), _LONGEST_LOCKING)
 
 
 def _ring(bell: int) -> None:
