@@ -79,6 +79,8 @@ def pytest_configure(config: pytest.Config) -> None:
     ):
         config.addinivalue_line("markers", line)
     leaks.adopt_orphans()
+    # Where it may be done, other runs on this machine leave our named memory alone then.
+    leaks.mount_shared_memory()
     # A shell starts what runs in the background with SIGINT ignored, and children inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -139,6 +139,15 @@ def test_no_maxsize(queue: Make, maxsize: int) -> None:
     assert list(range(100)) == [items.get(timeout=DEADLINE) for _ in range(100)]
 
 
+@pytest.mark.parametrize("maxsize", ["1", 1.5, None])
+@pytest.mark.one_pair_per("transport")
+def test_impossible_maxsize(ctx: Any, maxsize: Any) -> None:
+    """What is no integer limits nothing, and is refused before a queue is made of it."""
+    for factory in (ctx.Queue, ctx.JoinableQueue):
+        with pytest.raises(TypeError):
+            factory(maxsize)
+
+
 @transports
 def test_empty(queue: Make) -> None:
     """An empty queue refuses with Empty, now or after the timeout."""

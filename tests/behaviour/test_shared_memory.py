@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from procession.testing import shared_payloads
+from procession.testing.leaks import descriptors
 
 if sys.platform != "linux":
     pytest.skip("named memory is a file in /dev/shm", allow_module_level=True)
@@ -27,6 +28,8 @@ per_method = pytest.mark.one_pair_per("method")
 handing_over = pytest.mark.usefixtures("warm_handing_over")
 DEADLINE = 30.0
 FOLDER = Path("/dev/shm")
+#: Begins every name that the tests give: other runs on this machine have others.
+OURS = f"procession-{os.getpid()}"
 
 
 @pytest.fixture(scope="session")
@@ -88,14 +91,14 @@ class TestNamed:
 
     def test_given_names(self, module: Any, create: Make) -> None:
         """A name may be given; a slash in front of it makes no difference to others."""
-        name = f"procession-test-{os.getpid()}"
+        name = f"{OURS}-given"
         memory = create(10, name=name)
         assert (name, (FOLDER / name).exists()) == (memory.name, True)
         other = module.SharedMemory(f"/{name}")
         other.buf[0] = 3
         assert (3, f"/{name}") == (memory.buf[0], other.name)
         other.close()
-        with pytest.raises(FileExistsError, match="File exists: '/procession-test"):
+        with pytest.raises(FileExistsError, match=f"File exists: '/{name}"):
             module.SharedMemory(name, create=True, size=1)
 
     @pytest.mark.parametrize(
@@ -190,6 +193,29 @@ class TestNamed:
             done.stderr,
             done.returncode,
         )
+
+
+@pytest.mark.beyond("the standard library says nothing about limits")
+def test_no_more_descriptors(run_program: Make) -> None:
+    """The first use of shared memory in a process without free descriptors says so, too."""
+    program = """
+import os, resource
+from procession.errors import ResourceError
+from procession.shared_memory import AnonymousMemory, SharedMemory
+resource.setrlimit(resource.RLIMIT_NOFILE, (60, 60))
+while True:
+    try:
+        os.dup(0)
+    except OSError:
+        break
+for make in AnonymousMemory, lambda size: SharedMemory(create=True, size=size):
+    try:
+        make(10)
+    except ResourceError as error:
+        print(error.errno, "RLIMIT_NOFILE is 60" in str(error))
+os._exit(0)
+"""
+    assert "24 True\n24 True\n" == run_program(program).stdout
 
 
 class TestInterchange:
@@ -344,6 +370,7 @@ class TestNothingLeft:
     @pytest.mark.parametrize("end", ["pass", "os._exit(0)", "os.kill(os.getpid(), 9)", "1 / 0"])
     def test_program_that_unlinks_nothing(self, run_program: Make, end: str) -> None:
         """Its segments are gone when it has ended, or when the next program has begun."""
+        untracked = FOLDER / f"{OURS}-untracked"
         program = f"""
 import os, procession
 from procession.shared_memory import SharedMemory
@@ -358,7 +385,7 @@ if __name__ == "__main__":
     process.start()
     print(closed.name, kept.name, receiver.recv(), flush=True)
     process.join()
-    untracked = SharedMemory("untracked", create=True, size=10, track=False)
+    untracked = SharedMemory("{untracked.name}", create=True, size=10, track=False)
     {end}
 """
         names = run_program(program).stdout.split()
@@ -370,8 +397,8 @@ if __name__ == "__main__":
         next_one += "m = S(create=True, size=1); m.close(); m.unlink()"
         assert 0 == run_program(next_one).returncode
         assert [] == [name for name in names if (FOLDER / name).exists()]
-        assert (FOLDER / "untracked").exists()
-        (FOLDER / "untracked").unlink()
+        assert untracked.exists()
+        untracked.unlink()
 
     @per_method
     def test_parent_killed_child_goes_on(self, pair: Any, run_program: Make) -> None:
@@ -392,7 +419,7 @@ if __name__ == "__main__":
     print(memory.name, process.pid, flush=True)
     os.kill(os.getpid(), 9)
 """
-        go = FOLDER / "procession-go"
+        go = FOLDER / f"{OURS}-go"
         done = run_program(program.replace('"wait"', repr(str(go))), pair.method)
         name, pid = done.stdout.split()
         # Somebody comes and looks for abandoned memory: this one is in use.
@@ -409,10 +436,11 @@ if __name__ == "__main__":
 
     def test_killed_while_creating(self, run_program: Make) -> None:
         """A process killed at any moment leaves no half-made segment and no name for good."""
-        program = """
+        found = FOLDER / f"{OURS}-victim"
+        program = f"""
 from procession.shared_memory import SharedMemory
 while True:
-    memory = SharedMemory("procession-victim", create=True, size=300_000)
+    memory = SharedMemory("{found.name}", create=True, size=300_000)
     memory.buf[0] = 1
     memory.close()
     memory.unlink()
@@ -421,13 +449,12 @@ while True:
         path.write_text(program)
         for round in range(8):
             process = subprocess.Popen([sys.executable, str(path)])
-            while not (FOLDER / "procession-victim").exists():
+            while not found.exists():
                 assert process.poll() is None
             for _ in range(round * 50):
-                (FOLDER / "procession-victim").exists()
+                found.exists()
             process.send_signal(signal.SIGKILL)
             process.wait()
-            found = FOLDER / "procession-victim"
             assert not found.exists() or found.stat().st_size == 300_000
             from procession.shared_memory import remove_abandoned
 
@@ -435,16 +462,45 @@ while True:
             assert not found.exists()
         path.unlink()
 
+    def test_killed_while_attaching(self, module: Any, create: Make) -> None:
+        """A process killed while it attaches or lets go changes nothing for the others."""
+        memory = create(5000)
+        memory.buf[:5] = b"still"
+        program = f"""
+from procession.shared_memory import SharedMemory
+print(flush=True)
+while True:
+    memory = SharedMemory("{memory.name}")
+    assert b"still" == memory.buf[:5]
+    memory.close()
+"""
+        path = Path(os.environ["TMPDIR"]) / "attacher.py"
+        path.write_text(program)
+        for round in range(5):
+            with subprocess.Popen([sys.executable, str(path)], stdout=subprocess.PIPE) as process:
+                assert process.stdout is not None
+                assert b"\n" == process.stdout.readline()
+                for _ in range(round * 50):
+                    (FOLDER / memory.name).exists()
+                assert process.poll() is None
+                process.send_signal(signal.SIGKILL)
+            assert memory.name not in module.remove_abandoned()
+            other = module.SharedMemory(memory.name)
+            assert b"still" == other.buf[:5]
+            other.close()
+        path.unlink()
+
     def test_unlinked_under_an_attacher(self, create: Make) -> None:
         """Files that are not marked, or are somebody else's, are never touched."""
         from procession.shared_memory import remove_abandoned
 
         memory = standard.SharedMemory(create=True, size=10)
-        stranger = FOLDER / "procession-stranger"
+        stranger = FOLDER / f"{OURS}-stranger"
         stranger.write_bytes(b"mine")
         stranger.chmod(0o1600)
 
-        assert [] == remove_abandoned()
+        removed = remove_abandoned()  # of other runs, perhaps
+        assert not {stranger.name, memory.name} & set(removed)
         assert stranger.exists()
         stranger.unlink()
         memory.close()
@@ -466,10 +522,9 @@ class TestAnonymous:
     @per_method
     def test_as_an_argument(self, ctx: Any, module: Any, finish: Make) -> None:
         """A child has the same memory; no name stands for it."""
-        names = set(os.listdir(FOLDER))
         memory = module.AnonymousMemory(5000)
         assert (5000, bytes(5000)) == (memory.size, bytes(memory.buf))
-        assert names == set(os.listdir(FOLDER))
+        assert not [what for what in descriptors().values() if what.startswith(str(FOLDER))]
         assert 0 == finish(shared_payloads.write, memory, b"hello").exitcode
 
         assert b"hello" == memory.buf[:5]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import gc
 import importlib
@@ -228,6 +229,27 @@ def test_copy(types: Any, original: Any) -> None:
     assert (type(original), bytes(original)) == (type(made), bytes(made))
     ctypes.memset(ctypes.addressof(made), 0xFF, ctypes.sizeof(made))
     assert bytes(original) != bytes(made)
+
+
+def test_module_copy_copies_the_value(ctx: Any) -> None:
+    """`copy.copy` gives an object of its own, in memory of its own, with the same content."""
+    value, array = ctx.RawValue("i", 3), ctx.RawArray("i", [1, 2])
+    copies = copy.copy(value), copy.copy(array)
+    copies[0].value, copies[1][0] = 9, 9
+
+    assert (3, [1, 2]) == (value.value, array[:])
+    assert (type(value), type(array)) == tuple(map(type, copies))
+
+
+@pytest.mark.beyond("multiprocessing raises TypeError")
+def test_deep_copies_are_of_the_value_too(ctx: Any) -> None:
+    """`copy.deepcopy` does the same for whatever contains shared objects, once for each."""
+    point = ctx.RawValue(Point, 1, 2)
+    one, other = copy.deepcopy([point, point])
+    one.x = 7
+
+    assert one is other
+    assert (1, 2.0) == (point.x, point.y)
 
 
 def test_signatures_of_the_module(types: Any) -> None:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import select
+import shutil
 import signal
+import struct
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,9 +22,13 @@ import pytest
 
 from procession._observe.program import Ended, Observer, ProgramView, programs
 from procession.testing import leaks
+from procession.testing.forked import until
 
 if sys.platform != "linux":
     pytest.skip("needs /proc", allow_module_level=True)
+
+import fcntl
+import termios
 
 PATIENCE = 30.0
 WAITS = {
@@ -131,6 +139,7 @@ def program(environment: dict[str, str], pair: Any) -> Iterator[Watched]:
         yield program
 
 
+@pytest.mark.one_pair_per("method")
 def test_who_waits_for_what(run: Any, program: Watched, pair: Any) -> None:
     """Names, methods, parents, queues with their sizes, and every kind of wait."""
     program.settle()
@@ -165,11 +174,17 @@ def test_looking_changes_nothing(environment: dict[str, str], pair: Any) -> None
         program.settle()
         observer = Observer(program.process.pid)
         observer.look()
-        before, ours = program.descriptors(), leaks.descriptors()
-        for _ in range(5):
-            observer.look()
+        ours = leaks.descriptors()
 
-        assert program.descriptors() == before
+        def nothing_new() -> bool:
+            # Those who wait open what they look around with after a second, so that one
+            # round may find something new; looking that leaks would do so in each.
+            before = program.descriptors()
+            for _ in range(5):
+                observer.look()
+            return program.descriptors() == before
+
+        until(nothing_new)
         assert leaks.descriptors() == ours
         assert program.process.stdin is not None
         program.process.stdin.write("go\n")
@@ -276,6 +291,28 @@ def test_stacks_on_a_signal(run: Any, environment: dict[str, str], pair: Any) ->
 
 
 @pytest.mark.one_pair_per("method")
+def test_stacks_by_spy(run: Any, environment: dict[str, str], pair: Any) -> None:
+    """Of a program that nobody has prepared, py-spy reads the stacks; it goes on as before."""
+    if not (shutil.which("py-spy") or shutil.which("py-spy", path=sysconfig.get_path("scripts"))):
+        pytest.skip("py-spy is NOT INSTALLED: nothing tests `procession dump` with it")
+    with watched(environment, pair.method, pair.transport) as program:
+        program.settle()
+        result = run("dump", program.process.pid, "--json")
+        assert result.returncode == 0, result.stderr
+        found = {each["name"]: each["stacks"] for each in json.loads(result.stdout)["processes"]}
+
+        for name, function in (
+            ("getter", "get_one"),
+            ("putter", "put_two"),
+            ("MainProcess", "main"),
+        ):
+            assert found[name]["source"] == "py-spy", found[name]
+            assert f" in {function}\n" in "\n".join(found[name]["lines"]) + "\n", found[name]
+        codes = program.release()
+        assert codes == dict.fromkeys(codes, 0)
+
+
+@pytest.mark.one_pair_per("method")
 def test_a_program_without_stacks(run: Any, environment: dict[str, str], pair: Any) -> None:
     """What the kernel says is shown, and one line says how to get stacks."""
     with watched(environment, pair.method, pair.transport) as program:
@@ -330,6 +367,51 @@ def test_a_live_view_ends_with_the_program(environment: dict[str, str], pair: An
         assert f"process {program.process.pid} has ended" in rest
         assert view.returncode == 0
         assert codes == dict.fromkeys(codes, 0)
+
+
+@pytest.mark.one_pair_per("transport")
+def test_a_live_view_in_a_terminal(program: Watched, environment: dict[str, str]) -> None:
+    """Every process is shown on a real terminal; Ctrl-C gives the terminal back and ends it."""
+    master, slave = os.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("4H", 50, 160, 0, 0))
+    wanted = {name for name in program.pids if name != "MainProcess"}
+    text = ""
+
+    def read() -> bool:
+        nonlocal text
+        assert select.select([master], [], [], PATIENCE)[0], text
+        try:
+            text += os.read(master, 65536).decode(errors="replace")
+        except OSError:  # that is how a terminal says that everybody has gone
+            return False
+        return True
+
+    view = subprocess.Popen(
+        [sys.executable, "-m", "procession", "top", str(program.process.pid), "--interval=0.1"],
+        env={**environment, "TERM": "xterm-256color", "COLUMNS": "160"},
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )
+    os.close(slave)
+    try:
+        while not all(name in text for name in wanted):
+            assert read(), text
+        assert "\x1b[" in text
+        os.write(master, b"\x03")
+        while read():
+            pass
+        assert view.wait(PATIENCE) in (0, 130), text
+        assert "Traceback" not in text
+        assert text.rfind("\x1b[?25h") > text.rfind("\x1b[?25l")
+    finally:
+        view.kill()
+        view.wait()
+        os.close(master)
+    codes = program.release()
+    assert codes == dict.fromkeys(codes, 0)
 
 
 @pytest.mark.parametrize("command", ["top", "dump"])

@@ -11,6 +11,7 @@ import errno
 import multiprocessing
 import os
 import pickle
+import random
 import signal
 import socket
 import struct
@@ -20,6 +21,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -475,6 +477,140 @@ def test_interrupted_receive_in_the_middle_closes_the_end(
     writer.close()
 
 
+class Alarms:
+    """Signals at random moments, raised in the code of channels only."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+        self.count = 0
+        signal.signal(signal.SIGALRM, self.handle)
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """Raise out of the package, not out of the accounting of a test; and again soon."""
+        if frame is not None and frame.f_globals["__name__"].startswith("procession._"):
+            self.count += 1
+            self.next(0.00002)
+            raise Interrupt
+
+    def next(self, most: float) -> None:
+        """Have the next signal in up to *most* seconds."""
+        signal.setitimer(signal.ITIMER_REAL, self.random.uniform(0.000001, most))
+
+    def stop(self) -> None:
+        """Have none any more."""
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+#: Short ones, some of several parts, and some that have to be waited for.
+SIZES = (8, 100, 5_000, 70_000, 300_000)
+
+
+def numbered(number: int, size: int) -> bytes:
+    """Make a message that cannot be taken for another or for a part of one."""
+    return (number.to_bytes(8, "little") * (size // 8 + 1))[:size]
+
+
+def check_numbered(body: Any, last: int) -> int:
+    """Return the number of a message, which is whole and follows the one before."""
+    body = bytes(body)
+    number = int.from_bytes(body[:8], "little")
+    assert last < number
+    assert len(body) in SIZES
+    assert numbered(number, len(body)) == body
+    return number
+
+
+def send_numbered(writer: Channel, seed: int) -> None:
+    """Send messages of random sizes until nobody can receive any more."""
+    sizes = random.Random(seed)
+    with suppress(BrokenPipeError, ConnectionResetError):
+        for number in range(1, 1 << 40):
+            writer.send(numbered(number, sizes.choice(SIZES)))
+
+
+def receive_numbered(reader: Channel) -> None:
+    """Check messages until the end or a truncated one."""
+    last = 0
+    with suppress(EOFError, errors.BrokenConnectionError, ConnectionResetError):
+        while True:
+            last = check_numbered(reader.receive()[0], last)
+
+
+def be_the_peer(theirs: Channel, mine: Channel, receiving: bool) -> None:
+    """Send if the other one is *receiving*, or the other way round."""
+    mine.close()
+    if receiving:
+        send_numbered(theirs, SEED)
+    else:
+        receive_numbered(theirs)
+
+
+def use_under_alarms(mine: Channel, alarms: Alarms, receiving: bool) -> None:
+    """Receive or send until there were enough alarms, or one has torn a message."""
+    last = 0
+    while alarms.count < INTERRUPTS:
+        try:
+            alarms.next(0.0003)
+            if receiving:
+                last = check_numbered(mine.receive()[0], last)
+            else:
+                last += 1
+                mine.send(numbered(last, alarms.random.choice(SIZES)))
+        except Interrupt:
+            pass
+        except OSError as error:
+            alarms.stop()
+            if error.errno != errno.EBADF or not (mine.torn and mine.closed):
+                raise
+            return
+    alarms.stop()
+
+
+INTERRUPTS = int(os.environ.get("PROCESSION_INTERRUPTS", "150"))
+SEED = int(os.environ.get("PROCESSION_SEED", "1"))
+
+
+@needs_proc
+@pytest.mark.parametrize("receiving", [True, False], ids=["receive", "send"])
+def test_interrupts_at_any_instruction(make: Pair, receiving: bool) -> None:
+    """Handlers that raise anywhere in `receive` and `send` never make a wrong message.
+
+    What is received is whole and in order, or the end is closed and says so.
+    """
+
+    def work() -> None:
+        alarms = Alarms(SEED)
+        torn = 0
+        while alarms.count < INTERRUPTS:
+            reader, writer = make(duplex=False)
+            mine, theirs = (reader, writer) if receiving else (writer, reader)
+            with crew() as fork:
+                peer = fork(partial(be_the_peer, theirs, mine, receiving))
+                theirs.close()
+                use_under_alarms(mine, alarms, receiving)
+                torn += mine.torn
+                mine.close()
+                assert 0 == peer.join()
+        assert torn
+
+    with crew() as fork:
+        assert 0 == fork(work).join()
+
+
+@needs_proc
+def test_torn_end_says_why(make: Pair, alarm: Callable[[Callable[[], object]], None]) -> None:
+    """Whoever uses an end after a handler has torn a message is told what has closed it."""
+    reader, writer = make(duplex=False)
+    connection = Connection.over(writer)
+    alarm(interrupt)
+    with pytest.raises(Interrupt):
+        connection.send_bytes(bytes(LARGE))
+
+    with pytest.raises(errors.ConnectionClosedError, match="signal handler raised in the middle"):
+        connection.send_bytes(b"more")
+    reader.close()
+
+
 @needs_proc
 def test_handler_cannot_send_within_a_long_message(
     ends: tuple[Channel, Channel], alarm: Callable[[Callable[[], object]], None]
@@ -509,7 +645,7 @@ def test_forked_child_inherits_no_held_lock(make_of_descriptors: Pair) -> None:
     assert isinstance(first, DescriptorChannel)
     blocked = in_thread(lambda: first.send(bytes(LARGE)))
     waiting = in_thread(first.receive)
-    until(lambda: first.sending)
+    until(lambda: bool(first.sending))
 
     def child() -> None:
         assert not first.sending

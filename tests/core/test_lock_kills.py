@@ -20,7 +20,8 @@ import pytest
 if sys.platform != "linux":
     pytest.skip("these tests need fork and pidfds", allow_module_level=True)
 
-from procession._holder import has_died, start_of
+from procession._holder import has_died
+from procession._process_status import start_of
 from procession.errors import BrokenBarrierError, OwnerDiedError
 from procession.synchronize import Barrier, BoundedSemaphore, Condition, Event, Lock, RLock
 from procession.testing.forked import DEADLINE, Forked, crew, until

@@ -17,10 +17,12 @@ if sys.platform != "linux":
     pytest.skip("these tests need fork and /proc", allow_module_level=True)
 
 from procession import _selection
-from procession._holder import Holder, has_died, myself, start_of
+from procession._handoff import Handoff, Takeover
+from procession._holder import Holder, has_died, myself
 from procession._kernel_primitive import KernelPrimitive
 from procession._primitive_choice import choose, primitive_class
 from procession._primitives import LOCK, MOST_UNITS, NOTICE_SECONDS, RECURSIVE, SEMAPHORE, Primitive
+from procession._process_status import start_of
 from procession.errors import OwnerDiedError, UnknownPluginError
 from procession.testing.forked import DEADLINE, crew, until
 
@@ -48,6 +50,22 @@ def one(implementation: type[Primitive], kind: int) -> Iterator[Primitive]:
     made = implementation.make(kind, 1, MOST_UNITS if kind == SEMAPHORE else 1)
     yield made
     made.close()
+
+
+class _Duplicates(Handoff, Takeover):
+    """A crossing into this same process."""
+
+    def give(self, fd: int, /) -> int:
+        return os.dup(fd)
+
+    def take(self, token: int, /) -> int:
+        return token
+
+
+def crossed(primitive: Primitive) -> Primitive:
+    """Return another object for *primitive*, as this process gets when it is sent its own."""
+    crossing = _Duplicates()
+    return type(primitive).attach(primitive.export(crossing), crossing)
 
 
 @KINDS
@@ -199,6 +217,65 @@ def test_handler_that_raises_leaves_it_right(one: Primitive) -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     assert inside or one.name != KernelPrimitive.name
+
+
+@pytest.mark.parametrize("raises", [True, False])
+def test_handler_in_nested_use(implementation: type[Primitive], raises: bool) -> None:
+    """However a handler uses, or leaves, a recursive lock that is held: the count is right."""
+    one = implementation.make(RECURSIVE, 1, 1)
+    armed = False
+    handled = 0
+
+    def handle(*_: object) -> None:
+        nonlocal armed, handled
+        if armed:
+            armed = False
+            handled += 1
+            one.acquire(timeout=0)
+            one.release()
+            if raises:
+                raise _Interrupted
+
+    before = signal.signal(signal.SIGALRM, handle)
+    signal.setitimer(signal.ITIMER_REAL, 0.0003, 0.00037)
+    ends = time.monotonic() + 0.3
+    try:
+        one.acquire()
+        while time.monotonic() < ends:
+            try:
+                armed = True
+                one.acquire()
+                one.release()
+                armed = False
+            except (_Interrupted, RuntimeError):
+                # Between the two calls, or at the door of one: it is held once more, or not.
+                if one.count() == 2:
+                    one.release()
+            assert (1, 0) == (one.count(), one.value())
+        one.release()
+        assert (0, 1) == (one.count(), one.value())
+    finally:
+        armed = False
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        one.close()
+    assert handled
+
+
+def test_two_objects_of_one_recursive_lock(implementation: type[Primitive]) -> None:
+    """A process that was sent its own lock may acquire by one and release by the other."""
+    one = implementation.make(RECURSIVE, 1, 1)
+    other = crossed(one)
+    for _ in range(2):
+        assert one.acquire()
+        assert other.acquire()
+        one.release()
+        other.release()
+        assert (0, 1) == (one.count(), other.value())
+    assert other.acquire(False)
+    other.release()
+    other.close()
+    one.close()
 
 
 @KINDS

@@ -19,7 +19,7 @@ import pytest
 if sys.platform != "linux":
     pytest.skip("abstract sockets", allow_module_level=True)
 
-from procession import managers
+from procession import managers, process
 from procession.connection import Client, Listener
 
 KEY = b"a common secret"
@@ -279,3 +279,74 @@ def test_their_proxies_and_our_manager(run: Callable[..., Any]) -> None:
     finally:
         server.stop_event.set()
         thread.join(30)
+
+
+THEIR_MEMORY = """
+import ast, os, sys
+from multiprocessing.managers import SharedMemoryManager
+"""
+THEIR_MEMORY_SERVER = (
+    THEIR_MEMORY
+    + """
+import threading
+address = "\\0procession memory %d" % os.getpid()
+server = SharedMemoryManager(address, ast.literal_eval(sys.argv[1])).get_server()
+print(repr(server.address), flush=True)
+server.serve_forever()
+"""
+)
+THEIR_MEMORY_CLIENT = (
+    THEIR_MEMORY
+    + """
+import multiprocessing
+address, key = map(ast.literal_eval, sys.argv[1:])
+multiprocessing.current_process().authkey = key
+manager = SharedMemoryManager(address, key)
+manager.connect()
+memory = manager.SharedMemory(100)
+memory.buf[:5] = b"their"
+items = manager.ShareableList([1, "two"])
+print(memory.name, items.shm.name, flush=True)
+sys.stdin.read()
+os._exit(0)  # past their own tracker, which would say that these are leaked
+"""
+)
+
+
+def test_our_shared_memory_manager_and_their_client(run: Callable[..., Any]) -> None:
+    """What their client creates is the manager's: it goes with that."""
+    from procession.shared_memory import ShareableList, SharedMemory
+
+    current = process.current_process()
+    authkey, current.authkey = current.authkey, KEY
+    try:
+        with managers.SharedMemoryManager(authkey=KEY) as manager:
+            client = run(THEIR_MEMORY_CLIENT, manager.address, KEY)
+            names = client.stdout.readline().split()
+            memory, items = SharedMemory(names[0]), ShareableList(name=names[1])
+            assert memory.buf is not None
+            assert b"their" == bytes(memory.buf[:5])
+            assert [1, "two"] == list(items)
+            assert sorted(names) == sorted(manager._check_started().ask("list_segments"))
+        assert [] == [name for name in names if os.path.exists(f"/dev/shm/{name}")]
+        memory.close()
+        items.shm.close()
+    finally:
+        current.authkey = authkey
+
+
+def test_our_client_and_their_shared_memory_manager(run: Callable[..., Any]) -> None:
+    """Their server is told the names, and unlinks them when it is asked to end."""
+    server = run(THEIR_MEMORY_SERVER, KEY)
+    manager = managers.SharedMemoryManager(eval(server.stdout.readline()), KEY)
+    manager.connect()
+    memory, items = manager.SharedMemory(100), manager.ShareableList([1, "two"])
+    names = memory.name, items.shm.name
+    assert [1, "two"] == list(items)
+    session = manager._check_started()
+    assert sorted(names) == sorted(session.ask("list_segments"))
+    session.ask("release_segment", names[0])
+    assert [False, True] == [os.path.exists(f"/dev/shm/{name}") for name in names]
+    session.ask("release_segment", names[1])
+    memory.close()
+    items.shm.close()

@@ -16,6 +16,8 @@ from procession.testing import interrupted, payloads
 assert sys.platform == "linux"  # pidfds show that a process has ended
 
 _SECONDS = 20
+#: How many trees are killed while they grow; a race that is lost once in a thousand needs more.
+_GROWING_TREES = int(os.environ.get("PROCESSION_KILLS", "2"))
 
 
 def _parent_of_a_daemon(ctx: Any, target: Any, args: tuple[Any, ...] = ()) -> tuple[int, int]:
@@ -77,8 +79,7 @@ def _parent_in_a_group(ctx: Any, spec: Any, target: Any) -> tuple[int, Any]:
 
 
 @pytest.mark.one_pair_per("method")
-@pytest.mark.parametrize("whole_group", [True, False])
-@pytest.mark.parametrize("count", [1, 2, 4])
+@pytest.mark.parametrize(("count", "whole_group"), [(1, False), (2, True), (4, False), (4, True)])
 def test_a_parent_killed_in_the_middle_of_a_start_leaves_nobody(
     ctx: Any, pair: Any, count: int, whole_group: bool
 ) -> None:
@@ -149,7 +150,7 @@ def test_a_tree_that_grows_meanwhile_is_killed_as_a_whole(ctx: Any) -> None:
 
     What is left is found by the fixture that looks for it.
     """
-    for _ in range(5):
+    for _ in range(_GROWING_TREES):
         receiver, sender = ctx.Pipe(duplex=False)
         process = ctx.Process(target=interrupted.fork_for_ever, args=(sender,))
         process.start()

@@ -103,6 +103,7 @@ def test_waits_of_a_parent_end_when_the_child_has_died(
             assert is_sending == isinstance(caught.value, BrokenPipeError)
 
 
+@pytest.mark.one_pair_per("transport")
 @pytest.mark.parametrize("duplex", [True, False])
 def test_the_end_of_a_connection_tells_who_has_died(ctx: Any, start: Any, duplex: bool) -> None:
     """With the child's end closed here, the kernel tells at once, and the error tells who."""
@@ -134,6 +135,7 @@ def test_sending_to_the_dead_tells_who_they_are(ctx: Any, start: Any) -> None:
     assert child.pid == caught.value.pid
 
 
+@pytest.mark.one_pair_per("transport")
 def test_half_a_message_of_the_dead_is_no_message(ctx: Any, start: Any) -> None:
     """Who is killed in the middle of a message is named, and the message is not delivered."""
     here, there = ctx.Pipe()
@@ -194,6 +196,7 @@ def test_waits_of_orphans_end(ctx: Any, pair: Any, closing: ExitStack, kind: str
     parent.close()
 
 
+@pytest.mark.one_pair_per("transport")
 def test_limited_waits_keep_their_meaning(ctx: Any, start: Any, closing: ExitStack) -> None:
     """A timeout, or none at all, raises what it always did, whoever has died."""
     queue = ctx.Queue(1)

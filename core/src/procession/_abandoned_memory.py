@@ -16,6 +16,9 @@ unlinked: by the root when it ends, by the last user when it ends after the root
 everybody was killed, by the next process of this user that comes to use named segments.
 A segment that all have closed but the root has not outlived can still be attached.
 
+*Managed* segments are marked with the server of a `SharedMemoryManager` instead. They are
+abandoned when that is dead, used or not.
+
 What the standard library's users attach they use without a lease, and what they create has
 no mark: the first may be unlinked under them, once the root is dead, the second never is.
 """
@@ -31,6 +34,8 @@ from procession import _inheritance
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from procession._inheritance import Identity
 
 #: Where the names are; the C library has the same path built in.
@@ -39,6 +44,7 @@ DIRECTORY = "/dev/shm"
 #: file, and these bits of the nanoseconds. The rest of them is the root's number.
 _MARK = stat.S_ISVTX
 _MAGIC = 90 << 22
+_MAGIC_MANAGED = 91 << 22
 _PID_BITS = 22
 #: The seconds: far in the future, a part of the number of the namespace, the root's start.
 _FUTURE = 1 << 61
@@ -79,25 +85,31 @@ class Lease:
             os.close(fd)
 
 
-def mark(fd: int) -> None:
-    """Say in the file *fd* that it is tracked, and by which family."""
+def mark(fd: int, time: int | None = None) -> None:
+    """Say in the file *fd* that it is tracked, and by which family; or what *time* says."""
     if sys.platform == "win32":
         raise OSError("this platform has no marks")
     os.fchmod(fd, stat.S_IMODE(os.fstat(fd).st_mode) | _MARK)
-    os.utime(fd, ns=(_encode(_inheritance.family_root()), 0))
+    os.utime(fd, ns=(_encode(_inheritance.family_root()) if time is None else time, 0))
 
 
-def _encode(root: Identity) -> int:
+def managed_mark() -> int:
+    """Return what marks segments that go with this process."""
+    pid = os.getpid()
+    return _encode(_inheritance.identify(pid) or (pid, 0), _MAGIC_MANAGED)
+
+
+def _encode(root: Identity, magic: int = _MAGIC) -> int:
     """Return the time of access that says whose a segment is."""
     pid, started = root
-    return (_FUTURE | _namespace() << _START_BITS | started) * _SECOND + (_MAGIC | pid)
+    return (_FUTURE | _namespace() << _START_BITS | started) * _SECOND + (magic | pid)
 
 
 def _decode(time: int) -> Identity | None:
     """Return the root that a time of access names; None if it is no mark of this namespace."""
     seconds, rest = divmod(time, _SECOND)
     root = rest & ((1 << _PID_BITS) - 1), seconds & ((1 << _START_BITS) - 1)
-    return root if time == _encode(root) else None
+    return root if time in (_encode(root), _encode(root, _MAGIC_MANAGED)) else None
 
 
 def begin() -> None:
@@ -129,13 +141,8 @@ def remove_abandoned(*, ending: bool = False) -> list[str]:
     Returns their names.
     """
     removed: list[str] = []
-    try:
-        entries = list(os.scandir(DIRECTORY))
-    except OSError:
-        return removed  # no such place here, or no descriptor to look at it with
-    for entry in entries:
+    for entry, status in _segments():
         try:
-            status = entry.stat(follow_symlinks=False)
             if _is_abandoned(status, ending) and _remove(entry.path, status):
                 removed.append(entry.name)
         except OSError:
@@ -143,10 +150,41 @@ def remove_abandoned(*, ending: bool = False) -> list[str]:
     return removed
 
 
-def _is_abandoned(status: os.stat_result, ending: bool) -> bool:
-    """Return whether a file is a marked one of ours whose root is dead; leases aside."""
-    if not (stat.S_ISREG(status.st_mode) and status.st_mode & _MARK):
+def is_marked(name: str, time: int) -> bool:
+    """Return whether there is a segment *name* that *time* marks. Needs no descriptor."""
+    try:
+        return os.stat(f"{DIRECTORY}/{name}", follow_symlinks=False).st_atime_ns == time
+    except FileNotFoundError:
         return False
+
+
+def remove_managed(time: int) -> None:
+    """Unlink all segments that *time* marks. Who has them keeps the memory."""
+    for entry, status in _segments():
+        try:
+            if status.st_atime_ns == time:
+                _remove(entry.path, status)
+        except OSError:
+            continue  # it has gone meanwhile
+
+
+def _segments() -> Iterator[tuple[os.DirEntry[str], os.stat_result]]:
+    """Yield the files that have a mark."""
+    try:
+        entries = list(os.scandir(DIRECTORY))
+    except OSError:
+        return  # no such place here, or no descriptor to look at it with
+    for entry in entries:
+        try:
+            status = entry.stat(follow_symlinks=False)
+        except OSError:
+            continue  # it has gone meanwhile
+        if stat.S_ISREG(status.st_mode) and status.st_mode & _MARK:
+            yield entry, status
+
+
+def _is_abandoned(status: os.stat_result, ending: bool) -> bool:
+    """Return whether a marked file is one of ours whose root is dead; leases aside."""
     if sys.platform == "win32" or status.st_uid != os.geteuid():
         return False
     root = _decode(status.st_atime_ns)
@@ -158,15 +196,16 @@ def _is_abandoned(status: os.stat_result, ending: bool) -> bool:
 
 
 def _remove(path: str, status: os.stat_result) -> bool:
-    """Unlink the file unless somebody has a lease; `OSError` if so."""
+    """Unlink the file unless a lease keeps it; `OSError` if so."""
     if sys.platform == "win32":
         return False
     import fcntl
 
     fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        # Who attaches it now waits for us, and sees then that it has no name any more.
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not _is_managed(status):
+            # Who attaches it now waits for us, and sees then that it has no name any more.
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if not os.path.samestat(status, os.fstat(fd)) or not os.path.samestat(
             status, os.stat(path, follow_symlinks=False)
         ):
@@ -175,6 +214,10 @@ def _remove(path: str, status: os.stat_result) -> bool:
     finally:
         os.close(fd)
     return True
+
+
+def _is_managed(status: os.stat_result) -> bool:
+    return status.st_atime_ns % _SECOND >> _PID_BITS == _MAGIC_MANAGED >> _PID_BITS
 
 
 def _namespace() -> int:

@@ -14,6 +14,8 @@ TYPE_CHECKING = False  # importing typing would bring `re` and more into every c
 if TYPE_CHECKING:
     from procession.connection import Connection
 
+_length = Struct("!I")
+_pack_length, _length_of = _length.pack, _length.unpack_from
 _long_length = Struct("!Q")
 _LONG = 0xFFFFFFFF
 #: What is read at once, and the longest message that is copied behind its header.
@@ -40,16 +42,18 @@ class CallLine:
         if len(data) > _AT_ONCE:
             self._connection.send_bytes(data)
             return
-        whole = len(data).to_bytes(4, "big") + data
+        whole = _pack_length(len(data)) + data
         sent = write(self._fd, whole)
         while sent < len(whole):
             sent += write(self._fd, whole[sent:])
 
-    def receive(self) -> memoryview:
+    def receive(self) -> bytes | memoryview:
         """Wait for one message. Raises `EOFError` at the end, and `OSError`."""
         data = read(self._fd, _AT_ONCE)
-        if int.from_bytes(data[:4], "big") == len(data) - 4:
-            return memoryview(data)[4:]
+        # A copy of something this short costs less than a view of it.
+        body = data[4:]
+        if body and _length_of(data) == (len(body),):
+            return body
         if not data:
             raise EOFError("the other end was closed")
         return self._receive_rest(data)

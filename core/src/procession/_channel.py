@@ -45,6 +45,11 @@ class Channel(Exportable):
     #: Whether `close` was called, or an interrupted message made this end unusable.
     closed: bool
 
+    @property
+    def torn(self) -> bool:
+        """Whether a message interrupted half-way has made this end unusable."""
+        return False
+
     @abstractmethod
     def send(self, body: Buffer, buffers: Sequence[Buffer] = (), /) -> None:
         """Send one message; blocks while the transport has no room.
@@ -53,9 +58,10 @@ class Channel(Exportable):
         be changed again as soon as this returns.
 
         Raises `BrokenPipeError` or `ConnectionResetError` when nobody can receive
-        any more. After any exception the message has not been and will not be
-        received whole; if a part of it was already written (a signal handler raised
-        half-way), this end is closed, so that the peer sees a truncated message
+        any more. After any exception but one of a signal handler the message has not
+        been and will not be received whole. A handler that raises may do so in the
+        instant after the kernel took a message; if it does while only a part may have
+        been written, this end is closed, so that the peer sees a truncated message
         rather than a wrong one.
         """
 
@@ -72,7 +78,8 @@ class Channel(Exportable):
         Raises `EOFError` when the peer has closed and every message was received,
         and `OSError` ("got end of file during message") when the stream ends
         within a message. After an exception raised half-way by a signal handler
-        this end is closed.
+        this end is closed. One raised in the instant after the kernel gave the last of
+        a message loses that message; what is received next is the next one.
         """
 
     @abstractmethod

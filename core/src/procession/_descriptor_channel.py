@@ -20,6 +20,15 @@ if TYPE_CHECKING:
 
     from procession._handoff import Handoff, Recipe, Takeover
 
+#: In no message, or between the packets of short ones.
+FREE = 0
+#: In the middle of a message of several parts.
+UNDER_WAY = 1
+#: In the middle of a message that will never be completed.
+TORN = 2
+
+_NONE = {-1}
+
 
 class DescriptorChannel(Channel):
     """A channel over descriptors to receive from and descriptors to send to.
@@ -31,7 +40,10 @@ class DescriptorChannel(Channel):
 
     The locks are re-entrant because a signal handler may use the very channel that the
     code it has interrupted is using. Between packets that is fine; in the middle of a
-    longer message it is refused with `BusyConnectionError` (see `busy`).
+    longer message it is refused with `BusyConnectionError`. A handler that raises there
+    leaves the channel torn: what comes next is not the beginning of a message, so it is
+    closed. Handlers raise anywhere, also where the channel is about to be closed, so being
+    torn is a state of its own: whoever uses the channel next closes it.
     """
 
     __slots__ = (
@@ -55,9 +67,10 @@ class DescriptorChannel(Channel):
     #: The descriptors to send to, or -1.
     writer: int
     bulk_writer: int
-    #: Whether this end is in the middle of sending, or receiving, a longer message.
-    sending: bool
-    receiving: bool
+    #: Whether this end is in the middle of sending, or receiving, a longer message: FREE,
+    #: UNDER_WAY, or TORN.
+    sending: int
+    receiving: int
 
     def __init__(self, readers: Sequence[int], writers: Sequence[int]) -> None:
         self.closed = False
@@ -67,6 +80,7 @@ class DescriptorChannel(Channel):
         self.bulk_reader = readers[-1] if readers else -1
         self.writer = writers[0] if writers else -1
         self.bulk_writer = writers[-1] if writers else -1
+        self.sending = self.receiving = FREE
         self.renew_locks()
         if not _open:
             _watch_forks()
@@ -76,11 +90,18 @@ class DescriptorChannel(Channel):
         """Start with free locks: in a forked child nobody is left to release the old."""
         self.send_lock = RLock()
         self.receive_lock = RLock()
-        self.sending = False
-        self.receiving = False
+        if not self.torn:
+            self.sending = self.receiving = FREE
+
+    @property
+    def torn(self) -> bool:
+        """See `Channel.torn`."""
+        return TORN in (self.sending, self.receiving)
 
     def wait(self, timeout: float | None = None, /) -> bool:
         """See `Channel.wait`."""
+        if self.torn:
+            self.refuse("receiving")
         if self.reader < 0:
             raise OSError(errno.EBADF, "handle is closed")
         return wait_readable(self.reader, timeout)
@@ -102,27 +123,35 @@ class DescriptorChannel(Channel):
         """See `Channel.close`."""
         if self.closed:
             return
+        fds = {self.reader, self.bulk_reader, self.writer, self.bulk_writer} - _NONE
+        closing = map(os.close, fds)
+        # A signal handler could raise after this or that call, but not between here and the
+        # end of the next one: `any` closes them all, since `close` returns None.
         self.closed = True
-        _open.pop(id(self), None)
-        descriptors = {self.reader, self.bulk_reader, self.writer, self.bulk_writer, -1}
         self.reader = self.bulk_reader = self.writer = self.bulk_writer = -1
-        descriptors.remove(-1)
-        for fd in descriptors:
-            os.close(fd)
+        any(closing)
+        _open.pop(id(self), None)
 
     def stop_receiving(self) -> None:
         """Make this end write-only; close it, if that is not even that."""
         if not self.writable:
             self.close()
             return
-        descriptors = {self.reader, self.bulk_reader} - {self.writer, self.bulk_writer, -1}
-        self.reader = self.bulk_reader = -1
+        closing = map(
+            os.close, {self.reader, self.bulk_reader} - {self.writer, self.bulk_writer, -1}
+        )
         self.readable = False
-        for fd in descriptors:
-            os.close(fd)
+        self.reader = self.bulk_reader = -1
+        any(closing)
 
-    def busy(self, doing: str) -> NoReturn:
-        """Refuse what a signal handler asks for in the middle of a message."""
+    def refuse(self, doing: str) -> NoReturn:
+        """Refuse to go on between the parts of a message, with `BusyConnectionError`.
+
+        Raises `OSError` (EBADF) when it is torn, after having closed it.
+        """
+        if self.torn:
+            self.close()
+            raise OSError(errno.EBADF, "handle is closed")
         raise BusyConnectionError(
             f"cannot be used here: a signal handler has interrupted this thread while it was "
             f"{doing} a longer message through this very connection"

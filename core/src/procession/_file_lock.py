@@ -15,8 +15,10 @@ from procession._after_fork import in_forked_children
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import ParamSpec, TypeVar
+    from typing import Any, ParamSpec, TypeAlias, TypeVar
 
+    Arguments: TypeAlias = tuple[Any, ...]
+    Calls: TypeAlias = tuple[Callable[..., Any], Arguments, Arguments, Arguments]
     P = ParamSpec("P")
     T = TypeVar("T")
 
@@ -127,15 +129,13 @@ class FileLock:
     holds gets a `RuntimeError`, where it would otherwise wait for ever.
     """
 
-    __slots__ = ("_busy", "_file", "_lock", "_number", "_records", "_retired", "_whole")
+    __slots__ = ("_busy", "_call", "_file", "_give", "_lock", "_retired", "_take", "_try")
 
     def __init__(self, file: LockFile, number: int) -> None:
         self._file = file
-        self._number = number
-        # flock() knows only whole files and costs two thirds of a record lock.
-        self._whole = number == 0 and file.private
-        # What the kernel is told to take and to release the lock: made once.
-        self._records = _record(_WRITE_LOCK, number), _record(_UNLOCK, number)
+        # What the kernel is called with behind the descriptor, worked out once: it is called
+        # twice whenever anything is done under the lock.
+        self._call, self._take, self._try, self._give = _calls(file, number)
         # Its release tells us, by an error, when this thread does not hold it.
         self._lock = _thread.RLock()
         self._busy = False
@@ -153,11 +153,11 @@ class FileLock:
             fd = self._descriptor()
             try:
                 self._busy = True
-                self._take(fd, True)
+                self._call(fd, *self._take)
                 return critical(*args, **kwargs)
             finally:
                 self._busy = False
-                self._release(fd)
+                self._call(fd, *self._give)  # no error when it was not locked
 
     def run_within(
         self, deadline: float | None, critical: Callable[P, T], *args: P.args, **kwargs: P.kwargs
@@ -174,7 +174,7 @@ class FileLock:
             fd = self._descriptor()
             try:
                 self._busy = True
-                while not self._take(fd, False):
+                while not self._is_taken(fd):
                     left = deadline - time.monotonic()
                     if left <= 0:
                         raise BlockingIOError("the lock is held by another process")
@@ -182,7 +182,7 @@ class FileLock:
                 return critical(*args, **kwargs)
             finally:
                 self._busy = False
-                self._release(fd)
+                self._call(fd, *self._give)
         finally:
             try:
                 self._lock.release()
@@ -206,35 +206,32 @@ class FileLock:
             raise RuntimeError("a signal handler wants the lock that it interrupted")
         return self._file.descriptor()
 
-    def _take(self, fd: int, wait: bool) -> bool:
-        """Lock; with *wait* until it is there, else return whether it was free."""
-        if sys.platform == "win32":
-            raise OSError("file locks need a POSIX system")
+    def _is_taken(self, fd: int) -> bool:
+        """Lock if it is free; return whether it was."""
         try:
-            if self._whole:
-                fcntl.flock(fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-            elif not self._file.private:
-                how = fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB
-                fcntl.lockf(fd, how, 1, self._number)
-            elif sys.platform == "linux":
-                command = fcntl.F_OFD_SETLKW if wait else fcntl.F_OFD_SETLK
-                fcntl.fcntl(fd, command, self._records[0])
+            self._call(fd, *self._try)
         except (BlockingIOError, PermissionError):  # POSIX allows EAGAIN and EACCES
-            if wait:
-                raise
             return False
         return True
 
-    def _release(self, fd: int) -> None:
-        """Unlock; no error when it was not locked."""
-        if sys.platform == "win32":
-            raise OSError("file locks need a POSIX system")
-        if self._whole:
-            fcntl.flock(fd, fcntl.LOCK_UN)
-        elif not self._file.private:
-            fcntl.lockf(fd, fcntl.LOCK_UN, 1, self._number)
-        elif sys.platform == "linux":
-            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, self._records[1])
+
+def _calls(
+    file: LockFile, number: int
+) -> tuple[Callable[..., Any], Arguments, Arguments, Arguments]:
+    """Return the function that locks a descriptor, and its arguments to wait, try and unlock."""
+    if sys.platform == "win32":
+        raise OSError("file locks need a POSIX system")
+    wait, attempt = fcntl.LOCK_EX, fcntl.LOCK_EX | fcntl.LOCK_NB
+    if not file.private:
+        return fcntl.lockf, (wait, 1, number), (attempt, 1, number), (fcntl.LOCK_UN, 1, number)
+    if number == 0:
+        # flock() knows only whole files and costs two thirds of a record lock.
+        return fcntl.flock, (wait,), (attempt,), (fcntl.LOCK_UN,)
+    if sys.platform != "linux":
+        raise OSError("this platform has no locks of descriptors")
+    lock, unlock = _record(_WRITE_LOCK, number), _record(_UNLOCK, number)
+    take, give = (fcntl.F_OFD_SETLKW, lock), (fcntl.F_OFD_SETLKW, unlock)
+    return fcntl.fcntl, take, (fcntl.F_OFD_SETLK, lock), give
 
 
 def _record(kind: int, number: int) -> bytes:

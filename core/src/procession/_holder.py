@@ -9,17 +9,18 @@ from _thread import get_ident
 
 from procession import process
 from procession._after_fork import in_forked_children
+from procession._process_status import (
+    EXIT_STATUS,
+    STARTED,
+    has_ended,
+    start_of,
+    start_of_living,
+    status_of,
+)
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
     from procession.errors import OwnerDiedError
-
-# Positions in /proc/PID/stat, counted from the state, which follows the name.
-_STATE, _THREADS, _START, _EXIT_STATUS = 0, 17, 19, 49
-
-# What a process that has ended, and was not collected yet, is shown as.
-_ENDED = (b"Z", b"X", b"x")
-
 
 # A holder in shared memory: pid, start, thread, and the name of the process.
 _RECORD = struct.Struct("=QQQ40s")
@@ -104,16 +105,10 @@ _myself = _Myself()
 myself = _myself.get
 
 
-def write_record(words: memoryview) -> None:
-    """Write down this process and thread, in `RECORD_WORDS` words; not in one step."""
+def write_record(words: memoryview, at: int = 0) -> None:
+    """Write this process and thread into `RECORD_WORDS` *words* from *at* on; not in one step."""
     name = process.current_process().name.encode()[:_NAME_BYTES]
-    _RECORD.pack_into(words, 0, *_myself.get(), get_ident(), name)
-
-
-def start_of(pid: int) -> int:
-    """Return when process *pid* started; 0 where nobody tells or there is no such process."""
-    fields = _stat(pid)
-    return int(fields[_START]) if fields else 0
+    _RECORD.pack_into(words, at * 8, *_myself.get(), get_ident(), name)
 
 
 def has_died(pid: int, start: int) -> bool:
@@ -125,12 +120,9 @@ def has_died(pid: int, start: int) -> bool:
     """
     if sys.platform == "linux" and start:
         try:
-            fields = _stat(pid)
+            return start_of_living(pid) != start
         except OSError:
             return False
-        if fields is None:
-            return True
-        return int(fields[_START]) != start or _has_ended(fields)
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -171,33 +163,10 @@ def _exit_code(holder: Holder) -> int | None:
             code = child._exit_code()
             if code is not None:
                 return code
-    fields = _stat(holder.pid)
-    if fields and _has_ended(fields) and int(fields[_START]) == holder.start:
+    fields = status_of(holder.pid)
+    if fields and has_ended(fields) and int(fields[STARTED]) == holder.start:
         # The kernel shows it to those who might trace the process, and 0 to others.
-        status = int(fields[_EXIT_STATUS])
+        status = int(fields[EXIT_STATUS])
         if status and sys.platform != "win32":
             return os.waitstatus_to_exitcode(status)
     return None
-
-
-def _has_ended(fields: list[bytes]) -> bool:
-    # A process whose first thread has ended looks like one that has, while others run.
-    return fields[_STATE] in _ENDED and int(fields[_THREADS]) <= 1
-
-
-def _stat(pid: int) -> list[bytes] | None:
-    """Return what the kernel says about a process, from its state on; None without any.
-
-    Raises `OSError` when that cannot be found out, for want of descriptors say.
-    """
-    try:
-        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    try:
-        # The name, in parentheses, may contain anything.
-        return os.read(fd, 4096).rpartition(b")")[2].split()
-    except ProcessLookupError:
-        return None
-    finally:
-        os.close(fd)

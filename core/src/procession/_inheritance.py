@@ -7,7 +7,8 @@ when one does.
 from __future__ import annotations
 
 import os
-import sys
+
+from procession._process_status import start_of_living
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
 
     #: A process's number and when it started, which no later process has in common.
     Identity: TypeAlias = "tuple[int, int]"
-
-# Among the fields of /proc/PID/stat behind the name, when the process was started.
-_STARTED = 19
 
 #: The selection and the known plugins of the parent, until the child takes them over by
 #: asking; None then, and in a process of its own.
@@ -53,18 +51,8 @@ def family_root() -> Identity:
 def identify(pid: int) -> Identity | None:
     """Return the identity of the process with number *pid*; None if there is none.
 
-    A zombie is none: nothing is left of it that could use anything.
+    One that has ended is none: nothing is left of it that could use anything. Raises `OSError`
+    when nothing can be found out.
     """
-    if sys.platform == "win32":
-        return None
-    try:
-        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        fields = os.read(fd, 4096).rpartition(b")")[2].split()
-    except OSError:
-        return None
-    finally:
-        os.close(fd)
-    return None if fields[0] in (b"Z", b"X") else (pid, int(fields[_STARTED]))
+    start = start_of_living(pid)
+    return (pid, start) if start else None

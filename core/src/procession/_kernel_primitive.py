@@ -69,8 +69,8 @@ class KernelPrimitive(Primitive):
 
     name = "python"
 
-    __slots__ = ("_at", "_bell", "_guard", "_level", "_records", "_slots", "_space", "_units",
-                 "_words", "kind", "maxvalue")  # fmt: skip
+    __slots__ = ("_at", "_bell", "_guard", "_level", "_owners", "_records", "_slots", "_space",
+                 "_units", "_words", "kind", "maxvalue")  # fmt: skip
 
     def __init__(
         self, kind: int, maxvalue: int, place: tuple[SharedWords, int, int], bell: Bell,
@@ -84,6 +84,8 @@ class KernelPrimitive(Primitive):
         self._units = self._space.words[head : head + self._slots]
         self._records = head + self._slots
         self._guard = self._space.guard(self._at)
+        # Which thread of this process holds a recursive lock, for the way without the guard.
+        self._owners = self._space.owners
         self._bell = bell
         # Readable while a unit is free, once somebody has asked for it.
         self._level = level
@@ -104,15 +106,19 @@ class KernelPrimitive(Primitive):
 
     def acquire(self, block: bool = True, timeout: float | None = None) -> bool:
         """See `Primitive.acquire`."""
+        if self._owners.get(self._at) == get_ident():
+            # Nobody else changes the units of a recursive lock while this thread holds it.
+            self._units[0] += 1
+            return True
+        deadline = None
+        if not block:
+            deadline = 0.0
+        elif timeout is not None:
+            deadline = time.monotonic() + timeout
         claim = _Claim()
         try:
             if self._guard.run(self._take, claim):
                 return True
-            deadline = None
-            if not block:
-                deadline = 0.0
-            elif timeout is not None:
-                deadline = time.monotonic() + timeout
             self._bury()
             if deadline is not None and deadline <= time.monotonic():
                 return False
@@ -156,6 +162,8 @@ class KernelPrimitive(Primitive):
             if free:
                 words[_FREE] = free - 1
                 claim.settled = True
+        elif free and free == words[_ALL]:  # nobody holds anything
+            self._take_in(0, claim)
         else:
             slot = self._own_slot()
             if slot >= 0 and (free or self.kind == RECURSIVE):
@@ -176,13 +184,20 @@ class KernelPrimitive(Primitive):
         units = self._units
         for slot in range(self._slots):
             if not units[slot]:
-                write_record(self._record(slot))
-                units[slot] = 1
-                claim.settled = True
+                self._take_in(slot, claim)
                 return
         self._become_signal(free)
         self._words[_FREE] = free - 1
         claim.settled = True
+
+    def _take_in(self, slot: int, claim: _Claim) -> None:
+        """Take a unit for a process that gets *slot* with it."""
+        write_record(self._space.words, self._records + slot * RECORD_WORDS)
+        thread = get_ident() if self.kind == RECURSIVE else 0
+        self._units[slot] = 1
+        claim.settled = True
+        if thread:
+            self._owners[self._at] = thread
 
     def _leave(self, claim: _Claim) -> None:
         """Wait no longer, and ring on if there is something for another one."""
@@ -197,7 +212,12 @@ class KernelPrimitive(Primitive):
     def release(self) -> None:
         """See `Primitive.release`."""
         claim = None
+        nested = False
         try:
+            if self._owners.get(self._at) == get_ident() and self._units[0] > 1:
+                nested = True
+                self._units[0] -= 1
+                return
             claim = _Claim()
             self._guard.run(self._give, claim)
         except BaseException:
@@ -206,7 +226,7 @@ class KernelPrimitive(Primitive):
                 self._guard.run(self._give, _Claim())
             raise
         finally:
-            if self._words[_WAITERS]:
+            if self._words[_WAITERS] and not nested:
                 self._bell.ring()
 
     def _give(self, claim: _Claim) -> None:
@@ -224,6 +244,8 @@ class KernelPrimitive(Primitive):
             # First: one killed in between leaves it readable for nothing, not the reverse.
             self._level.ring()
         if slot >= 0:
+            if self.kind == RECURSIVE and units[slot] == 1:
+                self._owners[self._at] = 0  # before it is anybody else's
             units[slot] -= 1
             claim.settled = True
         elif self.kind == LOCK:

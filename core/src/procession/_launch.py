@@ -71,15 +71,6 @@ _watches_end = False
 
 def launch(child: process.Process) -> None:
     """Start *child*, whose state was checked."""
-    global _watches_end
-    if not _watches_end:
-        _watches_end = True
-        atexit.register(end_children)
-        in_forked_children(_forget)
-        if process._DUMP_SIGNAL in os.environ:
-            from procession._stack_file import arm
-
-            arm(os.environ[process._DUMP_SIGNAL])
     kind = _selection.load_start_method(child._method_name)
     _inheritance.family_root()  # known before a fork, so that the child knows it, too
     # What was printed before the start comes before what the child prints, and a forked
@@ -92,6 +83,7 @@ def launch(child: process.Process) -> None:
         from procession._lifecycle import Lifecycle
 
         lifecycle = Lifecycle.of(bequest["plugins"], child)
+    _watch_end()  # after the hooks: exit handlers that they register come after ours
     start = relatives.begin_start()
     child._started_at = time.monotonic()
     try:
@@ -130,6 +122,18 @@ def launch(child: process.Process) -> None:
     child._forget_work()
     if lifecycle is not None:
         lifecycle.started(child)
+
+
+def _watch_end() -> None:
+    global _watches_end
+    if not _watches_end:
+        _watches_end = True
+        atexit.register(end_children)
+        in_forked_children(_forget)
+        if process._DUMP_SIGNAL in os.environ:
+            from procession._stack_file import arm
+
+            arm(os.environ[process._DUMP_SIGNAL])
 
 
 def _launch_with_options(

@@ -42,7 +42,7 @@ class Parcel:
     """
 
     #: What `procession.child.run_parcel` reads.
-    data: bytes | memoryview
+    data: bytes
     #: The descriptors that the data refers to by position.
     descriptors: tuple[int, ...]
     #: The modules of procession and its plugins that the child will import: a helper that
@@ -148,18 +148,21 @@ class LaunchPlan:
         file = io.BytesIO()
         preparation = self._preparation(handoff, environ, keep)
         ParcelPickler(file, handoff).dump(preparation)
+        modules: set[str] = set()
         if self.hooks:
-            ParcelPickler(file, handoff, self._reducers()).dump(self.hooks)
+            pickler = ParcelPickler(file, handoff, self._reducers())
+            pickler.dump(self.hooks)
+            modules |= {"procession._child_hooks", *pickler.modules, *_modules_of(self.hooks)}
         pickler = ParcelPickler(file, handoff, self._reducers())
         pickler.dump(self.process)
-        modules = set(pickler.modules)
+        modules |= pickler.modules
         if preparation["options"] is not None:
             modules.add("procession._apply_options")
         self.given.update(map(identity, handoff.descriptors))
-        if self.hooks:
-            modules.add("procession._child_hooks")
         return Parcel(
-            data=file.getbuffer(),
+            # Not getbuffer(), which costs no copy either: collected in a reference cycle, as after
+            # a start that failed, such a view crashes Python 3.12.
+            data=file.getvalue(),
             descriptors=tuple(handoff.descriptors),
             modules=frozenset(modules),
         )
@@ -196,6 +199,16 @@ class LaunchPlan:
         if self.main_module is None:
             reducers[FunctionType] = reducers[type] = _refuse_interactive
         return reducers
+
+
+def _modules_of(hooks: Sequence[ChildHooks]) -> set[str]:
+    """Return the modules of our own plugins; of others, nobody knows what they do when imported."""
+    return {
+        location.partition(":")[0]
+        for _, starting, ending, _ in hooks
+        for location in (starting, ending)
+        if location is not None and location.startswith("procession")
+    }
 
 
 def _refuse_interactive(definition: Any) -> Any:

@@ -83,21 +83,9 @@ class MailboxState:
 
     def load(self) -> Ledger:
         """Return the ledger, consistent also when it is loaded without the lock."""
-        ledger = Ledger()
         while True:
             selector = self._words[_SELECTOR]
-            (
-                ledger.head,
-                ledger.tail,
-                ledger.freed,
-                ledger.logged,
-                ledger.spool_head,
-                ledger.spool_tail,
-                ledger.spool_freed,
-                ledger.taken,
-                ledger.done,
-                ledger.shut,
-            ) = _FIELDS.unpack_from(self._map, _COPIES[selector & 1] * 8)
+            ledger = _read(self._map, selector)
             if self._words[_SELECTOR] == selector:
                 return ledger
 
@@ -135,6 +123,11 @@ class MailboxState:
 def parse(page: bytes) -> Ledger:
     """Return the ledger in a copy of the whole page, for those who only look."""
     (selector,) = struct.unpack_from("=Q", page, _SELECTOR * 8)
+    return _read(page, selector)
+
+
+def _read(page: bytes | mmap.mmap, selector: int) -> Ledger:
+    """Return the ledger that *selector* says is valid."""
     ledger = Ledger()
     (
         ledger.head,

@@ -72,6 +72,10 @@ class Server:
         self.referents = Referents()
         self._connections: set[Connection] = set()
 
+    @classmethod
+    def prepare(cls) -> None:
+        """Make ready for a server. The first thing in a process that was started for one."""
+
     def serve_forever(self) -> None:
         """Serve until a client asks to shut down, or `stop_event` is set; then exit.
 
@@ -83,6 +87,7 @@ class Server:
             accepter.start()
             self.stop_event.wait()
         finally:
+            self.stop_event.set()  # also when something else has ended the wait
             del servers[self.address]
             self.listener.close()
             for connection in list(self._connections):
@@ -140,7 +145,7 @@ class Server:
     # -- calls ---------------------------------------------------------------------------
 
     def _serve_calls(self, connection: Connection, ours: bool) -> None:
-        line, loads = CallLine(connection), self._codec.loads
+        line, loads, nothing = CallLine(connection), self._codec.loads, self._codec.nothing
         while True:
             try:
                 data: Any = line.receive()
@@ -157,7 +162,10 @@ class Server:
             # Nothing of a call is kept until the next one comes.
             data, ident, method, args, kwds = None, None, None, None, None
             try:
-                line.send(self._pack(kind, result, ours))
+                if result is None and nothing and kind is wire.RETURN:
+                    line.send(nothing)
+                else:
+                    line.send(self._pack(kind, result, ours))
             except OSError:
                 return
             result = None
@@ -274,8 +282,20 @@ class Server:
         kwds: dict[str, Any],
     ) -> tuple[str, Any]:
         """Carry out one function of the server itself; return the answer."""
-        held = None if session is None else session.held
-        functions: dict[str, Callable[..., Any]] = {
+        functions = self._functions(None if session is None else session.held)
+        try:
+            found = functions.get(function)
+            if found is None:
+                raise RemoteError(f"{function!r} unrecognized: the server has no such function")
+            return wire.RETURN, found(*args, **kwds)
+        except BaseException as error:
+            if session is None and not isinstance(error, Exception):
+                raise
+            return self._failed(error, True) if session else (wire.TRACEBACK, _text(error))
+
+    def _functions(self, held: Counter[str] | None) -> dict[str, Callable[..., Any]]:
+        """Return what can be asked of the server itself by a session that has *held*."""
+        return {
             "create": self._create_for_client,
             "create_ours": lambda typeid, *a, **k: self._create(typeid, a, k),
             "debug_info": self.referents.describe,
@@ -288,15 +308,6 @@ class Server:
             "redeem": lambda ident, ticket: self.referents.redeem(ident, ticket, held),
             "shutdown": lambda: None,
         }
-        try:
-            found = functions.get(function)
-            if found is None:
-                raise RemoteError(f"{function!r} unrecognized: the server has no such function")
-            return wire.RETURN, found(*args, **kwds)
-        except BaseException as error:
-            if session is None and not isinstance(error, Exception):
-                raise
-            return self._failed(error, True) if session else (wire.TRACEBACK, _text(error))
 
     def _create_for_client(self, typeid: str, /, *args: Any, **kwds: Any) -> tuple[str, Any]:
         """Make an object for a client of the standard library; it has one bare reference."""

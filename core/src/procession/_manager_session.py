@@ -93,6 +93,8 @@ class Session:
                 raise self._died() from error
             raise
         calls.idle.append(line)
+        if answer == codec.nothing:
+            return wire.RETURN, None
         kind, result = codec.loads(answer)
         return kind, result
 

@@ -68,6 +68,9 @@ class PickleCodec:
     """Objects as pickles."""
 
     name = "pickle"
+    #: The answer of a call that returns None, as every other call does: neither side makes
+    #: it anew. A peer that pickles it otherwise is understood as well.
+    nothing: bytes | None = _dumps((RETURN, None), PROTOCOL)
 
     @staticmethod
     def dumps(obj: Any) -> bytes:
@@ -82,6 +85,7 @@ class XmlCodec:
     """Objects as XML-RPC values: no code of theirs runs, and few types can be had."""
 
     name = "xmlrpclib"
+    nothing: bytes | None = None
 
     @staticmethod
     def dumps(obj: Any) -> bytes:

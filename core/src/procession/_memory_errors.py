@@ -1,16 +1,16 @@
-"""Memory that cannot be had: errors that name what has run out, before the kernel kills."""
+"""Memory that cannot be had: errors that name what has run out, before the kernel kills.
+
+Load this module early: when descriptors have run out no module can be loaded any more.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
 import sys
-from pathlib import PurePosixPath
 
-from procession._resource_errors import _CGROUP, _limit, _open_files_of_all, _own_group, _read
+from procession._resource_limits import available_memory, limit, open_files_of_all
 from procession.errors import ResourceError
-
-_MEMINFO = "/proc/meminfo"
 
 
 def explain(error: OSError, doing: str, directory: str | None = None) -> OSError:
@@ -33,38 +33,12 @@ def refuse_more_than_there_is(size: int) -> None:
     control group has none left, and then kills somebody. Others may take the memory
     between this look and the reservation, so this is a guard against the hopeless.
     """
-    found = available()
+    found = available_memory()
     if found is not None and size > found[0]:
         raise ResourceError(
             errno.ENOMEM,
             f"{size} bytes of memory are asked for and about {found[0]} can be had ({found[1]})",
         )
-
-
-def available() -> tuple[int, str] | None:
-    """Return how many bytes can be had, and what says so; None where nobody knows."""
-    limits = []
-    machine = _fields(_read(_MEMINFO) or "")
-    if "MemAvailable:" in machine:
-        free = (machine["MemAvailable:"] + machine.get("SwapFree:", 0)) << 10
-        limits.append((free, "what the machine has free, with swap"))
-    group = PurePosixPath(_CGROUP, _own_group())
-    top = PurePosixPath(_CGROUP)
-    for folder in (group, *(parent for parent in group.parents if parent.is_relative_to(top))):
-        most = _read(f"{folder}/memory.max") or ""
-        used = _read(f"{folder}/memory.current") or ""
-        if most.isdigit() and used.isdigit():
-            cached = _fields(_read(f"{folder}/memory.stat") or "")
-            reclaimable = cached.get("inactive_file", 0) + cached.get("active_file", 0)
-            free = max(0, int(most) - int(used) + reclaimable)
-            limits.append((free, f"memory.max of the control group {folder} is {most}"))
-    return min(limits, default=None)
-
-
-def _fields(text: str) -> dict[str, int]:
-    """Return the numbers of lines such as ``MemFree: 123 kB``."""
-    rows = (line.split() for line in text.splitlines())
-    return {row[0]: int(row[1]) for row in rows if len(row) > 1 and row[1].isdigit()}
 
 
 def _full(directory: str) -> str:
@@ -81,14 +55,14 @@ def _full(directory: str) -> str:
 
 def _descriptors() -> str:
     return (
-        f"too many open files (RLIMIT_NOFILE is {_limit('RLIMIT_NOFILE')}); raise the limit with "
+        f"too many open files (RLIMIT_NOFILE is {limit('RLIMIT_NOFILE')}); raise the limit with "
         f"ulimit -n, or let go of shared memory and connections that are done with"
     )
 
 
 def _memory() -> str:
-    limits = [f"RLIMIT_AS is {_limit('RLIMIT_AS')}"]
-    found = available()
+    limits = [f"RLIMIT_AS is {limit('RLIMIT_AS')}"]
+    found = available_memory()
     if found is not None:
         limits.append(f"about {found[0]} bytes can be had: {found[1]}")
     return f"out of memory ({', '.join(limits)})"
@@ -99,12 +73,12 @@ def _space() -> str:
 
 
 def _file_size() -> str:
-    return f"a file in memory may not be so long (RLIMIT_FSIZE is {_limit('RLIMIT_FSIZE')})"
+    return f"a file in memory may not be so long (RLIMIT_FSIZE is {limit('RLIMIT_FSIZE')})"
 
 
 _DESCRIPTIONS = {
     errno.EMFILE: _descriptors,
-    errno.ENFILE: _open_files_of_all,
+    errno.ENFILE: open_files_of_all,
     errno.ENOMEM: _memory,
     errno.ENOSPC: _space,
     errno.EFBIG: _file_size,

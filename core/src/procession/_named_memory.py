@@ -12,17 +12,21 @@ import sys
 
 from procession import _abandoned_memory
 from procession._abandoned_memory import Lease
-from procession._shared_map import explained, reserve
+from procession._memory_errors import explain
+from procession._shared_map import reserve
 
 _LONGEST_NAME = 255
 _MODE = 0o600
 _ENOENT, _EEXIST, _EINVAL = 2, 17, 22
 
 
-def create(name: str, size: int, *, track: bool) -> tuple[int, Lease | None]:
+def create(
+    name: str, size: int, *, track: bool, mark: int | None = None
+) -> tuple[int, Lease | None]:
     """Create segment *name* of *size* zero bytes; return its descriptor and its lease.
 
     Both are the caller's, to be closed and to be ended; there is no lease without *track*.
+    *mark* takes the place of the family's mark.
     Raises `FileExistsError`, and `procession.errors.ResourceError` (an `OSError`) when
     there is no room.
     """
@@ -37,7 +41,7 @@ def create(name: str, size: int, *, track: bool) -> tuple[int, Lease | None]:
         reserve(fd, size)
         if track:
             lease = Lease(fd)
-            _abandoned_memory.mark(fd)
+            _abandoned_memory.mark(fd, mark)
         # A folder, which an absolute path makes no use of, is what lets os.link follow.
         os.link(f"/proc/self/fd/{fd}", path, src_dir_fd=fd, follow_symlinks=True)
     except BaseException as error:
@@ -49,7 +53,7 @@ def create(name: str, size: int, *, track: bool) -> tuple[int, Lease | None]:
             raise _error(_EEXIST, name) from None
         if isinstance(error, OSError):
             doing = f"cannot have shared memory {name!r} of {size} bytes"
-            raise explained(error, doing, _abandoned_memory.DIRECTORY) from error
+            raise explain(error, doing, _abandoned_memory.DIRECTORY) from error
         raise
     return fd, lease
 
@@ -67,7 +71,7 @@ def attach(name: str, *, track: bool) -> tuple[int, Lease | None]:
     try:
         fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
-        explanation = explained(error, f"cannot attach shared memory {name!r}")
+        explanation = explain(error, f"cannot attach shared memory {name!r}")
         if explanation is not error:
             raise explanation from error
         raise _error(error.errno, name) from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from procession._blocks import SMALLEST_BLOCK, blocks
-from procession._descriptor_channel import DescriptorChannel
+from procession._descriptor_channel import FREE, TORN, UNDER_WAY, DescriptorChannel
 from procession._vectors import fill, write_all
 from procession.errors import BrokenConnectionError, MessageTooLongError
 from procession.framing import (
@@ -57,7 +57,7 @@ class PacketChannel(DescriptorChannel):
         packet = _join((body, WHOLE))
         with self.send_lock:
             if self.sending:
-                self.busy("sending")
+                self.refuse("sending")
             _write(self.writer, packet)
 
     def _send_long(self, body: Buffer, buffers: Sequence[Buffer]) -> None:
@@ -74,22 +74,23 @@ class PacketChannel(DescriptorChannel):
             packet, table = pack_header(len(body), ())
         with self.send_lock:
             if self.sending:
-                self.busy("sending")
-            self.sending = True
+                self.refuse("sending")
+            self.sending = UNDER_WAY
             try:
                 _write(self.writer, packet)
                 if rest:
                     self._write_rest(rest, bool(table))
             except (BrokenPipeError, ConnectionResetError):
+                self.sending = FREE
                 raise  # nobody will see the part; what the peer has sent can still be read
             except BaseException:
                 # A part may have been written, and the next message would be taken for the
                 # rest of this one. (A signal handler may also have raised between the end
                 # of a write and the moment when we could have known of it.)
+                self.sending = TORN
                 self.close()
                 raise
-            finally:
-                self.sending = False
+            self.sending = FREE
 
     def _write_rest(self, rest: list[memoryview], has_table: bool) -> None:
         writer = self.bulk_writer
@@ -109,17 +110,34 @@ class PacketChannel(DescriptorChannel):
         """See `Channel.receive`."""
         with self.receive_lock:
             if self.receiving:
-                self.busy("receiving")
+                self.refuse("receiving")
+            # The loop of one round calls `_read` from C. After a call of our own a signal
+            # handler could run, and raise, before anybody knew what had been read.
             try:
-                packet = _read(self.reader, self.longest_packet)
+                for packet in map(_read, (self.reader,), (self.longest_packet,)):  # noqa: B007 - used below
+                    break
             except ConnectionResetError:
                 # The peer closed without reading everything that we had sent. A socket
                 # says so once, and before it gives what the peer had sent to us.
-                packet = _read(self.reader, self.longest_packet)
+                for packet in map(_read, (self.reader,), (self.longest_packet,)):  # noqa: B007 - used below
+                    break
+            if packet and packet[-1] != _WHOLE:
+                self.receiving = UNDER_WAY
+                # No call up to here: this is the first place where a handler could run.
+                try:
+                    message = self._receive_long(packet, into, limit)
+                except MessageTooLongError:
+                    self.receiving = FREE
+                    raise
+                except BaseException:
+                    # What is left of the message would be taken for the next one.
+                    self.receiving = TORN
+                    self.close()
+                    raise
+                self.receiving = FREE
+                return message
             if not packet:
                 raise EOFError("the other end was closed")
-            if packet[-1] != _WHOLE:
-                return self._receive_long(packet, into, limit)
             if limit is not None and len(packet) > limit + 1:
                 self._refuse(len(packet) - 1, limit)
         if into is None or len(packet) > len(into) + 1:
@@ -129,35 +147,25 @@ class PacketChannel(DescriptorChannel):
         return body, ()
 
     def _receive_long(self, packet: bytes, into: memoryview | None, limit: int | None) -> Message:
-        self.receiving = True
-        try:
-            length, count, lengths, here = unpack_header(packet)
-            if limit is not None and length > limit:
-                self._refuse(length, limit)
-            if not count and length < SMALLEST_BLOCK and into is None:
-                return self._receive_body(packet[:here], length), ()
-            if lengths is None:
-                table = bytearray(8 * count)
-                fill(self.bulk_reader, [memoryview(table)])
-                lengths = unpack_table(table, length)
-            if into is not None and not lengths and length <= len(into):
-                parts = whole = [into[:length]]
-            else:
-                parts, whole = _destinations([length, *lengths])
-            here_parts, rest = cut(whole, here)
-            start = 0
-            for part in here_parts:
-                part[:] = packet[start : start + len(part)]
-                start += len(part)
-            fill(self.bulk_reader, rest)
-        except MessageTooLongError:
-            raise
-        except BaseException:
-            # What is left of the message would be taken for the next one.
-            self.close()
-            raise
-        finally:
-            self.receiving = False
+        length, count, lengths, here = unpack_header(packet)
+        if limit is not None and length > limit:
+            self._refuse(length, limit)
+        if not count and length < SMALLEST_BLOCK and into is None:
+            return self._receive_body(packet[:here], length), ()
+        if lengths is None:
+            table = bytearray(8 * count)
+            fill(self.bulk_reader, [memoryview(table)])
+            lengths = unpack_table(table, length)
+        if into is not None and not lengths and length <= len(into):
+            parts = whole = [into[:length]]
+        else:
+            parts, whole = _destinations([length, *lengths])
+        here_parts, rest = cut(whole, here)
+        start = 0
+        for part in here_parts:
+            part[:] = packet[start : start + len(part)]
+            start += len(part)
+        fill(self.bulk_reader, rest)
         return parts[0], parts[1:]
 
     def _receive_body(self, start: bytes, length: int) -> bytes:

@@ -562,14 +562,15 @@ class PacketMailbox(Mailbox):
         ledger = self._state.load()
         ledger.shut = max(ledger.shut, how)
         if how == DROPPED:
-            while self._lane.receive() is not None:
-                pass
             self._log.clear(ledger)
             self._spool.clear(ledger)
             ledger.done = min(ledger.done, ledger.taken)
         self._correct_marks(ledger)
         self._state.commit(ledger)
         if how == DROPPED:
+            # Only now: one killed in between has dropped everything, or nothing.
+            while self._lane.receive() is not None:
+                pass
             self._log.reclaim(ledger)
             self._spool.reclaim(ledger)
             self._state.commit(ledger)
@@ -618,7 +619,9 @@ class PacketMailbox(Mailbox):
         return unfinished - 1
 
     def _unfinished(self, ledger: Ledger) -> int:
-        return self._lane.pending() + ledger.logged + ledger.taken - ledger.done
+        # What a late put has left in the lane after everything was dropped is dropped, too.
+        waiting = 0 if ledger.shut == DROPPED else self._lane.pending() + ledger.logged
+        return waiting + ledger.taken - ledger.done
 
     def join(self, timeout: float | None = None, /) -> bool:
         """See `Mailbox.join`."""

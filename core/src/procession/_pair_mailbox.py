@@ -54,7 +54,7 @@ class PairMailbox(Mailbox):
       that raises in the middle of a message. A getter that was already receiving the
       message waits for the rest of it, and with it all others.
     * A `put` that waits for room in the pair, and not for a *maxsize*, does not notice that
-      all who could make room have died.
+      all who could make room have died, nor a shutdown or that the pair is broken.
     * `get` may exceed its timeout by the time that a message takes to arrive, once its
       first byte is there.
 

@@ -18,6 +18,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from procession._process_status import PARENT, STATE, status_of
 from procession._waiting import wait_readable
 
 if TYPE_CHECKING:
@@ -179,10 +180,5 @@ def _processes() -> Iterator[tuple[int, int]]:
 
 def _stat(pid: int) -> tuple[str, int] | None:
     """Return the state and the parent of a process; None when it does not exist."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            # The name, in parentheses, may contain anything.
-            fields = file.read().rpartition(b")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    return fields[0].decode(), int(fields[1])
+    status = status_of(pid)
+    return None if status is None else (status[STATE].decode(), int(status[PARENT]))

@@ -59,7 +59,7 @@ OURS: Final[dict[Kind, tuple[str, ...]]] = {
     "start_method": ("forkserver", "spawn", "fork"),
     "transport": ("pipe", "socketpair", "ring", "tcp"),
     "primitive": ("ring",),
-    "plugin": ("seeds",),
+    "plugin": ("seeds", "logging", "coverage"),
 }
 """The names for which there is a distribution ``procession-<name>`` to suggest."""
 

@@ -12,6 +12,7 @@ import sys
 from procession import process
 from procession._handoff import Exportable, Handoff
 from procession._holders import identity
+from procession._process_status import FLAGS, status_of
 from procession._waiting import wait_readable
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
@@ -181,12 +182,10 @@ def _is_ending(pid: int) -> bool:
     if sys.platform != "linux":
         return False
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            # The name, in parentheses, may contain anything.
-            fields = file.read().rpartition(b")")[2].split()
+        status = status_of(pid)
     except OSError:
-        return False  # it has ended, or there is no descriptor to look with
-    return bool(int(fields[6]) & _EXITING)
+        return False  # there is no descriptor to look with
+    return status is not None and bool(int(status[FLAGS]) & _EXITING)
 
 
 class _Looking(Handoff):

@@ -7,17 +7,10 @@ from __future__ import annotations
 
 import errno
 import os
-import sys
 
-try:
-    import resource
-except ImportError:  # Windows
-    resource = None  # type: ignore[assignment]
-
+from procession._resource_limits import group_limit, limit, open_files_of_all, system_limit, user
 from procession.errors import ResourceError, TooManyProcessesError
 
-_PROC_SYS = "/proc/sys"
-_CGROUP = "/sys/fs/cgroup"
 _TEMPORARY = ("TMPDIR", "TEMP", "TMP")
 
 
@@ -38,35 +31,29 @@ def explain(error: OSError, doing: str) -> ResourceError | None:
 
 def _open_files() -> str:
     return (
-        f"too many open files (RLIMIT_NOFILE is {_limit('RLIMIT_NOFILE')}); raise the limit with "
+        f"too many open files (RLIMIT_NOFILE is {limit('RLIMIT_NOFILE')}); raise the limit with "
         f"ulimit -n, or close() processes and connections that are done with"
     )
 
 
-def _open_files_of_all() -> str:
-    maximum = _read(f"{_PROC_SYS}/fs/file-max") or "unknown"
-    return f"too many open files in the whole system (fs.file-max is {maximum})"
-
-
 def _processes() -> str:
-    limits = [f"RLIMIT_NPROC is {_limit('RLIMIT_NPROC')} for user {_user()}"]
-    for name, path in (
-        ("pids.max of the control group", f"{_CGROUP}/{_own_group()}/pids.max"),
-        ("kernel.pid_max", f"{_PROC_SYS}/kernel/pid_max"),
-        ("kernel.threads-max", f"{_PROC_SYS}/kernel/threads-max"),
+    limits = [f"RLIMIT_NPROC is {limit('RLIMIT_NPROC')} for user {user()}"]
+    for name, value in (
+        ("pids.max of the control group", group_limit("pids.max")),
+        ("kernel.pid_max", system_limit("kernel/pid_max")),
+        ("kernel.threads-max", system_limit("kernel/threads-max")),
     ):
-        value = _read(path)
         if value:
             limits.append(f"{name} is {value}")
     return f"too many processes ({', '.join(limits)}); a limit counts threads, too"
 
 
 def _memory() -> str:
-    limits = [f"RLIMIT_AS is {_limit('RLIMIT_AS')}"]
-    group = _read(f"{_CGROUP}/{_own_group()}/memory.max")
+    limits = [f"RLIMIT_AS is {limit('RLIMIT_AS')}"]
+    group = group_limit("memory.max")
     if group:
         limits.append(f"memory.max of the control group is {group}")
-    overcommit = _read(f"{_PROC_SYS}/vm/overcommit_memory")
+    overcommit = system_limit("vm/overcommit_memory")
     if overcommit:
         limits.append(f"vm.overcommit_memory is {overcommit}")
     return (
@@ -81,7 +68,7 @@ def _space() -> str:
 
 def _file_size() -> str:
     return (
-        f"a file would be too large (RLIMIT_FSIZE is {_limit('RLIMIT_FSIZE')} bytes): what a queue "
+        f"a file would be too large (RLIMIT_FSIZE is {limit('RLIMIT_FSIZE')} bytes): what a queue "
         f"holds is kept in a file in memory, which this limit counts, too; raise it with ulimit -f"
     )
 
@@ -95,39 +82,10 @@ def _name() -> str:
 
 _DESCRIPTIONS = {
     errno.EMFILE: _open_files,
-    errno.ENFILE: _open_files_of_all,
+    errno.ENFILE: open_files_of_all,
     errno.EAGAIN: _processes,
     errno.ENOMEM: _memory,
     errno.ENOSPC: _space,
     errno.EFBIG: _file_size,
     errno.ENAMETOOLONG: _name,
 }
-
-
-def _limit(name: str) -> str:
-    if sys.platform == "win32":
-        return "unknown"
-    number = getattr(resource, name, None)
-    if number is None:
-        return "unknown"
-    soft = resource.getrlimit(number)[0]
-    return "unlimited" if soft == resource.RLIM_INFINITY else str(soft)
-
-
-def _user() -> str:
-    if sys.platform == "win32":
-        return "?"
-    return str(os.getuid())
-
-
-def _own_group() -> str:
-    """Return the path of this process's control group below the mount point (version 2)."""
-    return (_read("/proc/self/cgroup") or "").rpartition("::")[2].lstrip("/")
-
-
-def _read(path: str) -> str | None:
-    try:
-        with open(path, encoding="utf-8") as file:
-            return file.read().strip()
-    except OSError:
-        return None  # another platform, no permission, or no descriptor left to read it with

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from os import getpid
 
+from procession._process_status import start_of_living
+
 #: The bytes that a roster needs.
 SIZE = 4096
 
@@ -129,12 +131,4 @@ class Roster:
 
 def _begun(pid: int) -> int:
     """Return when process *pid* began, in ticks of the kernel; 0 if it does not exist."""
-    if sys.platform != "linux":
-        return 1
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            # The name, in parentheses, may contain anything.
-            fields = file.read().rpartition(b")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
-    return 0 if fields[0] in b"ZX" else int(fields[19])
+    return start_of_living(pid) if sys.platform == "linux" else 1

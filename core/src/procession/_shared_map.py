@@ -14,6 +14,7 @@ from weakref import WeakValueDictionary
 
 from procession._anonymous_file import above_standard
 from procession._handoff import Exportable
+from procession._memory_errors import explain, refuse_more_than_there_is
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class SharedMap(Exportable):
             fd = reserved_file(label, size)
             self._adopt(fd, size, os.urandom(_IDENTITY_BYTES))
         except OSError as error:
-            raise explained(error, f"cannot have {size} bytes of shared memory") from error
+            raise explain(error, f"cannot have {size} bytes of shared memory") from error
 
     def _adopt(self, fd: int, size: int, identity: bytes) -> None:
         """Map *fd*, which is taken over."""
@@ -94,7 +95,7 @@ class SharedMap(Exportable):
         try:
             self._adopt(takeover.take(token), size, identity)
         except OSError as error:
-            raise explained(error, f"cannot map {size} bytes of shared memory") from error
+            raise explain(error, f"cannot map {size} bytes of shared memory") from error
         return self
 
 
@@ -131,8 +132,6 @@ def reserve(fd: int, size: int) -> None:
     Raises `OSError` when there is not so much; some of it may be reserved then.
     """
     if size >= _WORTH_A_LOOK:
-        from procession._memory_errors import refuse_more_than_there_is
-
         refuse_more_than_there_is(size)
     if sys.platform != "linux":
         # No way to reserve pages: the best that such a platform has.
@@ -150,13 +149,3 @@ def map_file(fd: int, size: int) -> mmap.mmap:
         # Without a second descriptor, which the mapping would keep for itself.
         return mmap.mmap(fd, size, trackfd=False)
     return mmap.mmap(fd, size)
-
-
-def explained(error: OSError, doing: str, directory: str | None = None) -> OSError:
-    """Return an error that names the resource which has run out, or *error* itself.
-
-    *doing* is what failed, *directory* where the memory has a name.
-    """
-    from procession._memory_errors import explain
-
-    return explain(error, doing, directory)

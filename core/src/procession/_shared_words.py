@@ -42,7 +42,11 @@ class SharedWords(Exportable):
     descriptor, which is closed with the last object in it.
     """
 
-    __slots__ = ("__weakref__", "_fd", "_file", "_guards", "_map", "words")
+    __slots__ = ("__weakref__", "_fd", "_file", "_guards", "_map", "owners", "words")
+
+    #: For a position that is owned by one thread of this process, that thread; 0 or nothing
+    #: for all others. Whoever uses the position keeps it right; a forked child owns nothing.
+    owners: dict[int, int]
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
@@ -58,6 +62,7 @@ class SharedWords(Exportable):
         self.words = memoryview(self._map).cast("Q")
         self._file = LockFile(fd)
         self._guards: dict[int, FileLock] = {}
+        self.owners = {}
 
     @classmethod
     def make(cls) -> Self:
@@ -114,9 +119,7 @@ class _Grounds:
     def reserve(self, count: int) -> tuple[SharedWords, int]:
         """See `reserve`."""
         with self._lock:
-            if not self._watches_forks:
-                in_forked_children(self._forget)
-                self._watches_forks = True
+            self._watch_forks()
             if self._current is None or self._used + count > _SIZE // _WORD:
                 self._current, self._used = SharedWords.make(), 0
                 self._known[_identity(self._current.fileno())] = self._current
@@ -130,6 +133,7 @@ class _Grounds:
     def adopt(self, kind: type[Words], fd: int) -> Words:
         """Return the object for the file of *fd*, which is taken over."""
         with self._lock:
+            self._watch_forks()
             known = self._known.get(_identity(fd))
             if isinstance(known, kind):
                 os.close(fd)
@@ -138,9 +142,16 @@ class _Grounds:
             self._known[_identity(fd)] = made
             return made
 
+    def _watch_forks(self) -> None:
+        if not self._watches_forks:
+            in_forked_children(self._forget)
+            self._watches_forks = True
+
     def _forget(self) -> None:
         self._lock = RLock()
         self._current, self._used = None, 0
+        for words in list(self._known.values()):
+            words.owners.clear()
 
 
 _grounds = _Grounds()

@@ -6,7 +6,7 @@ import os
 from struct import Struct
 
 from procession._blocks import blocks
-from procession._descriptor_channel import DescriptorChannel
+from procession._descriptor_channel import FREE, TORN, UNDER_WAY, DescriptorChannel
 from procession._pickling import join
 from procession._vectors import fill, write_all
 from procession.errors import BrokenConnectionError, MessageTooLongError
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
     from procession._channel import Buffer, Message
 
+_read = os.read
 _length = Struct("!i")
+_SIZE = _length.size
 _long_length = Struct("!Q")
 _LONG = _length.pack(-1)
 _LONGEST_SHORT = 0x7FFFFFFF
@@ -52,44 +54,49 @@ class StreamChannel(DescriptorChannel):
             parts = [memoryview(b"".join(parts))]
         with self.send_lock:
             if self.sending:
-                self.busy("sending")
-            self.sending = True
+                self.refuse("sending")
+            self.sending = UNDER_WAY
             try:
                 write_all(self.writer, parts)
             except (BrokenPipeError, ConnectionResetError):
+                self.sending = FREE
                 raise  # nobody will see what was written of it
             except BaseException:
                 # A part of it may have been written.
+                self.sending = TORN
                 self.close()
                 raise
-            finally:
-                self.sending = False
+            self.sending = FREE
 
     def receive(self, into: memoryview | None = None, limit: int | None = None, /) -> Message:
         """See `Channel.receive`."""
         with self.receive_lock:
             if self.receiving:
-                self.busy("receiving")
+                self.refuse("receiving")
+            # Called from C for the reason given in `PacketChannel.receive`.
             try:
-                start = os.read(self.reader, _length.size)
+                for start in map(_read, (self.reader,), (_SIZE,)):  # noqa: B007 - used below
+                    break
             except ConnectionResetError:
                 start = b""
-            if not start:
-                raise EOFError("the other end was closed")
-            self.receiving = True
-            try:
-                return self._receive_rest(start, into, limit)
-            except MessageTooLongError:
-                raise
-            except BaseException:
-                # What is left of the message would be taken for the next one.
-                self.close()
-                raise
-            finally:
-                self.receiving = False
+            if start:
+                self.receiving = UNDER_WAY
+                try:
+                    message = self._receive_rest(start, into, limit)
+                except MessageTooLongError:
+                    self.receiving = FREE
+                    raise
+                except BaseException:
+                    # What is left of the message would be taken for the next one.
+                    self.receiving = TORN
+                    self.close()
+                    raise
+                self.receiving = FREE
+                return message
+            raise EOFError("the other end was closed")
 
     def _receive_rest(self, start: bytes, into: memoryview | None, limit: int | None) -> Message:
-        (length,) = _length.unpack(self._complete(start, _length.size))
+        (length,) = _length.unpack(self._complete(start, _SIZE))
         if length == -1:
             (length,) = _long_length.unpack(self._complete(b"", _long_length.size))
         if length < 0 or (limit is not None and length > limit):
@@ -107,7 +114,7 @@ class StreamChannel(DescriptorChannel):
 
     def _complete(self, start: bytes, size: int) -> bytes:
         while len(start) < size:
-            more = os.read(self.reader, size - len(start))
+            more = _read(self.reader, size - len(start))
             if not more:
                 raise BrokenConnectionError("got end of file during message")
             start += more

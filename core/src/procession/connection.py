@@ -266,8 +266,16 @@ class Connection(abc.Connection):
     def _refuse(self, state: str) -> NoReturn:
         """Say why an operation is impossible: this end is closed, or of the other kind."""
         if self._channel.closed:
-            raise ConnectionClosedError(f"handle is closed: {self!r} was closed in this process")
+            raise ConnectionClosedError(self._why_closed())
         raise ConnectionDirectionError(f"connection is {state}: {self!r}")
+
+    def _why_closed(self) -> str:
+        if self._channel.torn:
+            return (
+                f"handle is closed: a signal handler raised in the middle of a message through "
+                f"{self!r}, and nothing can follow a part of a message; make a new connection"
+            )
+        return f"handle is closed: {self!r} was closed in this process"
 
     def _fail(self, error: OSError | EOFError) -> NoReturn:
         """Give what a channel has raised its final shape. Called while handling it."""
@@ -294,9 +302,7 @@ class Connection(abc.Connection):
                 error.errno, f"nobody can receive any more what {self!r} sends"
             ) from error
         if channel.closed and error.errno == errno.EBADF:
-            raise ConnectionClosedError(
-                f"handle is closed: {self!r} was closed in this process"
-            ) from error
+            raise ConnectionClosedError(self._why_closed()) from error
         from procession._resource_errors import explain
 
         explained = explain(error, f"cannot go on with {self!r}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from _operator import index
 
 from procession import _interpreter, _preload, _selection, process
 from procession import errors as _errors
@@ -67,16 +68,19 @@ class BaseContext:
     def Queue(self, maxsize: int = 0) -> Queue:
         """Return a queue for any number of producers and consumers.
 
-        *maxsize*: the most items it holds; zero or less for no limit.
+        *maxsize*: the most items it holds; zero or less for no limit. Raises `TypeError` for
+        what is no integer.
         """
         from procession.queues import Queue
 
+        maxsize = index(maxsize)
         return Queue(maxsize, mailbox=self._mailbox(maxsize=max(0, maxsize)))
 
     def JoinableQueue(self, maxsize: int = 0) -> JoinableQueue:
         """Return a queue whose consumers report each item as done, with `join`."""
         from procession.queues import JoinableQueue
 
+        maxsize = index(maxsize)
         mailbox = self._mailbox(maxsize=max(0, maxsize), joinable=True)
         return JoinableQueue(maxsize, mailbox=mailbox)
 

@@ -8,6 +8,7 @@ import sys
 import threading
 import traceback
 
+from procession._managed_memory import MemoryServer, managed_memory
 from procession._manager_server import Server
 from procession._manager_session import Session, sessions
 from procession._manager_wire import CODECS, RemoteTraceback, Token
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
     from procession._address import Address
     from procession.process import Process
+    from procession.shared_memory import ShareableList, SharedMemory
 
 __all__ = [
     "AcquirerProxy",
@@ -61,6 +63,7 @@ __all__ = [
     "RemoteError",
     "RemoteTraceback",
     "SetProxy",
+    "SharedMemoryManager",
     "SyncManager",
     "Token",
     "Value",
@@ -107,6 +110,7 @@ class BaseManager:
     """
 
     _registry: ClassVar[dict[str, Registration]] = {}
+    _Server: ClassVar[type[Server]] = Server
 
     if TYPE_CHECKING:
 
@@ -161,7 +165,11 @@ class BaseManager:
             with writer:
                 self._process = process = self._ctx.Process(
                     target=_run_server,
-                    args=(self._registry, self._server_arguments(), writer, initializer, initargs),
+                    args=(
+                        self._Server,
+                        *(self._registry, self._server_arguments()),
+                        *(writer, initializer, initargs),
+                    ),
                     name=f"{type(self).__name__}-{next(_numbers)}",
                     daemon=True,
                     sigint="ignore",
@@ -206,7 +214,7 @@ class BaseManager:
         """
         self._check_initial()
         address, key, serializer, accept_md5 = self._server_arguments()
-        return Server(self._registry, address, key.key, serializer, accept_md5)
+        return self._Server(self._registry, address, key.key, serializer, accept_md5)
 
     def connect(self) -> None:
         """Use the server that runs at the manager's address.
@@ -371,6 +379,7 @@ def _one_way() -> tuple[Connection, Connection]:
 
 
 def _run_server(
+    kind: type[Server],
     registry: dict[str, Registration],
     arguments: tuple[Address | None, _Key, str, bool | None],
     writer: Connection,
@@ -381,9 +390,10 @@ def _run_server(
     address, key, serializer, accept_md5 = arguments
     with writer:
         try:
+            kind.prepare()
             if initializer is not None:
                 initializer(*initargs)
-            server = Server(registry, address, key.key, serializer, accept_md5)
+            server = kind(registry, address, key.key, serializer, accept_md5)
         except BaseException as error:
             text = "".join(traceback.format_exception(error))
             error.__cause__ = None
@@ -457,3 +467,33 @@ SyncManager.register("Array", Array, ArrayProxy)
 SyncManager.register("Namespace", Namespace, NamespaceProxy)
 # Results of methods; not to be made on their own.
 SyncManager.register("Iterator", proxytype=IteratorProxy, create_method=False)
+
+
+class SharedMemoryManager(BaseManager):
+    """A manager for shared memory with a name: what it has made goes when it ends.
+
+    The segments are those of `procession.shared_memory`, and no proxies: they are used at
+    the speed of memory, on the server's host only, and can be attached by name, also by the
+    standard library. Their names are unlinked when the server ends, however it ends; who
+    still uses a segment then keeps the memory.
+    """
+
+    _Server = MemoryServer
+
+    def SharedMemory(self, size: int) -> SharedMemory:
+        """Return new memory of *size* bytes, all zero and reserved.
+
+        Raises `ValueError` for a size below one, `procession.errors.ResourceError` when there
+        is no room, and `procession.errors.ServerDiedError`.
+        """
+        return managed_memory(self._check_started(), size)
+
+    def ShareableList(self, sequence: Iterable[Any]) -> ShareableList:
+        """Return a new list of numbers, strings, bytes and None in memory of its own.
+
+        Raises like `procession.shared_memory.ShareableList` and like `SharedMemory`.
+        """
+        from procession.shared_memory import ShareableList
+
+        session = self._check_started()
+        return ShareableList._made_by(lambda size: managed_memory(session, size), sequence)

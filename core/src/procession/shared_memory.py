@@ -11,14 +11,15 @@ import os
 from binascii import hexlify
 from operator import index as to_index
 
-from procession import _list_layout
+from procession import _list_layout, _named_memory
 from procession._abandoned_memory import remove_abandoned
-from procession._shared_map import SharedMap, explained, map_file
+from procession._memory_errors import explain
+from procession._shared_map import SharedMap, map_file
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
     import mmap
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from types import GenericAlias
     from typing import Any, Self
 
@@ -58,17 +59,15 @@ class SharedMemory:
     def __init__(
         self, name: str | None = None, create: bool = False, size: int = 0, *, track: bool = True
     ) -> None:
-        from procession import _named_memory
-
-        if not size >= 0:
+        if create:
+            check_new_size(size)
+        elif not size >= 0:
             raise ValueError("'size' must be a positive integer")
-        if create and size == 0:
-            raise ValueError("'size' must be a positive number different from zero")
         if name is None and not create:
             raise ValueError("'name' can only be None if create=True")
         self._track = track
         if create:
-            self._name, fd, self._lease = _create(name, size, track)
+            self._name, fd, self._lease = create_segment(name, size, track)
         else:
             self._name = "/" + (name or "")
             fd, self._lease = _named_memory.attach(self.name, track=track)
@@ -80,7 +79,7 @@ class SharedMemory:
             if create:
                 self.unlink()
             if isinstance(error, OSError):
-                raise explained(error, f"cannot map shared memory {self.name!r}") from error
+                raise explain(error, f"cannot map shared memory {self.name!r}") from error
             raise
         finally:
             os.close(fd)
@@ -122,8 +121,6 @@ class SharedMemory:
 
     def unlink(self) -> None:
         """Remove the name; who has the memory keeps it. Raises `FileNotFoundError`."""
-        from procession import _named_memory
-
         _named_memory.unlink(self.name)
 
     def __del__(self) -> None:
@@ -140,15 +137,24 @@ class SharedMemory:
         return f"{type(self).__name__}({self.name!r}, size={self.size})"
 
 
-def _create(name: str | None, size: int, track: bool) -> tuple[str, int, Lease | None]:
-    from procession import _named_memory
+def check_new_size(size: int) -> None:
+    """Raise `ValueError` if no memory of *size* bytes can be made, as the standard library."""
+    if not size >= 0:
+        raise ValueError("'size' must be a positive integer")
+    if size == 0:
+        raise ValueError("'size' must be a positive number different from zero")
 
+
+def create_segment(
+    name: str | None, size: int, track: bool, mark: int | None = None
+) -> tuple[str, int, Lease | None]:
+    """Create a segment; return its name behind a ``/``, and as `_named_memory.create`."""
     if name is not None:
-        return "/" + name, *_named_memory.create(name, size, track=track)
+        return "/" + name, *_named_memory.create(name, size, track=track, mark=mark)
     while True:
         name = _PREFIX + hexlify(os.urandom(_RANDOM_BYTES)).decode()
         try:
-            return f"/{name}", *_named_memory.create(name, size, track=track)
+            return f"/{name}", *_named_memory.create(name, size, track=track, mark=mark)
         except FileExistsError:
             continue
 
@@ -246,7 +252,20 @@ class ShareableList:
             self.shm = SharedMemory(name)
             return
         content = _list_layout.pack([] if sequence is None else list(sequence))
-        self.shm = SharedMemory(name, create=True, size=len(content))
+        self._fill(SharedMemory(name, create=True, size=len(content)), content)
+
+    @classmethod
+    def _made_by(
+        cls, create_memory: Callable[[int], SharedMemory], sequence: Iterable[Item]
+    ) -> Self:
+        """Return a list in memory that *create_memory* makes, given the size."""
+        self = cls.__new__(cls)
+        content = _list_layout.pack(list(sequence))
+        self._fill(create_memory(len(content)), content)
+        return self
+
+    def _fill(self, memory: SharedMemory, content: bytes | bytearray) -> None:
+        self.shm = memory
         self._view()[: len(content)] = content
 
     def _view(self) -> memoryview:

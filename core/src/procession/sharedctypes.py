@@ -141,15 +141,43 @@ def _reduce(obj: Shared) -> Any:
     """Pickle a shared object as a reference, and any other of its type as ever."""
     block = getattr(obj, "_shared_block", None)
     if block is not None:
-        return _rebuild, (_describe(type(obj)), block)
+        return _rebuild, (_describe(type(obj)), _Memory(block))
     kind: CType = type(obj)
     if kind.__reduce__ is _reduce:
         return ctypes.Array.__reduce__(obj)
     return obj.__reduce__()
 
 
-def _rebuild(type_: Any, block: Block) -> Shared:
-    return _build(_find(type_), block)
+class _Memory:
+    """Stands for a block where an object is pickled, which sends it, or copied, which does not.
+
+    Only the module `copy` hands it on as it is: unpickled, it is the block.
+    """
+
+    __slots__ = ("block",)
+
+    def __init__(self, block: Block) -> None:
+        self.block = block
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle as the block."""
+        return _itself, (self.block,)
+
+    def __deepcopy__(self, memo: object, /) -> _Memory:
+        """Return the object itself: what is in the memory, `_rebuild` copies."""
+        return self
+
+
+def _itself(block: Block) -> Block:
+    return block
+
+
+def _rebuild(type_: Any, memory: Block | _Memory) -> Shared:
+    """Return the object in another process or, for the module `copy`, one with its content."""
+    kind = _find(type_)
+    if isinstance(memory, _Memory):
+        return kind.from_buffer_copy(memory.block.view())
+    return _build(kind, memory)
 
 
 def _describe(type_: CType) -> Any:

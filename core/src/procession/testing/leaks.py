@@ -26,6 +26,9 @@ _PROC = Path("/proc")
 _SHARED_MEMORY = Path("/dev/shm")
 _SIGKILL = 9
 _PR_SET_CHILD_SUBREAPER = 36
+_CLONE_NEWNS = 0x20000
+_MS_REC, _MS_PRIVATE = 1 << 14, 1 << 18
+_LOOK_AGAIN = 0.05
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ class Snapshot:
             f"descriptor still open: {number} -> {what}"
             for number, what in sorted(self._new_descriptors().items())
         ]
-        lines += [f"file left behind: {path}" for path in sorted(self._new_files())]
+        lines += [f"file left behind: {path}" for path in sorted(self._new_files(deadline))]
         return lines
 
     def new_processes(self, deadline: float) -> list[Descendant]:
@@ -115,18 +118,25 @@ class Snapshot:
             number: what for number, what in now.items() if self.descriptors.get(number) != what
         }
 
-    def _new_files(self) -> list[str]:
-        new = {}
-        for path in set(_files(self.directories)) - self.files:
-            try:
-                new[path] = os.stat(path).st_ino
-            except FileNotFoundError:  # it was on its way out
-                continue
-        if any(path.startswith(str(_SHARED_MEMORY)) for path in new):
-            strangers = _mapped_by_strangers()
-            new = {path: inode for path, inode in new.items() if inode not in strangers}
-        # What a stranger makes and unlinks at once, as semaphores are, has gone by now.
-        return [path for path in new if os.path.exists(path)]
+    def _new_files(self, deadline: float) -> list[str]:
+        """Files that were not there, belong to no stranger, and exist past ``deadline``.
+
+        Other programs of the machine use ``/dev/shm``, too, unless `mount_shared_memory` has
+        made this one's own. What they make and unlink goes; what was leaked stays.
+        """
+        while True:
+            new = {}
+            for path in set(_files(self.directories)) - self.files:
+                try:
+                    new[path] = os.stat(path).st_ino
+                except FileNotFoundError:  # it was on its way out
+                    continue
+            if any(path.startswith(str(_SHARED_MEMORY)) for path in new):
+                strangers = _mapped_by_strangers()
+                new = {path: inode for path, inode in new.items() if inode not in strangers}
+            if not new or time.monotonic() >= deadline:
+                return list(new)
+            time.sleep(_LOOK_AGAIN)
 
 
 def descriptors() -> dict[int, str]:
@@ -147,23 +157,45 @@ def descriptors() -> dict[int, str]:
 def descendants() -> list[Descendant]:
     """Live processes below the calling one, at any distance; zombies are not listed."""
     children: dict[int, list[int]] = {}
-    states: dict[int, str] = {}
-    for entry in _PROC.glob("[0-9]*/stat"):
+    states: dict[int, bytes] = {}
+    for pid in _processes():
         try:
-            pid, rest = int(entry.parent.name), entry.read_text().rpartition(")")[2].split()
+            # This is done before and after every test, and there may be a thousand processes.
+            with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
+                state, parent = file.read().rpartition(b")")[2].split(None, 2)[:2]
         except OSError:  # it ended meanwhile
             continue
-        children.setdefault(int(rest[1]), []).append(pid)
-        states[pid] = rest[0]
+        children.setdefault(int(parent), []).append(pid)
+        states[pid] = state
     found = []
     parents = [os.getpid()]
     while parents:
-        parent = parents.pop()
-        for pid in children.get(parent, ()):
+        parent_pid = parents.pop()
+        for pid in children.get(parent_pid, ()):
             parents.append(pid)
-            if states[pid] not in "ZX":
-                found.append(Descendant(pid, parent, _command(pid)))
+            if states[pid] not in b"ZX":
+                found.append(Descendant(pid, parent_pid, _command(pid)))
     return found
+
+
+def mount_shared_memory() -> bool:
+    """Give this process and all that it starts a ``/dev/shm`` of their own, if that may be done.
+
+    Then nothing that others do on the machine disturbs it, nor the other way round. Returns
+    whether it was done; it takes the rights of an administrator, on Linux. Call it while
+    nothing of this process is in ``/dev/shm``, and while it has one thread.
+    """
+    import ctypes
+
+    if sys.platform != "linux":
+        return False
+    library = ctypes.CDLL(None)
+    if library.unshare(_CLONE_NEWNS):
+        return False
+    private = _MS_REC | _MS_PRIVATE  # so that the mount stays in the new namespace
+    if library.mount(None, b"/", None, private, None):
+        return False
+    return not library.mount(b"tmpfs", bytes(_SHARED_MEMORY), b"tmpfs", 0, b"mode=1777")
 
 
 def adopt_orphans() -> None:
@@ -206,6 +238,14 @@ def _await_end_of_any(processes: list[Descendant], deadline: float) -> bool:
             os.close(number)
 
 
+def _processes() -> list[int]:
+    """All processes there are, zombies included."""
+    try:
+        return [int(name) for name in os.listdir(_PROC) if name.isdecimal()]
+    except FileNotFoundError:
+        return []
+
+
 def _shape(process: Descendant) -> str:
     return re.sub(r"\d+", "N", process.command)
 
@@ -235,11 +275,11 @@ def _mapped_by_strangers() -> set[int]:
     """
     ours = {os.getpid(), *(each.pid for each in descendants())}
     found: set[int] = set()
-    for entry in _PROC.glob("[0-9]*/maps"):
-        if int(entry.parent.name) in ours:
+    for pid in _processes():
+        if pid in ours:
             continue
         try:
-            lines = entry.read_text().splitlines()
+            lines = (_PROC / str(pid) / "maps").read_text().splitlines()
         except OSError:  # it ended meanwhile, or is another user's
             continue
         found.update(int(line.split()[4]) for line in lines if str(_SHARED_MEMORY) in line)

@@ -108,3 +108,22 @@ def survive(name: str, connection: Any, go: str) -> None:
         time.sleep(0.005)
     assert memory.buf is not None
     assert bytes(memory.buf[:5]) == b"still"
+
+
+def use_manager(manager: Any, connection: Any) -> None:
+    """Have a manager make memory and a list, write to both, and send their names."""
+    memory = manager.SharedMemory(100)
+    memory.buf[:5] = b"child"
+    items = manager.ShareableList([1, "two", None])
+    connection.send((memory.name, items.shm.name))
+    memory.close()
+    items.shm.close()
+
+
+def make_without_end(manager: Any) -> None:
+    """Have a manager make memory and lists, use them and forget them, until killed."""
+    while True:
+        memory = manager.SharedMemory(5000)
+        memory.buf[4999] = 1
+        manager.ShareableList(["a", 1]).shm.close()
+        memory.close()

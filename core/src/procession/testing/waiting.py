@@ -67,7 +67,10 @@ def report_wait(report: Any, wait: Any, *args: Any) -> None:
 
 
 def get(queue: Any) -> Any:
-    """Wait for an object."""
+    """Wait for an object, looking around ten times a second, where it would be once."""
+    from procession import _packet_mailbox
+
+    _packet_mailbox._LONGEST_SLEEP = 0.1
     return queue.get()
 
 
