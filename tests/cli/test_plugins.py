@@ -114,6 +114,19 @@ def test_a_selection_that_cannot_be_had_ends_with_a_line(run: Any) -> None:
     assert result.returncode == 2
 
 
+def test_what_a_plugin_says_about_itself_is_shown(run: Any, tmp_path: Path) -> None:
+    """Which of two implementations is in use is a plugin's to say, and the user's to see."""
+    details = '    @classmethod\n    def details(cls):\n        return "both"\n\n'
+    source = ABSENT_HARDWARE.replace('return "nobody here can read minds"', "return None")
+    source = source.replace("    def pair(", details + "    def pair(")
+    site = tmp_path / "site"
+    offer(site, "mind-readers", "transports", "telepathy = telepathy_hooks", source)
+    result = run("plugins", PYTHONPATH=str(site))
+
+    assert (result.stderr, result.returncode) == ("", 0)
+    assert "available (telepathy): both" in result.stdout
+
+
 def test_what_locks_are_made_of(run: Any) -> None:
     """Which implementation of locks is used, and why that one."""
     result = run("plugins", PROCESSION_PRIMITIVE="python")

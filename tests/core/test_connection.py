@@ -18,6 +18,7 @@ import struct
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from types import FrameType
@@ -63,12 +64,21 @@ def transport_pair(name: str, kind: str) -> Pair:
     return pair
 
 
-@pytest.fixture(params=["stream", "pipe", "socketpair"])
+@pytest.fixture(params=["stream", "pipe", "socketpair", "ring"])
 def make(request: pytest.FixtureRequest) -> Pair:
     """Make two connected ends, in each way there is."""
     if request.param == "stream":
         return stream_pair
+    kinds = {"pipe": "Pipe", "socketpair": "SocketPair", "ring": "Ring"}
+    return transport_pair(request.param, kinds[request.param])
+
+
+@pytest.fixture(params=["stream", "pipe", "socketpair"])
+def make_of_descriptors(request: pytest.FixtureRequest) -> Pair:
+    """As `make`, where an end is a `DescriptorChannel`."""
     kinds = {"pipe": "Pipe", "socketpair": "SocketPair"}
+    if request.param == "stream":
+        return stream_pair
     return transport_pair(request.param, kinds[request.param])
 
 
@@ -227,9 +237,39 @@ def test_wait_takes_nothing(ends: tuple[Channel, Channel]) -> None:
 # -- ends ----------------------------------------------------------------------------------
 
 
-def test_close_is_idempotent_and_closes_all(make: Pair) -> None:
+def test_wait_for_room(make: Pair) -> None:
+    """A sender can learn, without sending, whether it would have to wait, and wait for a time."""
+    reader, writer = make(duplex=False)
+    body = bytes(1000)
+    sent = 0
+    while writer.wait_for_room(len(body), 0):
+        writer.send(body)
+        sent += 1
+    assert sent
+    assert not writer.wait_for_room(len(body), 0.01)
+
+    with ThreadPoolExecutor(1) as threads:
+        room = threads.submit(writer.wait_for_room, len(body), DEADLINE)
+        for _ in range(sent):
+            reader.receive()
+        assert room.result()
+    assert not reader.wait(0)
+
+    while writer.wait_for_room(len(body), 0):
+        writer.send(body)
+    reader.close()
+    assert writer.wait_for_room(len(body), DEADLINE)
+    with pytest.raises((BrokenPipeError, ConnectionResetError)):
+        writer.send(body)
+    writer.close()
+    with pytest.raises(OSError, match="closed") as caught:
+        writer.wait_for_room(len(body), 0)
+    assert errno.EBADF == caught.value.errno
+
+
+def test_close_is_idempotent_and_closes_all(make_of_descriptors: Pair) -> None:
     """A closed end holds no descriptor; using it is an error."""
-    first, second = make(duplex=True)
+    first, second = make_of_descriptors(duplex=True)
     numbers = [getattr(first, name) for name in ("reader", "writer", "bulk_reader")]
     first.close()
     first.close()
@@ -599,9 +639,9 @@ def test_handler_cannot_send_within_a_long_message(
 # -- threads and forks ---------------------------------------------------------------------
 
 
-def test_forked_child_inherits_no_held_lock(make: Pair) -> None:
+def test_forked_child_inherits_no_held_lock(make_of_descriptors: Pair) -> None:
     """A thread that sends and one that receives do not block the end in a forked child."""
-    first, second = make(duplex=True)
+    first, second = make_of_descriptors(duplex=True)
     assert isinstance(first, DescriptorChannel)
     blocked = in_thread(lambda: first.send(bytes(LARGE)))
     waiting = in_thread(first.receive)
@@ -622,12 +662,12 @@ def test_forked_child_inherits_no_held_lock(make: Pair) -> None:
     second.close()
 
 
-def test_no_weak_reference_stays(make: Pair) -> None:
+def test_no_weak_reference_stays(make_of_descriptors: Pair) -> None:
     """What is remembered for forks is forgotten with the channel, closed or collected."""
     from procession import _descriptor_channel
 
     before = len(_descriptor_channel._open)
-    first, second = make(duplex=True)
+    first, second = make_of_descriptors(duplex=True)
     assert before + 2 == len(_descriptor_channel._open)
     first.close()
     del second

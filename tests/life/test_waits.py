@@ -29,7 +29,7 @@ _CHUNK = bytes(1000)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look ten times a second, where it would be once."""
     monkeypatch.setattr(_packet_mailbox, "_LONGEST_SLEEP", 0.1)
-    monkeypatch.setattr(_twin, "_SLEEP_MS", 100)
+    monkeypatch.setattr(_twin, "_LONGEST_SLEEP", 0.1)
 
 
 @pytest.fixture

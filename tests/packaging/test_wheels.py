@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import email
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -48,10 +49,13 @@ def test_the_wheel_holds_the_package_and_nothing_else(folder: Path) -> None:
     expected = {
         str(path.relative_to(package.parent))
         for path in package.rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
+        if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".so"
     }
     names = zipfile.ZipFile(_built(folder, "*.whl")).namelist()
-    assert {name for name in names if ".dist-info/" not in name} == expected
+    found = {name for name in names if ".dist-info/" not in name}
+    compiled = {name for name in found if name.endswith(".so")}
+    assert found - compiled == expected
+    assert bool(compiled) == (folder / "csrc").is_dir()
     assert f"{package.name}/py.typed" in expected
     assert any(name.endswith("/licenses/LICENSE") for name in names)
 
@@ -97,3 +101,23 @@ def test_installed_alone_it_can_be_imported(folder: Path, tmp_path: Path) -> Non
     if folder.name != "core":
         code += f"; import {name}.hooks"
     subprocess.run([python, "-W", "error", "-c", code], check=True, cwd=tmp_path)
+
+
+@pytest.mark.parametrize(("required", "succeeds"), [("", True), ("1", False)])
+def test_the_ring_is_built_without_a_compiler_but_not_for_a_release(
+    tmp_path: Path, required: str, succeeds: bool
+) -> None:
+    """Installing never fails for want of a compiler; a release is never made without one."""
+    folder = tmp_path / "ring"
+    shutil.copytree(
+        ROOT / "transports" / "ring", folder, ignore=shutil.ignore_patterns("build", "*.so")
+    )
+    built = subprocess.run(
+        [sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", tmp_path, folder],
+        env={**os.environ, "CC": "false", "PROCESSION_RING_REQUIRE_EXTENSION": required},
+        capture_output=True,
+        check=False,
+    )
+    assert succeeds == (built.returncode == 0), built.stderr
+    for path in tmp_path.glob("*.whl"):
+        assert not any(name.endswith(".so") for name in zipfile.ZipFile(path).namelist())

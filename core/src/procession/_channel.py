@@ -90,12 +90,30 @@ class Channel(Exportable):
         wait. Takes nothing: asking again gives the same answer.
         """
 
+    def wait_for_room(self, length: int, timeout: float | None = None, /) -> bool:
+        """Return whether sending *length* bytes can begin: there is room, or nobody receives.
+
+        *length* is that of the body and all buffers together. Waits up to *timeout* seconds,
+        as `wait` does, and writes nothing. A longer message may have to wait again in the
+        middle, and another sender may be faster. A channel that cannot tell returns True at
+        once, and then `send` waits where nobody looks whether the receiver has died.
+        """
+        return True
+
     @abstractmethod
     def fileno(self) -> int:
         """Return a descriptor that is readable when a message, or the end, is there.
 
         For select, poll, epoll and asyncio. It stays the channel's: do not close it.
         """
+
+    def holding(self) -> int:
+        """Return a descriptor of a file that is open in every process that has this end.
+
+        A process that has only the other end does not have it (the two ends of a pipe count
+        as two files), so that it tells who could still use this one. It stays the channel's.
+        """
+        return self.fileno()
 
     @abstractmethod
     def close(self) -> None:

@@ -65,16 +65,19 @@ def plugins() -> None:
 
 
 def _table(found: list[InstalledPlugin]) -> tuple[Table, list[Text]]:
-    """Return the table, and a line for each plugin that cannot be used."""
+    """Return the table, and a line for each plugin that there is something to say about."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="dim")
     reasons: list[Text] = []
     for heading in ("kind", "name", "distribution", "version", "status"):
         table.add_column(heading, no_wrap=True)
     for plugin in found:
         status, reason = _status(plugin)
+        if status == "available":
+            reason = _details(plugin)
         shown = Text(status, style=_STYLES[status])
         if reason:
-            reasons.append(shown + Text(f": {reason}", style="default"))
+            about = f" ({plugin.name})" if status == "available" else ""
+            reasons.append(shown + Text(f"{about}: {reason}", style="default"))
         table.add_row(
             NOUNS[plugin.kind],
             Text(plugin.name, style="bold"),
@@ -83,6 +86,13 @@ def _table(found: list[InstalledPlugin]) -> tuple[Table, list[Text]]:
             shown,
         )
     return table, reasons
+
+
+def _details(plugin: InstalledPlugin) -> str:
+    """Return what an available plugin says about itself, if it says anything."""
+    if plugin.kind != "transport":
+        return ""
+    return registry().load("transport", plugin.name).details()
 
 
 def _status(plugin: InstalledPlugin) -> tuple[str, str]:

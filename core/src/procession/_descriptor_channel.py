@@ -10,7 +10,7 @@ from _weakref import ref
 
 from procession._after_fork import in_forked_children
 from procession._channel import Channel
-from procession._waiting import wait_readable
+from procession._waiting import wait_readable, wait_writable
 from procession.errors import BusyConnectionError
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
@@ -105,6 +105,12 @@ class DescriptorChannel(Channel):
         if self.reader < 0:
             raise OSError(errno.EBADF, "handle is closed")
         return wait_readable(self.reader, timeout)
+
+    def wait_for_room(self, length: int, timeout: float | None = None, /) -> bool:
+        """See `Channel.wait_for_room`: as soon as the kernel takes anything."""
+        if self.writer < 0:
+            raise OSError(errno.EBADF, "handle is closed")
+        return wait_writable(self.writer, timeout)
 
     def fileno(self) -> int:
         """Return the descriptor that is received from; of a write-only end, the other."""

@@ -28,6 +28,14 @@ class Transport(ABC):
         """Return why this transport cannot work here, as a noun phrase, or None."""
         return None
 
+    @classmethod
+    def details(cls) -> str:
+        """Return what a list of plugins should say about an available one; most often nothing.
+
+        For example which of two implementations is in use here.
+        """
+        return ""
+
     @abstractmethod
     def pair(self, *, duplex: bool = True) -> tuple[Channel, Channel]:
         """Return two connected ends; the caller owns both.

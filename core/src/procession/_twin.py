@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import select
 import sys
 import time
 from _weakref import ref
@@ -19,9 +18,8 @@ if TYPE_CHECKING:
     from procession._vigil import Vigil
     from procession.connection import Connection
 
-# How often a wait looks whether somebody is left who could end it.
-_SLEEP_MS = 1000
-_READABLE, _WRITABLE = 1, 4  # POLLIN, POLLOUT
+# How often a wait looks whether somebody is left who could end it, in seconds.
+_LONGEST_SLEEP = 1.0
 
 
 class Twin:
@@ -53,7 +51,7 @@ class Twin:
         self._mine = len(used)
         self._theirs = 1 - self._mine
         used.append(False)
-        self.files = frozenset((identity(other.fileno()),))
+        self.files = frozenset((identity(other.holding()),))
         self.made = time.monotonic()
 
     def send(self, body: Buffer, buffers: Sequence[Buffer] = (), /) -> None:
@@ -61,20 +59,26 @@ class Twin:
 
         Raises `BrokenByDeathError` as well.
         """
-        # A channel of other descriptors is waited for by its transport.
-        self._await(getattr(self._channel, "writer", -1), _WRITABLE, _nothing_goes)
-        self._channel.send(body, buffers)
+        channel = self._channel
+        length = sum(map(len, (body, *buffers)))
+        self._await(lambda seconds: channel.wait_for_room(length, seconds), _nothing_goes)
+        channel.send(body, buffers)
 
     def receive(self, into: memoryview | None = None, limit: int | None = None, /) -> Message:
         """Receive through the owner's channel; watch over the wait for a message.
 
         Raises `PeerDiedError` as well.
         """
-        self._await(self._channel.fileno(), _READABLE, _nothing_comes)
+        self._await(self._channel.wait, _nothing_comes)
         return self._channel.receive(into, limit)
 
-    def _await(self, fd: int, event: int, give_up: Callable[[list[Death]], NoReturn]) -> None:
-        """Wait for *event*, if it might not come although the other side has ended."""
+    def _await(
+        self, wait: Callable[[float], bool], give_up: Callable[[list[Death]], NoReturn]
+    ) -> None:
+        """Wait with *wait*, if that might be for ever although the other side has ended.
+
+        *wait* takes seconds and returns whether there is nothing to wait for any more.
+        """
         if sys.platform == "win32":
             return
         self._used[self._mine] = True
@@ -86,19 +90,21 @@ class Twin:
                 if owner is not None:
                     owner.stop_watching()
                 return
-            if fd < 0:
-                return
-            poller = select.poll()
-            poller.register(fd, event)
-            if poller.poll(_SLEEP_MS):
+            if wait(_LONGEST_SLEEP):
                 return
             if vigil is None:
-                from procession._vigil import Vigil
-
-                vigil = Vigil(other.fileno(), self.files, self.made)
+                try:
+                    vigil = self._vigil(other)
+                except OSError:
+                    continue  # it was closed meanwhile
             deaths = vigil.look()
-            if deaths and not poller.poll(0):
+            if deaths and not wait(0):
                 give_up(deaths)
+
+    def _vigil(self, other: Channel) -> Vigil:
+        from procession._vigil import Vigil
+
+        return Vigil(other.holding(), self.files, self.made)
 
 
 def watch_each_other(first: Connection, second: Connection) -> None:

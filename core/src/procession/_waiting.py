@@ -1,4 +1,4 @@
-"""Waiting until descriptors are readable."""
+"""Waiting until descriptors are readable, or writable."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 #: The longest wait poll() can be asked for is 24 days; a longer one is asked for in parts.
 _LONGEST_POLL = 1_000_000.0
 
+_READABLE, _WRITABLE = 1, 4  # POLLIN and POLLOUT, which Windows does not have
+
 
 def wait_readable(fd: int, timeout: float | None) -> bool:
     """Wait until *fd* is readable or at its end; None waits for ever (seconds).
@@ -22,13 +24,22 @@ def wait_readable(fd: int, timeout: float | None) -> bool:
     return bool(wait_for_any((fd,), timeout))
 
 
+def wait_writable(fd: int, timeout: float | None) -> bool:
+    """Wait like `wait_readable` until *fd* takes something, or nobody reads what it takes."""
+    return bool(_wait((fd,), _WRITABLE, timeout))
+
+
 def wait_for_any(fds: Iterable[int], timeout: float | None) -> set[int]:
     """Wait like `wait_readable` for any of *fds*, and return those that are ready."""
+    return _wait(fds, _READABLE, timeout)
+
+
+def _wait(fds: Iterable[int], event: int, timeout: float | None) -> set[int]:
     if sys.platform == "win32":
         raise OSError("waiting for descriptors needs poll(), which Windows does not have")
     poller = select.poll()
     for fd in fds:
-        poller.register(fd, select.POLLIN)
+        poller.register(fd, event)
     if timeout is None:
         return {fd for fd, _ in poller.poll()}
     # poll() takes milliseconds and rounds up, so that it never spins at the end.

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from procession._anonymous_file import anonymous_file as anonymous_file
+    from procession._blocks import blocks as blocks
     from procession._channel import Buffer as Buffer
     from procession._channel import Channel as Channel
     from procession._channel import Message as Message
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from procession._child_handle import has_pidfd as has_pidfd
     from procession._features import StartFeatures as StartFeatures
     from procession._features import TransportFeatures as TransportFeatures
+    from procession._file_lock import LockFile as LockFile
     from procession._handoff import Exportable as Exportable
     from procession._handoff import Handoff as Handoff
     from procession._handoff import Recipe as Recipe
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "anonymous_file": "_anonymous_file",
+    "blocks": "_blocks",
     "Buffer": "_channel",
     "Channel": "_channel",
     "Child": "_child_handle",
@@ -64,6 +67,7 @@ _HOMES = {
     "Lane": "_lane",
     "LaunchPlan": "_launch_plan",
     "LOCK": "_primitives",
+    "LockFile": "_file_lock",
     "LOST_EXIT_CODE": "_child_handle",
     "Mailbox": "_mailbox",
     "Message": "_channel",

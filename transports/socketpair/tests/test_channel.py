@@ -59,6 +59,18 @@ def test_bulk_is_in_packets_that_fit(
     assert [131072, 131072, 300_000 - 2 * 131072] == lengths
 
 
+def test_room_is_all_that_the_kernel_has(
+    ends: tuple[SocketPairChannel, SocketPairChannel],
+) -> None:
+    """Who watches over the wait for room can be as far ahead as who does not."""
+    _, writer = ends
+    while writer.wait_for_room(1, 0):
+        writer.send(b"x")
+    os.set_blocking(writer.writer, False)
+    with pytest.raises(BlockingIOError):
+        os.write(writer.writer, b"x")
+
+
 def test_a_way_for_each_direction() -> None:
     """Of a one-way pair, the first end has nothing to send with, the second to receive."""
     reader, writer = SocketPair().pair(duplex=False)

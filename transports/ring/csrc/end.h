@@ -1,0 +1,89 @@
+/* One end of a connection: the state that receiving and sending share. */
+
+#ifndef PROCESSION_RING_END_H
+#define PROCESSION_RING_END_H
+
+#include "support.h"
+
+/* One direction, as this end uses it. */
+struct half {
+    struct stream *stream; /* NULL when this end has not this direction */
+    char *data;
+    uint64_t size;
+    /* The peer's position as it was last seen. Positions only grow, so that it is never too
+       high; it is renewed whenever it does not suffice. Its lock's holder alone uses it. */
+    uint64_t seen;
+    struct patience patience;
+    /* Re-entrant, since a signal handler may use the end that the code it interrupts uses. */
+    PyThread_type_lock lock;
+    unsigned long owner;
+    int depth;
+    /* In the middle of a message, where a signal handler is refused. */
+    bool busy;
+};
+
+typedef struct {
+    PyObject_HEAD
+    char *map;
+    size_t length;
+    int memory, in_bell, out_bell, peer, epoll;
+    struct half in, out;
+    /* Called with a length; returns writable memory of so many bytes. */
+    PyObject *take;
+    unsigned generation;
+    /* How many calls are being made; what is closed is given back when the last returns. */
+    int users;
+    char closed, readable, writable;
+    /* The peer has gone for good, and when we last looked. */
+    bool alone;
+    int64_t looked;
+    uint32_t left_seen;
+} End;
+
+enum outcome { DONE, INTERRUPTED, BROKEN, ENDED, CORRUPT, LATE, CLOSED };
+
+/* A wait for room is cut into such pieces, so that a close in this process is noticed; one
+   for data, which a close ends, into pieces of a second. */
+#define LONGEST_SLEEP_NS (NANOSECONDS / 4)
+/* Longer messages are streamed: the peer begins to copy while we still do. */
+#define PIECE (UINT64_C(64) << 10)
+/* From so many bytes on, copying is worth letting other threads run. */
+#define WORTH_RELEASING (UINT64_C(32) << 10)
+
+/* Begin and end a call; `begin` also takes the lock of *half*, unless that is NULL. */
+int begin(End *self, struct half *half);
+void finish(End *self, struct half *half);
+void give_back(End *self);
+/* Take the lock of *half*: 1, or 0 after *longest* nanoseconds, or -1 with an exception. */
+int lock_half(struct half *half, int64_t longest);
+void unlock_half(struct half *half);
+/* What an argument in seconds, or None, is in nanoseconds; -1 with an exception. */
+int read_timeout(PyObject *timeout, int64_t *longest);
+/* Raises nothing, and keeps an exception that is set. */
+void close_end(End *self);
+
+/* Wait without the GIL: for anything to receive, and for *needed* bytes of room at
+   *position*. Both return after a signal, after *longest* nanoseconds, or after a second
+   or `LONGEST_SLEEP_NS`, whichever comes first. */
+enum outcome wait_for_data(End *self, int64_t longest, bool spin);
+enum outcome wait_for_room(End *self, uint64_t position, uint64_t needed, int64_t longest);
+bool peer_has_gone(End *self);
+
+PyObject *raise_outcome(End *self, enum outcome outcome);
+PyObject *refuse_busy(const char *doing);
+
+PyObject *End_receive(PyObject *object, PyObject *const *args, Py_ssize_t count);
+PyObject *End_send(PyObject *object, PyObject *const *args, Py_ssize_t count);
+PyObject *End_wait_for_room(PyObject *object, PyObject *const *args, Py_ssize_t count);
+
+void stop_reading(End *self);
+void wake_writer(End *self);
+
+static inline bool
+has_data(const struct stream *stream)
+{
+    return atomic_load_explicit(&stream->tail, memory_order_acquire) !=
+           atomic_load_explicit(&stream->head, memory_order_acquire);
+}
+
+#endif

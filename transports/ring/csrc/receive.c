@@ -1,0 +1,411 @@
+/* Receiving: every length is checked before anything is done about it. */
+
+#include "end.h"
+
+#include <stdlib.h>
+
+/* Shorter bodies are received as bytes, which is what most want of them; longer ones, and
+   all buffers, into memory that `take` gives. */
+#define LONGEST_BYTES (UINT64_C(256) << 10)
+/* So many buffers are short, and are received into one piece of memory together. */
+#define MOST_VIEWS 512
+
+struct target {
+    char *start;
+    uint64_t length;
+};
+
+struct stream_in {
+    const struct target *targets;
+    size_t count, index;
+    uint64_t done; /* of the current target */
+    uint64_t position;
+};
+
+/* Give the memory up to *head* back to the writer. */
+static void
+consume(End *self, uint64_t head)
+{
+    struct stream *stream = self->in.stream;
+    atomic_store_explicit(&stream->reader_cpu, this_cpu(), memory_order_relaxed);
+    atomic_store_explicit(&stream->head, head, memory_order_release);
+    atomic_thread_fence(memory_order_seq_cst);
+    uint64_t wanted = atomic_load_explicit(&stream->room_wanted, memory_order_relaxed);
+    if (wanted != 0 && (int64_t)(head - (wanted - 1)) >= 0 &&
+        atomic_compare_exchange_strong(&stream->room_wanted, &wanted, 0))
+        wake_writer(self);
+    if (atomic_load_explicit(&stream->alarm.watched, memory_order_relaxed) &&
+        !has_data(stream))
+        settle(&stream->alarm, self->in_bell, &stream->tail, &stream->head);
+}
+
+/* How many bytes can be taken at *position*; renewed if they are fewer than *needed*. */
+static bool
+available_at(struct half *half, uint64_t position, uint64_t needed, uint64_t *available)
+{
+    int64_t seen = (int64_t)(half->seen - position);
+    if (seen < 0 || (uint64_t)seen < needed || (uint64_t)seen > half->size) {
+        half->seen = atomic_load_explicit(&half->stream->tail, memory_order_acquire);
+        seen = (int64_t)(half->seen - position);
+    }
+    *available = (uint64_t)seen;
+    return seen >= 0 && (uint64_t)seen <= half->size;
+}
+
+/* Without the GIL: go on until all is received or something has to be seen to. */
+static enum outcome
+read_targets(End *self, struct stream_in *state)
+{
+    struct half *half = &self->in;
+    while (state->index < state->count) {
+        const struct target *target = &state->targets[state->index];
+        uint64_t left = target->length - state->done, available;
+        if (left == 0) {
+            state->index++;
+            state->done = 0;
+            continue;
+        }
+        if (!available_at(half, state->position, 1, &available))
+            return CORRUPT;
+        if (available == 0) {
+            /* The mark is left where it is as long as nothing else was taken; from here on
+               it must not look like something to take. */
+            if (atomic_load_explicit(&half->stream->head, memory_order_relaxed) !=
+                state->position)
+                consume(self, state->position);
+            enum outcome outcome = wait_for_data(self, LONGEST_SLEEP_NS, true);
+            if (outcome != DONE && outcome != LATE)
+                return outcome;
+            continue;
+        }
+        uint64_t piece = PIECE;
+        if (piece > left)
+            piece = left;
+        if (piece > available)
+            piece = available;
+        copy_out(half->data, half->size, state->position, target->start + state->done, piece);
+        state->done += piece;
+        state->position += piece;
+        consume(self, state->position);
+    }
+    return DONE;
+}
+
+/* Receive into *targets* from where the stream is, and return whether that succeeded. What
+   comes after an incomplete message would be taken for the rest of it: so that closes. */
+static bool
+receive_stream(End *self, uint64_t *position, const struct target *targets, size_t count)
+{
+    struct stream_in state = {.targets = targets, .count = count, .position = *position};
+    enum outcome outcome;
+    do {
+        Py_BEGIN_ALLOW_THREADS
+        outcome = read_targets(self, &state);
+        Py_END_ALLOW_THREADS
+    } while (outcome == INTERRUPTED && PyErr_CheckSignals() == 0 && !self->closed);
+    *position = state.position;
+    if (outcome == INTERRUPTED && !PyErr_Occurred())
+        outcome = CLOSED; /* by the signal handler */
+    if (outcome == DONE)
+        return true;
+    close_end(self);
+    if (outcome != INTERRUPTED)
+        raise_outcome(self, outcome);
+    return false;
+}
+
+/* Wait for a message and read its mark; the position of the message is in *position*. */
+static bool
+next_record(End *self, uint64_t *position, struct record *record)
+{
+    struct half *half = &self->in;
+    struct stream *stream = half->stream;
+    uint64_t available;
+    for (bool first = true;; first = false) {
+        *position = atomic_load_explicit(&stream->head, memory_order_relaxed);
+        if (!available_at(half, *position, sizeof *record, &available))
+            goto corrupt;
+        if (available >= sizeof *record)
+            break;
+        if (available > 0)
+            goto corrupt;
+        enum outcome outcome;
+        Py_BEGIN_ALLOW_THREADS
+        outcome = wait_for_data(self, NANOSECONDS, first);
+        Py_END_ALLOW_THREADS
+        if (outcome == INTERRUPTED && PyErr_CheckSignals() < 0)
+            return false; /* nothing was taken */
+        if (self->closed || !self->readable) {
+            raise_outcome(self, CLOSED);
+            return false;
+        }
+        if (half->busy) {
+            refuse_busy("receiving");
+            return false;
+        }
+        if (outcome == ENDED) {
+            PyErr_SetString(PyExc_EOFError, "the other end was closed");
+            return false;
+        }
+    }
+    copy_out(half->data, half->size, *position, record, sizeof *record);
+    if ((*position % ALIGNMENT) != 0 || record->mark != RECORD_MARK ||
+        record->body > LONGEST_MESSAGE || record->buffers > MOST_BUFFERS)
+        goto corrupt;
+    return true;
+corrupt:
+    close_end(self);
+    raise_outcome(self, CORRUPT);
+    return false;
+}
+
+/* A short message that is there whole: the way of nearly all of them. */
+static PyObject *
+receive_short(End *self, uint64_t position, uint64_t length)
+{
+    struct half *half = &self->in;
+    PyObject *body = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)length);
+    if (body == NULL)
+        return NULL;
+    uint64_t start = position + sizeof(struct record);
+    if (length >= WORTH_RELEASING) {
+        half->busy = true;
+        Py_BEGIN_ALLOW_THREADS
+        copy_out(half->data, half->size, start, PyBytes_AsString(body), length);
+        consume(self, start + aligned(length));
+        Py_END_ALLOW_THREADS
+        half->busy = false;
+    }
+    else {
+        copy_out(half->data, half->size, start, PyBytes_AsString(body), length);
+        consume(self, start + aligned(length));
+    }
+    return body;
+}
+
+/* The pieces of memory that one message is received into. */
+struct parts {
+    PyObject *body;
+    PyObject *buffers; /* a list */
+    struct target *targets;
+    size_t count;
+    Py_buffer *views;
+    size_t held;
+};
+
+static bool
+add_view(struct parts *parts, PyObject *memory, uint64_t length)
+{
+    Py_buffer *view = &parts->views[parts->held];
+    if (PyObject_GetBuffer(memory, view, PyBUF_WRITABLE) < 0)
+        return false;
+    parts->held++;
+    if ((uint64_t)view->len < length) {
+        PyErr_SetString(PyExc_ValueError, "less memory was given than was asked for");
+        return false;
+    }
+    parts->targets[parts->count++] = (struct target){view->buf, length};
+    return true;
+}
+
+static PyObject *
+take(End *self, uint64_t length)
+{
+    return PyObject_CallFunction(self->take, "K", (unsigned long long)length);
+}
+
+static bool
+get_body(End *self, struct parts *parts, uint64_t length, uint32_t count, Py_buffer *into,
+         PyObject *into_object)
+{
+    if (into != NULL && count == 0 && length <= (uint64_t)into->len) {
+        parts->body = PySequence_GetSlice(into_object, 0, (Py_ssize_t)length);
+        if (parts->body == NULL)
+            return false;
+        parts->targets[parts->count++] = (struct target){into->buf, length};
+        return true;
+    }
+    if (length < LONGEST_BYTES) {
+        parts->body = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)length);
+        if (parts->body == NULL)
+            return false;
+        parts->targets[parts->count++] =
+            (struct target){PyBytes_AsString(parts->body), length};
+        return true;
+    }
+    parts->body = take(self, length);
+    return parts->body != NULL && add_view(parts, parts->body, length);
+}
+
+static bool
+get_buffers(End *self, struct parts *parts, const uint64_t *lengths, uint32_t count,
+            uint64_t total)
+{
+    parts->buffers = PyList_New(0);
+    if (parts->buffers == NULL)
+        return false;
+    PyObject *whole = NULL;
+    bool good = true;
+    if (count > MOST_VIEWS) {
+        whole = take(self, total);
+        if (whole == NULL)
+            return false;
+        good = add_view(parts, whole, total);
+    }
+    uint64_t start = 0;
+    for (uint32_t i = 0; good && i < count; i++) {
+        PyObject *memory;
+        if (whole != NULL)
+            memory = PySequence_GetSlice(whole, (Py_ssize_t)start,
+                                         (Py_ssize_t)(start + lengths[i]));
+        else
+            memory = take(self, lengths[i]);
+        good = memory != NULL && PyList_Append(parts->buffers, memory) == 0 &&
+               (whole != NULL || add_view(parts, memory, lengths[i]));
+        Py_XDECREF(memory);
+        start += lengths[i];
+    }
+    Py_XDECREF(whole);
+    return good;
+}
+
+static PyObject *
+receive_long(End *self, uint64_t position, struct record record, Py_buffer *into,
+             PyObject *into_object, PyObject **buffers)
+{
+    struct half *half = &self->in;
+    struct parts parts = {0};
+    uint32_t count = record.buffers;
+    size_t most = (count > MOST_VIEWS ? 1 : count) + 3;
+    uint64_t *lengths = NULL;
+    bool good = false;
+    half->busy = true;
+    parts.targets = PyMem_Calloc(most, sizeof *parts.targets);
+    parts.views = PyMem_Calloc(most, sizeof *parts.views);
+    if (parts.targets == NULL || parts.views == NULL) {
+        PyErr_NoMemory();
+        goto done;
+    }
+    position += sizeof record;
+    uint64_t total = 0;
+    if (count > 0) {
+        uint64_t size = count * sizeof *lengths;
+        lengths = PyMem_Malloc(size);
+        if (lengths == NULL) {
+            PyErr_NoMemory();
+            goto done;
+        }
+        struct target table = {(char *)lengths, size};
+        if (!receive_stream(self, &position, &table, 1))
+            goto done;
+        for (uint32_t i = 0; i < count; i++) {
+            if (lengths[i] > LONGEST_MESSAGE || total > LONGEST_MESSAGE) {
+                close_end(self);
+                raise_outcome(self, CORRUPT);
+                goto done;
+            }
+            total += lengths[i];
+        }
+    }
+    if (!get_body(self, &parts, record.body, count, into, into_object) ||
+        (count > 0 && !get_buffers(self, &parts, lengths, count, total)))
+        goto closing;
+    char padding[ALIGNMENT];
+    uint64_t sum = count * sizeof *lengths + record.body + total;
+    parts.targets[parts.count++] = (struct target){padding, aligned(sum) - sum};
+    good = receive_stream(self, &position, parts.targets, parts.count);
+    goto done;
+closing:
+    /* Without the lengths, which were taken, the rest means nothing. */
+    if (count > 0)
+        close_end(self);
+done:
+    half->busy = false;
+    while (parts.held > 0)
+        PyBuffer_Release(&parts.views[--parts.held]);
+    PyMem_Free(lengths);
+    PyMem_Free(parts.views);
+    PyMem_Free(parts.targets);
+    if (!good) {
+        Py_XDECREF(parts.body);
+        Py_XDECREF(parts.buffers);
+        return NULL;
+    }
+    *buffers = parts.buffers;
+    return parts.body;
+}
+
+static PyObject *
+receive_one(End *self, Py_buffer *into, PyObject *into_object, uint64_t limit,
+            PyObject **buffers)
+{
+    uint64_t position, available;
+    struct record record;
+    if (self->in.busy)
+        return refuse_busy("receiving");
+    if (!self->readable || self->closed)
+        return raise_outcome(self, CLOSED);
+    if (!next_record(self, &position, &record))
+        return NULL;
+    if (record.body > limit) {
+        stop_reading(self);
+        PyErr_Format(too_long_error,
+                     "bad message length: %llu bytes have come and at most %llu were asked "
+                     "for; nothing more can be received here",
+                     (unsigned long long)record.body, (unsigned long long)limit);
+        return NULL;
+    }
+    if (record.buffers == 0 && record.body < LONGEST_BYTES && into == NULL) {
+        uint64_t needed = sizeof record + aligned(record.body);
+        if (!available_at(&self->in, position, needed, &available)) {
+            close_end(self);
+            return raise_outcome(self, CORRUPT);
+        }
+        if (available >= needed)
+            return receive_short(self, position, record.body);
+    }
+    return receive_long(self, position, record, into, into_object, buffers);
+}
+
+PyObject *
+End_receive(PyObject *object, PyObject *const *args, Py_ssize_t count)
+{
+    End *self = (End *)object;
+    Py_buffer view, *into = NULL;
+    uint64_t limit = LONGEST_MESSAGE;
+    if (count > 2) {
+        PyErr_SetString(PyExc_TypeError, "receive() takes at most two arguments");
+        return NULL;
+    }
+    if (count == 2 && args[1] != Py_None) {
+        limit = PyLong_AsUnsignedLongLong(args[1]);
+        if (limit == (uint64_t)-1 && PyErr_Occurred()) {
+            if (!PyErr_ExceptionMatches(PyExc_OverflowError))
+                return NULL;
+            PyErr_Clear(); /* no message is so long */
+            limit = LONGEST_MESSAGE;
+        }
+    }
+    if (count >= 1 && args[0] != Py_None) {
+        if (PyObject_GetBuffer(args[0], &view, PyBUF_WRITABLE) < 0)
+            return NULL;
+        into = &view;
+    }
+    PyObject *body = NULL, *buffers = NULL, *message = NULL;
+    if (begin(self, &self->in) == 0) {
+        body = receive_one(self, into, into == NULL ? NULL : args[0], limit, &buffers);
+        finish(self, &self->in);
+    }
+    if (into != NULL)
+        PyBuffer_Release(into);
+    /* Not before the lock is free: making a tuple may run any code, of the collector. */
+    if (body != NULL) {
+        if (buffers == NULL)
+            buffers = PyTuple_New(0);
+        if (buffers != NULL)
+            message = PyTuple_Pack(2, body, buffers);
+    }
+    Py_XDECREF(body);
+    Py_XDECREF(buffers);
+    return message;
+}

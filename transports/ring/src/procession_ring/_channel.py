@@ -1,0 +1,119 @@
+"""One end of a connection through shared memory."""
+
+from __future__ import annotations
+
+import os
+
+from procession.plugin import Channel, blocks
+
+from ._implementation import NATIVE, implementation
+
+TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Self
+
+    from procession.plugin import Buffer, Handoff, Message, Recipe, Takeover
+
+    from ._native import End as NativeEnd
+    from ._twin_end import TwinEnd
+
+
+class RingChannel(Channel):
+    """One end: memory for each direction, bells, and a socket by which it knows of the peer.
+
+    What it does is done by an *end*, compiled or its pure-Python twin, whose methods are
+    called without anything in between. Threads, forks, closing: as `Channel` says.
+    """
+
+    __slots__ = ("__weakref__", "_end", "_offsets", "receive", "send")
+
+    if TYPE_CHECKING:
+
+        def send(self, body: Buffer, buffers: Sequence[Buffer] = (), /) -> None:
+            """See `Channel.send`."""
+
+        def receive(self, into: memoryview | None = None, limit: int | None = None, /) -> Message:
+            """See `Channel.receive`."""
+            ...
+
+    def __init__(self, descriptors: tuple[int, int, int, int], offsets: tuple[int, int]) -> None:
+        """Take over memory, bell in, bell out (or -1) and peer, unless this fails.
+
+        *offsets* say where the directions in and out begin in the memory, or -1.
+        """
+        self._end: NativeEnd | TwinEnd = _end_type()(*descriptors, *offsets, blocks.take)
+        self._offsets = offsets
+        self.send = self._end.send  # type: ignore[method-assign]
+        self.receive = self._end.receive  # type: ignore[method-assign]
+
+    @property
+    def closed(self) -> bool:  # type: ignore[override]
+        """See `Channel.closed`."""
+        return self._end.closed
+
+    @property
+    def readable(self) -> bool:  # type: ignore[override]
+        """See `Channel.readable`."""
+        return self._end.readable
+
+    @property
+    def writable(self) -> bool:  # type: ignore[override]
+        """See `Channel.writable`."""
+        return self._end.writable
+
+    def wait(self, timeout: float | None = None, /) -> bool:
+        """See `Channel.wait`."""
+        return self._end.wait(timeout)
+
+    def wait_for_room(self, length: int, timeout: float | None = None, /) -> bool:
+        """See `Channel.wait_for_room`."""
+        return self._end.wait_for_room(length, timeout)
+
+    def fileno(self) -> int:
+        """See `Channel.fileno`.
+
+        It is made when it is first asked for, and from then on every message that
+        finds the ring empty costs the peer a system call.
+        """
+        return self._end.fileno()
+
+    def holding(self) -> int:
+        """See `Channel.holding`: the socket, of which each end has one of its own."""
+        return self._end.descriptors()[3]
+
+    def close(self) -> None:
+        """See `Channel.close`."""
+        self._end.close()
+
+    def export(self, handoff: Handoff, /) -> Recipe:
+        """See `Exportable.export`."""
+        tokens = tuple(None if fd < 0 else handoff.give(fd) for fd in self._end.descriptors())
+        into, out = self._offsets
+        return tokens, (into if self._end.readable else -1, out)
+
+    @classmethod
+    def attach(cls, recipe: Recipe, takeover: Takeover, /) -> Self:
+        """See `Exportable.attach`."""
+        tokens, offsets = recipe
+        taken: list[int] = []
+        try:
+            for token in tokens:
+                taken.append(-1 if token is None else takeover.take(token))
+            memory, in_bell, out_bell, peer = taken
+            return cls((memory, in_bell, out_bell, peer), offsets)
+        except BaseException:
+            for fd in taken:
+                if fd >= 0:
+                    os.close(fd)
+            raise
+
+
+def _end_type() -> Callable[..., NativeEnd | TwinEnd]:
+    if implementation() == NATIVE:
+        from ._native import End
+
+        return End
+    from ._twin_end import TwinEnd
+
+    return TwinEnd
