@@ -119,7 +119,9 @@ def test_commands_exist(block: Block) -> None:
 
 def test_ci_runs_the_test_command_of_the_readme() -> None:
     """What we run and what we tell readers to run are the same steps."""
-    (line,) = (b.text for b in BLOCKS if b.page.name == "README.md" and b.text.endswith("tox -p auto\n"))
+    (line,) = (
+        b.text for b in BLOCKS if b.page.name == "README.md" and b.text.endswith("tox -p auto\n")
+    )
     script = [text.split() for text in (ROOT / ".ci" / "run").read_text().splitlines()]
     for step in line.strip().split(" && "):
         assert any(set(step.split()) <= set(words) for words in script), step
