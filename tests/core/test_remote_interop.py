@@ -21,6 +21,7 @@ if sys.platform != "linux":
 
 from procession import managers, process
 from procession.connection import Client, Listener
+from procession.context import get_context
 
 KEY = b"a common secret"
 PYTHONS = [sys.executable, *filter(None, os.environ.get("PROCESSION_OTHER_PYTHONS", "").split(":"))]
@@ -313,14 +314,14 @@ os._exit(0)  # past their own tracker, which would say that these are leaked
 )
 
 
-def test_our_shared_memory_manager_and_their_client(run: Callable[..., Any]) -> None:
+def test_our_shared_memory_manager_and_their_client(run: Callable[..., Any], method: str) -> None:
     """What their client creates is the manager's: it goes with that."""
     from procession.shared_memory import ShareableList, SharedMemory
 
     current = process.current_process()
     authkey, current.authkey = current.authkey, KEY
     try:
-        with managers.SharedMemoryManager(authkey=KEY) as manager:
+        with managers.SharedMemoryManager(authkey=KEY, ctx=get_context(method)) as manager:
             client = run(THEIR_MEMORY_CLIENT, manager.address, KEY)
             names = client.stdout.readline().split()
             memory, items = SharedMemory(names[0]), ShareableList(name=names[1])

@@ -75,7 +75,7 @@ def test_the_wheel_s_metadata(folder: Path) -> None:
 def test_the_source_distribution_can_be_built_and_read(folder: Path) -> None:
     """Packagers start here: they need the licence, the README, the sources and the settings."""
     with tarfile.open(_built(folder, "*.tar.gz")) as archive:
-        names = {name.split("/", 1)[1] for name in archive.getnames()}
+        names = {name.partition("/")[2] for name in archive.getnames()}
     package = _package(folder)
     assert {"LICENSE", "README.md", "pyproject.toml", f"src/{package.name}/__init__.py"} <= names
 
