@@ -212,7 +212,7 @@ for make in AnonymousMemory, lambda size: SharedMemory(create=True, size=size):
     try:
         make(10)
     except ResourceError as error:
-        print(error.errno, "RLIMIT_NOFILE is 60" in str(error))
+        print(error.errno, "RLIMIT_NOFILE is 60" in str(error), flush=True)
 os._exit(0)
 """
     assert "24 True\n24 True\n" == run_program(program).stdout

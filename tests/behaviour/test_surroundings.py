@@ -169,13 +169,30 @@ if __name__ == "__main__":
 
 
 @pytest.mark.beyond("multiprocessing's children import much of it")
-def test_children_import_little(pair: Any, ask: Make) -> None:
-    """A fresh child has imported none of the libraries that only a parent needs."""
+def test_children_import_little(pair: Any, run_program: Make) -> None:
+    """A fresh child has imported none of the libraries that only a parent needs.
+
+    In a program of its own: a fork server loads what one child wants for all later ones.
+    """
     if pair.method == "fork":
         pytest.skip("a forked child has what its parent has")
-    heavy = ["attrs", "attr", "pluggy", "importlib.metadata", "re", "socket", "subprocess"]
+    done = run_program(
+        f"""
+import procession
+from procession.testing import payloads
+heavy = ["attrs", "attr", "pluggy", "importlib.metadata", "re", "socket", "subprocess", "typing",
+         "multiprocessing"]
+if __name__ == "__main__":
+    ctx = procession.get_context({pair.method!r}, transport={pair.transport!r})
+    here, there = ctx.Pipe()
+    p = ctx.Process(target=payloads.call, args=(there, payloads.loaded_modules, heavy))
+    p.start()
+    print(here.recv())
+    p.join()
+"""
+    )
 
-    assert [] == ask(payloads.loaded_modules, [*heavy, "typing", "multiprocessing"])
+    assert "[]\n" == done.stdout, done.stderr
 
 
 def test_environment_is_kept_clean(ask: Make) -> None:

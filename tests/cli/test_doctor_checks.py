@@ -17,6 +17,7 @@ from procession._doctor.examination import checks, examine
 from procession._doctor.finding import Finding, Level
 from procession._doctor.machine import Machine, size
 from procession._selection import registry
+from procession.testing import failing
 
 if sys.platform != "linux":
     pytest.skip("needs /proc", allow_module_level=True)
@@ -277,15 +278,11 @@ def test_children_are_really_started(method: str) -> None:
 def test_a_child_that_fails(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it answered instead is said; nobody waits for ever."""
     monkeypatch.setattr(plugins, "_MESSAGE", [1, 2.0, (3,)])
-    monkeypatch.setattr(plugins, "send_back", _hang_up)
+    monkeypatch.setattr(plugins, "send_back", failing.hang_up)
     (found,) = plugins.working([method], ["pipe"])
 
     assert found.level is Level.PROBLEM
     assert found.found == "answered 'nothing' and ended with exit code 3"
-
-
-def _hang_up(connection: object, queue: object) -> None:
-    sys.exit(3)
 
 
 def test_a_check_that_fails_is_a_finding() -> None:

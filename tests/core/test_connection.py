@@ -572,7 +572,7 @@ SEED = int(os.environ.get("PROCESSION_SEED", "1"))
 
 @needs_proc
 @pytest.mark.parametrize("receiving", [True, False], ids=["receive", "send"])
-def test_interrupts_at_any_instruction(make: Pair, receiving: bool) -> None:
+def test_interrupts_at_any_instruction(make_of_descriptors: Pair, receiving: bool) -> None:
     """Handlers that raise anywhere in `receive` and `send` never make a wrong message.
 
     What is received is whole and in order, or the end is closed and says so.
@@ -582,7 +582,7 @@ def test_interrupts_at_any_instruction(make: Pair, receiving: bool) -> None:
         alarms = Alarms(SEED)
         torn = 0
         while alarms.count < INTERRUPTS:
-            reader, writer = make(duplex=False)
+            reader, writer = make_of_descriptors(duplex=False)
             mine, theirs = (reader, writer) if receiving else (writer, reader)
             with crew() as fork:
                 peer = fork(partial(be_the_peer, theirs, mine, receiving))

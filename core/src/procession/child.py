@@ -50,7 +50,9 @@ def main(parcel: int, *descriptors: int) -> NoReturn:
     were left open for this process by mistake.
     """
     _close_all_but({0, 1, 2, parcel, *descriptors})
-    sys.exit(run_parcel(parcel, descriptors))
+    code = run_parcel(parcel, descriptors)
+    _drop_broken_streams()
+    sys.exit(code)
 
 
 def run_parcel(parcel: int, descriptors: Sequence[int]) -> int:
@@ -293,6 +295,15 @@ def flush_streams() -> None:
                 stream.flush()
             except (OSError, ValueError):
                 continue  # closed, or nobody reads it any more
+
+
+def _drop_broken_streams() -> None:
+    """Let go of streams that cannot be written to: for them, the exit code would be 120."""
+    for name in ("stdout", "stderr"):
+        try:
+            getattr(sys, name).flush()
+        except (AttributeError, OSError, ValueError):
+            setattr(sys, name, None)
 
 
 def _close_all_but(kept: set[int]) -> None:

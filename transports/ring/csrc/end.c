@@ -549,6 +549,8 @@ static PyMethodDef methods[] = {
 
 static PyMemberDef members[] = {
     {"closed", T_BOOL, offsetof(End, closed), READONLY, "Whether this end was closed."},
+    {"torn", T_BOOL, offsetof(End, torn), READONLY,
+     "Whether a signal handler closed it by raising in the middle of a message."},
     {"readable", T_BOOL, offsetof(End, readable), READONLY, "Whether this end can receive."},
     {"writable", T_BOOL, offsetof(End, writable), READONLY, "Whether this end can send."},
     {NULL, 0, 0, 0, NULL},

@@ -34,6 +34,8 @@ typedef struct {
     /* How many calls are being made; what is closed is given back when the last returns. */
     int users;
     char closed, readable, writable;
+    /* Closed because a signal handler raised in the middle of a message. */
+    char torn;
     /* The peer has gone for good, and when we last looked. */
     bool alone;
     int64_t looked;

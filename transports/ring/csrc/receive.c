@@ -108,6 +108,8 @@ receive_stream(End *self, uint64_t *position, const struct target *targets, size
         outcome = CLOSED; /* by the signal handler */
     if (outcome == DONE)
         return true;
+    if (outcome == INTERRUPTED && !self->closed)
+        self->torn = 1;
     close_end(self);
     if (outcome != INTERRUPTED)
         raise_outcome(self, outcome);

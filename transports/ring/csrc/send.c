@@ -125,8 +125,11 @@ send_stream(End *self, const struct span *spans, size_t count)
         return raise_outcome(self, outcome);
     }
     /* The next message would be taken for the rest of this one. */
-    if (state.committed != begun)
+    if (state.committed != begun) {
+        if (outcome == INTERRUPTED && !self->closed)
+            self->torn = 1;
         close_end(self);
+    }
     return outcome == INTERRUPTED ? NULL : raise_outcome(self, outcome);
 }
 

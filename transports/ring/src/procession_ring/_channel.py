@@ -62,6 +62,11 @@ class RingChannel(Channel):
         """See `Channel.writable`."""
         return self._end.writable
 
+    @property
+    def torn(self) -> bool:
+        """See `Channel.torn`."""
+        return self._end.torn
+
     def wait(self, timeout: float | None = None, /) -> bool:
         """See `Channel.wait`."""
         return self._end.wait(timeout)

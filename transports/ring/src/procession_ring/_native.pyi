@@ -8,6 +8,7 @@ def offsets() -> list[tuple[str, str, int]]: ...
 
 class End:
     closed: bool
+    torn: bool
     readable: bool
     writable: bool
 

@@ -132,6 +132,7 @@ class TwinEnd:
         "_take",
         "closed",
         "readable",
+        "torn",
         "writable",
     )
 
@@ -147,6 +148,7 @@ class TwinEnd:
         /,
     ) -> None:
         self.closed = True  # as long as nothing is ours
+        self.torn = False
         view = memoryview(mmap.mmap(memory, 0))
         self._in = Half(view, in_offset) if in_offset >= 0 else None
         self._out = Half(view, out_offset) if out_offset >= 0 else None
@@ -275,13 +277,19 @@ class TwinEnd:
             self._commit(half, position)
         except BrokenPipeError:
             raise  # nobody will see the part; what the peer has sent can still be read
-        except BaseException:
+        except BaseException as error:
             # The next message would be taken for the rest of this one.
             if half.longs[_TAIL] != begun:
-                self.close()
+                self._tear(error)
             raise
         finally:
             half.busy = False
+
+    def _tear(self, error: BaseException) -> None:
+        """Close this end in the middle of a message that *error* has ended."""
+        if not (self.closed or isinstance(error, (OSError, EOFError))):
+            self.torn = True  # it comes from a signal handler
+        self.close()
 
     def wait_for_room(self, length: int, timeout: float | None = None, /) -> bool:
         """See `procession.plugin.Channel.wait_for_room`."""
@@ -427,10 +435,10 @@ class TwinEnd:
             self._fill(half, position, padding)
             if half.longs[_HEAD] == begun:
                 self._consume(half, begun + _MARK)  # a message of nothing at all
-        except BaseException:
+        except BaseException as error:
             # What is left of the message would be taken for the next one.
             if half.longs[_HEAD] != begun:
-                self.close()
+                self._tear(error)
             raise
         finally:
             half.busy = False
