@@ -37,6 +37,7 @@ NAMES = {
     "Semaphore",
     "Manager",
     "Pipe",
+    "Pool",
     "Queue",
     "SimpleQueue",
     # shared memory

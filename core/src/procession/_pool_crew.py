@@ -78,6 +78,8 @@ class Recipe:
 
     def has_served(self, member: Member) -> bool:
         """Return whether *member* is to be replaced before it does more."""
+        if not member.given:
+            return False  # a new one would be no better
         if self.max_tasks is not None and member.given >= self.max_tasks:
             return True
         if self.max_age is not None and member.age() >= self.max_age:
@@ -316,10 +318,8 @@ class Crew:
             if fd in self._channels:
                 member = self._channels[fd]
                 self._receive(member)
-                for _ in range(_MOST_AT_ONCE):
-                    if not member.outstanding or not member.channel.wait(0):
-                        break
-                    self._receive(member)
+                if member.outstanding:
+                    self._hear(member, _MOST_AT_ONCE)
             elif fd in self._sentinels:
                 ended.append(self._sentinels[fd])
             else:
@@ -427,10 +427,11 @@ class Crew:
             member.sentence = task, doom
             member.signal(_SIGKILL)
 
-    def _hear(self, member: Member) -> None:
-        """Take all that *member* has said."""
-        while not member.is_silent and member.channel.wait(0):
+    def _hear(self, member: Member, most: int = sys.maxsize) -> None:
+        """Take what *member* has said, up to *most* answers."""
+        while most and not member.is_silent and member.channel.wait(0):
             self._receive(member)
+            most -= 1
 
     # -- giving
 
@@ -734,6 +735,7 @@ class Crew:
         os.close(bell)
         os.close(rope)
         self._words.release()
+        del self._shared
         self._deliver()
         _crews.discard(self)
         self.ended.set()

@@ -207,8 +207,10 @@ class Member:
         return _resident(self.pid)
 
     def bury(self) -> None:
-        """Collect the process, which has ended, and close what belongs to it."""
+        """Collect the process, which has ended, and close the channel.
+
+        The process object is not closed: a program may have it from `active_children`.
+        """
         self.channel.close()
         self.process.join()
         self.exit_code = self.process.exitcode
-        self.process.close()
