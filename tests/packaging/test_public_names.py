@@ -79,6 +79,7 @@ MODULES = {
     "framing",
     "managers",
     "plugin",
+    "pool",
     "process",
     "queues",
     "shared_memory",

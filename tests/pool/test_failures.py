@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +21,7 @@ from procession.errors import (
 from procession.testing import pooled
 
 Make = Callable[..., Any]
+SIGKILL = 9
 pytestmark = [
     pytest.mark.one_pair_per("method"),
     pytest.mark.beyond("multiprocessing's pools hang instead"),
@@ -43,6 +43,7 @@ class TestDeadWorkers:
         with pytest.raises(WorkerDiedError, match="SIGKILL") as caught:
             pool.apply(pooled.die)
         error = caught.value
+        assert error.failure is not None
 
         assert -9 == error.exitcode == error.failure.exitcode
         assert error.pid == error.failure.pid
@@ -95,7 +96,7 @@ class TestDeadWorkers:
     def test_killed_while_idle(self, pool: Any) -> None:
         """A worker that is killed with nothing to do is replaced in silence."""
         for _ in range(3):
-            os.kill(pool.apply(pooled.pid), signal.SIGKILL)
+            os.kill(pool.apply(pooled.pid), SIGKILL)
 
             assert [0, 1, 4] == pool.map(pooled.square, range(3))
 
@@ -124,7 +125,7 @@ class TestDeadWorkers:
             while not result.ready() and not _is_sending(victims):
                 pass
             for pid in victims:
-                os.kill(pid, signal.SIGKILL)
+                os.kill(pid, SIGKILL)
             try:
                 assert 64 << 20 == len(result.get(30))
             except WorkerDiedError:
@@ -160,9 +161,11 @@ class TestInitializers:
     def test_dying(self, ctx: Any) -> None:
         """Workers that die before they are ready are not replaced for ever."""
         with ctx.Pool(1, pooled.die_while_initializing) as pool:
+            result = pool.apply_async(pooled.same, (1,))
             with pytest.raises(BrokenPoolError, match="exit code 9") as caught:
-                pool.apply_async(pooled.same, (1,)).get(50)
-        assert 9 == caught.value.failure.exitcode
+                result.get(50)
+            assert caught.value.failure is not None
+            assert 9 == caught.value.failure.exitcode
 
     def test_threads(self, library: Any) -> None:
         """The same holds for threads."""

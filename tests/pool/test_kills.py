@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import signal
 import struct
 import threading
 from collections import Counter
@@ -23,6 +22,7 @@ from procession.testing import pooled
 KILLS = int(os.environ.get("PROCESSION_KILLS", "12"))
 SEED = int(os.environ.get("PROCESSION_SEED", "0")) or random.randrange(1, 1 << 30)
 _TASKS_PER_KILL = 60
+SIGKILL = 9
 
 
 @pytest.mark.beyond("multiprocessing's pools hang instead")
@@ -44,7 +44,7 @@ def test_one_outcome_each(make: Callable[..., Any], tmp_path: Any, recycled: int
 
     results = []
     for number in range(count):
-        call = (pooled.record, (str(journal), number))
+        call: Any = (pooled.record, (str(journal), number))
         if number % 50 == 0:
             call = (pooled.sleep_and_record, (str(journal), 0.005, number))
         results.append(pool.apply_async(*call, callback=tell(number), error_callback=tell(number)))
@@ -53,7 +53,7 @@ def test_one_outcome_each(make: Callable[..., Any], tmp_path: Any, recycled: int
         members = list(pool._crew.members)
         if members:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(chance.choice(members).pid, signal.SIGKILL)
+                os.kill(chance.choice(members).pid, SIGKILL)
     died = set()
     for number, result in enumerate(results):
         try:

@@ -53,6 +53,7 @@ _MOST_FAILED_STARTS = 3
 #: The first pause before another try, in seconds, and the longest.
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.02, 1.0
 _WORD_BYTES = 8
+_READABLE = 1  # POLLIN
 _SIGKILL = 9
 
 
@@ -107,7 +108,6 @@ class Crew:
         self._requests: deque[Callable[[], None]] = deque()
         self._feeders: set[Feeder] = set()
         self._outcomes: list[tuple[Task, bytes, Any]] = []
-        self._poller = select.poll()
         self._channels: dict[int, Member] = {}
         self._sentinels: dict[int, Member] = {}
         self._average: float | None = None
@@ -124,12 +124,9 @@ class Crew:
         self._pauses = False
         self._gate = threading.Lock()  # between what is submitted last and the closing
         self.ended = threading.Event()
-        self._bell, self._bell_rope = os.pipe()
+        self._poller, self._bell, self._bell_rope = _poller_with_bell()
         self._is_rung = False
         try:
-            os.set_blocking(self._bell, False)
-            os.set_blocking(self._bell_rope, False)
-            self._poller.register(self._bell, select.POLLIN)
             for _ in range(size):
                 self._hire()
             _watch_forks()
@@ -591,8 +588,8 @@ class Crew:
         self.members.append(member)
         self._channels[member.channel_fd] = member
         self._sentinels[member.sentinel] = member
-        self._poller.register(member.channel_fd, select.POLLIN)
-        self._poller.register(member.sentinel, select.POLLIN)
+        self._poller.register(member.channel_fd, _READABLE)
+        self._poller.register(member.sentinel, _READABLE)
 
     def _fill_up(self) -> None:
         """Start workers for those that are missing, and try again later if that fails."""
@@ -740,6 +737,18 @@ class Crew:
         _crews.discard(self)
         self.ended.set()
         self._give_up_pending()
+
+
+def _poller_with_bell() -> tuple[Any, int, int]:
+    """Return a poller, and the two ends of a pipe that it waits for."""
+    if sys.platform == "win32":
+        raise OSError("a pool waits by poll(), which Windows does not have")
+    poller = select.poll()
+    bell, rope = os.pipe()
+    os.set_blocking(bell, False)
+    os.set_blocking(rope, False)
+    poller.register(bell, _READABLE)
+    return poller, bell, rope
 
 
 def _cancelled(task: Task) -> TaskCancelledError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import marshal
 import select
+import sys
 import time
 from collections import deque
 from typing import TYPE_CHECKING
@@ -87,6 +88,8 @@ class Member:
 
     def has_room_ahead(self) -> bool:
         """Return whether a short message can be sent without waiting."""
+        if sys.platform == "win32":
+            return False
         poller = select.poll()
         poller.register(self._writer, select.POLLOUT)
         return bool(poller.poll(0))

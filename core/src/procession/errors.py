@@ -558,12 +558,14 @@ class MaybeEncodingError(ProcessError):
     `exc` is why and `value` what it was, both as text.
     """
 
-    def __init__(self, exc: object, value: object) -> None:
+    def __init__(self, exc: object, value: object = None) -> None:
         self.exc = exc if isinstance(exc, str) else repr(exc)
         self.value = value if isinstance(value, str) else repr(value)
-        super().__init__(self.exc, self.value)
+        super().__init__(*((self.exc,) if value is None else (self.exc, self.value)))
 
     def __str__(self) -> str:
+        if len(self.args) == 1:
+            return self.exc
         return f"Error sending result: '{self.value}'. Reason: '{self.exc}'"
 
     def __repr__(self) -> str:

@@ -1,3 +1,4 @@
+# mypy: ignore-errors
 """A pool: calls, maps, callbacks, exceptions, and its end."""
 
 import importlib

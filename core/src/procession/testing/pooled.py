@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import time
 from pathlib import Path
 from typing import Any, NoReturn
 
+_SIGKILL = 9
 _initial: list[Any] = []
 
 
@@ -52,7 +52,7 @@ def fail_if_odd(number: int) -> int:
 def die(how: str = "kill") -> NoReturn:
     """End this process in the middle of a task."""
     if how == "kill":
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), _SIGKILL)
     if how == "exit":
         sys.exit(3)
     if how == "quietly":
