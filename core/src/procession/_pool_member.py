@@ -113,7 +113,9 @@ class Member:
                 buffers = packed[1]
             entries.append((reference.number, function, task.mode, packed[0]))
         if not self.outstanding:
+            # A recall that nothing was left for must not be read for what comes now.
             self._recalled_from = 0
+            self.recall_settles_at = None
             self._words[self._place + wire.RECALLED] = 0
             self.at_work_since = time.monotonic()
         self.outstanding.extend(tasks)
