@@ -57,8 +57,6 @@ void give_back(End *self);
 /* Take the lock of *half*: 1, or 0 after *longest* nanoseconds, or -1 with an exception. */
 int lock_half(struct half *half, int64_t longest);
 void unlock_half(struct half *half);
-/* What an argument in seconds, or None, is in nanoseconds; -1 with an exception. */
-int read_timeout(PyObject *timeout, int64_t *longest);
 /* Raises nothing, and keeps an exception that is set. */
 void close_end(End *self);
 

@@ -1,4 +1,5 @@
-/* The module procession_ring._native: `End` for connections, `Lane` for queues. */
+/* The module procession_ring._native: `End` for connections, `Lane` for queues,
+   `Units` for locks. */
 
 #include "support.h"
 
@@ -113,6 +114,9 @@ offsets(PyObject *module, PyObject *unused)
 static PyMethodDef methods[] = {
     {"offsets", offsets, METH_NOARGS,
      "offsets()\n--\n\nReturn kind of header, word and offset, for every word."},
+    {"set_people", set_people, METH_VARARGS,
+     "set_people(identify, bury, /)\n--\n\n"
+     "Set what returns the record of this process, and the error for a dead holder."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -150,7 +154,8 @@ PyInit__native(void)
     Py_DECREF(errors);
     if (busy_error == NULL || broken_error == NULL || too_long_error == NULL)
         goto failed;
-    if (add_type(module, "End", &end_spec) < 0 || add_type(module, "Lane", &lane_spec) < 0)
+    if (add_type(module, "End", &end_spec) < 0 || add_type(module, "Lane", &lane_spec) < 0 ||
+        add_type(module, "Units", &units_spec) < 0)
         goto failed;
     if (pthread_atfork(NULL, NULL, count_fork) != 0) {
         PyErr_NoMemory();
