@@ -21,6 +21,7 @@ one_pair = pytest.mark.one_pair_per("method")
 LOCKS = pytest.mark.parametrize("kind", ["Lock", "RLock", "Semaphore", "BoundedSemaphore"])
 
 
+@one_pair
 @LOCKS
 def test_excludes_other_processes(ctx: Any, kind: str, start: Make, pipe: Make) -> None:
     """While a child holds it nobody else gets it, and its release lets the next one in."""

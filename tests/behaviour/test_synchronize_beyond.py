@@ -31,6 +31,7 @@ one_pair = pytest.mark.one_pair_per("method")
 LOCKS = pytest.mark.parametrize("kind", ["Lock", "RLock", "Semaphore", "BoundedSemaphore"])
 
 
+@one_pair
 @LOCKS
 def test_the_next_one_hears_of_a_dead_holder(ctx: Any, kind: str, start: Make, pipe: Make) -> None:
     """Who waits is told who died and how, at once, and the lock is free again."""

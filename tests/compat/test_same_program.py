@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -76,10 +77,25 @@ def test_frames_of_the_program_are_compared() -> None:
     ) == _normalised(text)
 
 
-@pytest.mark.parametrize("program", PROGRAMS, ids=lambda path: path.stem)
-def test_same_on_both(program: Path, method: str, transport: str, subject: str) -> None:
-    """Exit status, output and errors are those of multiprocessing."""
-    expected = _reference(program, method)
+each_program = pytest.mark.parametrize("program", PROGRAMS, ids=lambda path: path.stem)
 
-    assert expected == _run(subject, program, method, transport)
+
+@each_program
+@pytest.mark.one_pair_per("method")
+def test_same_on_every_method(program: Path, pair: Any, subject: str) -> None:
+    """Exit status, output and errors are those of multiprocessing."""
+    _compare(program, pair, subject)
+
+
+@each_program
+@pytest.mark.one_pair_per("transport")
+def test_same_on_every_transport(program: Path, pair: Any, subject: str) -> None:
+    """However messages travel, exit status, output and errors are those of multiprocessing."""
+    _compare(program, pair, subject)
+
+
+def _compare(program: Path, pair: Any, subject: str) -> None:
+    expected = _reference(program, pair.method)
+
+    assert expected == _run(subject, program, pair.method, pair.transport)
     assert 0 == expected[0]

@@ -38,6 +38,14 @@ def read(page: bytes) -> dict[str, str]:
     return dict(line.split("=", 1) for line in lines if "=" in line)
 
 
+def counters(places: tuple[int, int, int] | None) -> str:
+    """Return where a lane's counters are: the inode of the file and the places; "" for none."""
+    if places is None:
+        return ""
+    fd, sent, received = places
+    return f"{os.fstat(fd).st_ino} {sent} {received}"
+
+
 def identity(fd: int | None) -> str:
     """Return what tells the kernel object of *fd* from all others; "" if nothing does."""
     if fd is None or sys.platform != "linux":

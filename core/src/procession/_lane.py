@@ -48,6 +48,15 @@ class Lane(Exportable):
     def pending(self) -> int:
         """Return how many packets were sent and not yet received, as the kernel knows it."""
 
+    def counters(self) -> tuple[int, int, int] | None:
+        """Return where in a file those who look from outside find how many packets there are.
+
+        That is a descriptor of the file, which stays the lane's, and two places in it, in
+        bytes: of the number of packets that were ever sent, and of that of those received,
+        each of four bytes that wrap around. None where FIONREAD of `fileno` tells it.
+        """
+        return None
+
     @abstractmethod
     def fileno(self) -> int:
         """Return a descriptor that is readable while a packet is there."""

@@ -201,6 +201,7 @@ class PacketMailbox(Mailbox):
             "packets",
             maxsize=maxsize,
             lane=_card.identity(lane.fileno()),
+            counters=_card.counters(lane.counters()),
             wake=_card.identity(self._wake.fileno()),
             room=_card.identity(None if self._room is None else self._room.fileno()),
             settled=_card.identity(None if self._settled is None else self._settled.fileno()),

@@ -25,7 +25,7 @@ from procession.testing.forked import DEADLINE, Forked, crew
 from procession_ring import Ring
 from procession_ring._lane import RingLane
 
-KILLS = int(os.environ.get("PROCESSION_KILLS", "20"))
+KILLS = int(os.environ.get("PROCESSION_KILLS", "10"))
 USERS = 3
 SMALL = (0, 10, 490, 3000)
 LARGE = (0, 10, 3000, 40_000, 70_000, 200_000)

@@ -27,6 +27,8 @@ LABEL = "procession-mailbox"
 _INTEGER = struct.Struct("i")
 # The words of a mailbox on a pair: how many were put and taken, and whether it is shut.
 _PAIR = struct.Struct("=6Q")
+_COUNTER = struct.Struct("=I")
+_COUNTERS_WRAP = 1 << 32
 # Two readings that agree are one that no commit has torn.
 _TRIES = 5
 
@@ -64,7 +66,10 @@ def read(pid: int, file: Descriptor, descriptors: Mapping[int, Descriptor]) -> Q
     shut = False
     if parts["kind"] == "packets":
         ledger = parse(page)
-        pending = _pending(pid, parts.get("lane", ""), descriptors)
+        if parts.get("counters"):
+            pending = _counted(pid, parts["counters"], descriptors)
+        else:
+            pending = _pending(pid, parts.get("lane", ""), descriptors)
         shut = ledger.shut != OPEN
         if ledger.shut == DROPPED:
             size = 0
@@ -93,6 +98,28 @@ def _page(pid: int, file: Descriptor) -> bytes:
         return page
     finally:
         os.close(fd)
+
+
+def _counted(pid: int, counters: str, descriptors: Mapping[int, Descriptor]) -> int | None:
+    """Return how many packets wait in a lane that counts them in memory; see `Lane.counters`."""
+    if sys.platform != "linux":
+        return None
+    inode, *places = counters.split()
+    for descriptor in descriptors.values():
+        if descriptor.kind != "memory" or descriptor.identity != inode:
+            continue
+        try:
+            fd = open_again(pid, descriptor.number)
+        except OSError:
+            return None  # closed meanwhile, or not allowed
+        try:
+            sent, received = (
+                _COUNTER.unpack(os.pread(fd, _COUNTER.size, int(place)))[0] for place in places
+            )
+        finally:
+            os.close(fd)
+        return int(sent - received) % _COUNTERS_WRAP
+    return None
 
 
 def _pending(pid: int, lane: str, descriptors: Mapping[int, Descriptor]) -> int | None:

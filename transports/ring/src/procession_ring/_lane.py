@@ -7,7 +7,7 @@ import os
 from procession.plugin import Lane
 
 from ._implementation import NATIVE, implementation
-from ._layout import LANE_MAGIC
+from ._layout import LANE_COUNTERS, LANE_MAGIC
 from ._memory import new_bell, new_memory
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
@@ -72,6 +72,11 @@ class RingLane(Lane):
             if bell >= 0:
                 os.close(bell)
             raise
+
+    def counters(self) -> tuple[int, int, int]:
+        """See `Lane.counters`."""
+        memory, _ = self._lane.descriptors()
+        return memory, *LANE_COUNTERS
 
     def fileno(self) -> int:
         """See `Lane.fileno`."""

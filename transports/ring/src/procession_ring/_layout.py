@@ -6,6 +6,7 @@ The page ``docs/explanation/ring.md`` describes the protocol.
 from __future__ import annotations
 
 import struct
+import sys
 
 #: A header has a page of its own, and the data come behind it.
 HEADER_SIZE = 4096
@@ -53,3 +54,8 @@ LANE_OFFSETS = {
     "armed": 640,
     "watched": 644,
 }
+
+# The upper half of tail and head is a number of packets.
+_UPPER = 4 if sys.byteorder == "little" else 0
+#: Where the numbers of packets that were sent and received lie, four bytes each.
+LANE_COUNTERS = (LANE_OFFSETS["tail"] + _UPPER, LANE_OFFSETS["head"] + _UPPER)
