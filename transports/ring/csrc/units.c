@@ -384,6 +384,8 @@ pass_on(Units *self)
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
     if (enter(self, false) == 0) {
+        /* Being woken has cleared it, and others may be asleep still. */
+        atomic_store_explicit(&self->words->sleepers, 1, memory_order_relaxed);
         bool called = count_free(self) != 0 && call_sleeper(self->words);
         leave(self->words);
         if (called)

@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import errno
+import sys
 
-from procession._bell import Bell
-from procession._holder import RECORD_WORDS, Holder, owner_died, write_record
-from procession._primitives import LOCK, RECURSIVE, SEMAPHORE, Primitive
-from procession._shared_words import SharedWords, reserve
+from procession.plugin import (
+    LOCK,
+    RECORD_WORDS,
+    RECURSIVE,
+    SEMAPHORE,
+    Bell,
+    Holder,
+    Primitive,
+    SharedWords,
+    owner_died,
+    reserve,
+    write_record,
+)
 
-from ._native import Units, set_people
+from ._implementation import NATIVE, VARIABLE, implementation, obstacle
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
     from typing import Self
 
     from procession.plugin import Handoff, Recipe, Takeover
+
+    from ._native import Units
 
 # As in csrc/units.c: words of the head, and of each holder.
 _HEAD = 8
@@ -64,13 +76,23 @@ class RingPrimitive(Primitive):
         self._space, self._at, self._slots = place
         self._level = level
         memory = self._space.words[self._at : self._at + _HEAD + _SLOT * self._slots]
-        self._units = units = Units(
+        self._units = units = _units_type()(
             memory.cast("B"), kind, maxvalue, -1 if level is None else level.fileno()
         )
         self.acquire = units.acquire  # type: ignore[method-assign]
         self.release = units.release  # type: ignore[method-assign]
         self.value = units.value  # type: ignore[method-assign]
         self.count = units.count  # type: ignore[method-assign]
+
+    @classmethod
+    def unavailable(cls) -> str | None:
+        """See `Primitive.unavailable`."""
+        if sys.platform != "linux":
+            return "Linux"
+        problem = obstacle()
+        if problem is None and implementation() != NATIVE:
+            problem = f"the compiled extension (it is not there, or {VARIABLE} forbids it)"
+        return problem
 
     @classmethod
     def make(cls, kind: int, value: int, maxvalue: int, /) -> Self:
@@ -132,4 +154,9 @@ def _bury(kind: int, record: bytes, units: int) -> BaseException:
     return owner_died(_holder(record, units), _NOUNS[kind])
 
 
-set_people(_identify, _bury)
+def _units_type() -> type[Units]:
+    from . import _native
+
+    # What is asked for when it is needed: a child gets its name after it was forked.
+    _native.set_people(_identify, _bury)
+    return _native.Units
