@@ -26,7 +26,7 @@ import pytest
 if sys.platform != "linux":
     pytest.skip("named memory is a file in /dev/shm", allow_module_level=True)
 
-from procession import _abandoned_memory, _inheritance
+from procession import _abandoned_memory, _inheritance, get_all_start_methods
 from procession.testing import shared_payloads, shortage
 from procession.testing.forked import until
 
@@ -284,8 +284,9 @@ if __name__ == "__main__":
         path = Path(os.environ["TMPDIR"]) / "victims.py"
         path.write_text(program)
         random.seed(SEED)
+        methods = get_all_start_methods()
         for round in range(KILLS):
-            method = ("fork", "spawn", "forkserver")[round % 3]
+            method = methods[round % len(methods)]
             process = subprocess.Popen(
                 [sys.executable, str(path), method],
                 stdin=subprocess.PIPE,

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import procession
 from procession._doctor import kernel, limits, memory, plugins, python, temporary
 from procession._doctor.cpus import cpus
 from procession._doctor.examination import checks, examine
@@ -269,17 +270,18 @@ def test_a_plugin_of_another_version(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_children_are_really_started(method: str) -> None:
     """Each method starts a child that gets a message and sends it back."""
-    found = list(plugins.working([method], ["pipe", "socketpair"]))
+    transports = procession.get_all_transports()
+    found = list(plugins.working([method], transports))
 
-    assert [each.level for each in found] == [Level.OK, Level.OK]
-    assert found[0].subject == f"child by {method} over pipe"
+    assert [each.level for each in found] == [Level.OK] * len(transports)
+    assert found[0].subject == f"child by {method} over {transports[0]}"
 
 
 def test_a_child_that_fails(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it answered instead is said; nobody waits for ever."""
     monkeypatch.setattr(plugins, "_MESSAGE", [1, 2.0, (3,)])
     monkeypatch.setattr(plugins, "send_back", failing.hang_up)
-    (found,) = plugins.working([method], ["pipe"])
+    (found,) = plugins.working([method], procession.get_all_transports()[:1])
 
     assert found.level is Level.PROBLEM
     assert found.found == "answered 'nothing' and ended with exit code 3"
