@@ -121,7 +121,7 @@ def test_what_a_plugin_says_about_itself_is_shown(run: Any, tmp_path: Path) -> N
     source = source.replace("    def pair(", details + "    def pair(")
     site = tmp_path / "site"
     offer(site, "mind-readers", "transports", "telepathy = telepathy_hooks", source)
-    result = run("plugins", PYTHONPATH=str(site))
+    result = run("plugins", PYTHONPATH=str(site), PROCESSION_TRANSPORT="telepathy")
 
     assert (result.stderr, result.returncode) == ("", 0)
     assert "available (telepathy): both" in result.stdout

@@ -12,6 +12,7 @@ import pytest
 from procession.errors import DaemonicProcessError
 from procession.plugin import wait_readable
 from procession.testing import interrupted, payloads
+from procession.testing.forked import sleeps, until
 
 assert sys.platform == "linux"  # pidfds show that a process has ended
 
@@ -193,6 +194,9 @@ def test_stop_says_what_it_took(ctx: Any, target: Any, grace: float, stage: str)
     process = ctx.Process(target=payloads.report_and_run, args=(sender, target))
     process.start()
     assert receiver.recv() == "ready"
+    # An interrupt in the middle of an import may be lost: the interpreter's own callbacks there
+    # swallow exceptions.
+    until(lambda: sleeps(process.pid))
 
     assert stage == process.stop(grace)
     assert not process.is_alive()
