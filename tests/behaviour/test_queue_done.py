@@ -128,12 +128,12 @@ def test_shutdown_wakes_a_waiting_child(
 ) -> None:
     """Consumers that wait in other processes learn of the shutdown."""
     items = queue()
-    answers, answerer = pipe(False)
-    processes = [start(payloads.get_or_error, items, answerer) for _ in range(2)]
-    assert ["ready", "ready"] == [answers.recv() for _ in processes]
+    answers = [pipe(False) for _ in range(2)]
+    processes = [start(payloads.get_or_error, items, answerer) for _, answerer in answers]
+    assert ["ready", "ready"] == [answer.recv() for answer, _ in answers]
     items.shutdown(immediate=immediate)
 
-    assert [library.ShutDown] * 2 == [answers.recv() for _ in processes]
+    assert [library.ShutDown] * 2 == [answer.recv() for answer, _ in answers]
     for process in processes:
         process.join(DEADLINE)
 
