@@ -404,7 +404,7 @@ def test_threads_that_start_processes_at_once(finish: Finish, pair: Any) -> None
 @pytest.mark.parametrize("written", range(3))
 def test_killed_while_it_writes(written: int) -> None:
     """A record counts when its header is there, and the objects when a second one is."""
-    file = _post_mortem.PostMortem()
+    file = _post_mortem.PostMortem("report")
     record = _failure_record.FailureRecord(file.report, ValueError("half"), "")
     if written == 0:
         record._write(_failure_record.HEADER_SIZE, b"half a record")

@@ -20,10 +20,11 @@ from procession._waiting import wait_readable
 _SIGKILL = 9
 
 
-def end_with_parent(lifeline: int) -> None:
+def end_with_parent(lifeline: int, parent: int | None = None) -> None:
     """From now on, end this process by SIGKILL as soon as *lifeline* is readable.
 
     *lifeline* is the reading end of the parent's; it stays the caller's and must stay open.
+    *parent* is the parent's pid, if this is a direct child: that is quicker to look up.
     If the parent has died already, this does not return. Holds until the end of the process
     or an ``exec``; a process that is forked from this one is not affected.
 
@@ -35,7 +36,7 @@ def end_with_parent(lifeline: int) -> None:
         import _thread
 
         _thread.start_new_thread(_wait_and_end, (lifeline,))
-    if wait_readable(lifeline, 0):
+    if os.getppid() != parent and wait_readable(lifeline, 0):
         _end()
 
 

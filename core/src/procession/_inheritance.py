@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import os
 
-from procession._process_status import start_of_living
-
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,5 +52,7 @@ def identify(pid: int) -> Identity | None:
     One that has ended is none: nothing is left of it that could use anything. Raises `OSError`
     when nothing can be found out.
     """
+    from procession._process_status import start_of_living
+
     start = start_of_living(pid)
     return (pid, start) if start else None

@@ -6,7 +6,6 @@ import atexit
 import os
 import sys
 import time
-from threading import Lock
 from typing import TYPE_CHECKING
 
 import attrs
@@ -15,14 +14,15 @@ from procession import _abandoned_memory, _inheritance, _preload, _selection, pr
 from procession._after_fork import in_forked_children
 from procession._launch_plan import LaunchPlan
 from procession._lifeline import lifeline
+from procession._name_tag import tag
 from procession._post_mortem import PostMortem
 from procession._relatives import mentioned, relatives
 from procession._resource_errors import explain
+from procession._start_method import StartMethod
 from procession.child import flush_streams
 
 if TYPE_CHECKING:
     from procession._process_options import ProcessOptions
-    from procession._start_method import StartMethod
 
 _SIGKILL = 9
 
@@ -39,30 +39,37 @@ class Methods:
     """
 
     def __init__(self) -> None:
-        self._lock = Lock()
+        # Without a lock, which a forked child would have to replace. Of two threads, one keeps
+        # its instance: in the other's nothing has been started.
         self._instances: dict[str, StartMethod] = {}
+        self._watches_forks = False
 
     def get(self, kind: type[StartMethod]) -> StartMethod:
         """Return the instance of the start method *kind*, made on first use."""
-        with self._lock:
-            if kind.name not in self._instances:
-                self._instances[kind.name] = kind()
-            return self._instances[kind.name]
+        found = self._instances.get(kind.name)
+        if found is None:
+            instance = kind()
+            found = self._instances.setdefault(kind.name, instance)
+            if found is instance:
+                self._watch_forks(instance)
+        return found
+
+    def _watch_forks(self, instance: StartMethod) -> None:
+        # Most have nothing to abandon, and forgetting them costs a child less.
+        if type(instance).abandon is not StartMethod.abandon:
+            in_forked_children(instance.abandon)
+        if not self._watches_forks:
+            self._watches_forks = True
+            in_forked_children(self._instances.clear)
 
     def close(self) -> None:
         """Stop the helper processes of every method. Idempotent."""
-        with self._lock:
-            instances = list(self._instances.values())
-            self._instances.clear()
-        for instance in instances:
+        while self._instances:
+            try:
+                _, instance = self._instances.popitem()
+            except KeyError:
+                return  # another thread was faster
             instance.close()
-
-    def forget(self) -> None:
-        """Begin anew, in a forked child."""
-        self._lock = Lock()
-        instances, self._instances = self._instances, {}
-        for instance in instances.values():
-            instance.abandon()
 
 
 methods = Methods()
@@ -72,7 +79,6 @@ _watches_end = False
 def launch(child: process.Process) -> None:
     """Start *child*, whose state was checked."""
     kind = _selection.load_start_method(child._method_name)
-    _inheritance.family_root()  # known before a fork, so that the child knows it, too
     # What was printed before the start comes before what the child prints, and a forked
     # child does not print it a second time.
     flush_streams()
@@ -83,12 +89,13 @@ def launch(child: process.Process) -> None:
         from procession._lifecycle import Lifecycle
 
         lifecycle = Lifecycle.of(bequest["plugins"], child)
-    _watch_end()  # after the hooks: exit handlers that they register come after ours
+    if not _watches_end:
+        _prepare_first()  # after the hooks: exit handlers that they register come after ours
     start = relatives.begin_start()
     child._started_at = time.monotonic()
     try:
         mentioned_files = mentioned(child) if kind.features.inherits_memory else None
-        post_mortem = PostMortem()
+        post_mortem = PostMortem(tag(child._name, kind.name, child._parent_pid))
         plan = LaunchPlan(
             process=child,
             lifeline=lifeline.reading_end(),
@@ -124,16 +131,21 @@ def launch(child: process.Process) -> None:
         lifecycle.started(child)
 
 
-def _watch_end() -> None:
+def _prepare_first() -> None:
+    """Do what has to be done once, before the first child is started."""
     global _watches_end
-    if not _watches_end:
-        _watches_end = True
-        atexit.register(end_children)
-        in_forked_children(_forget)
-        if process._DUMP_SIGNAL in os.environ:
-            from procession._stack_file import arm
+    _watches_end = True
+    _inheritance.family_root()  # known before a fork, so that the child knows it, too
+    atexit.register(end_children)
+    # The registration for the exit is inherited, too, unless procession itself forked: these
+    # children are a forked child's siblings. Each of these is a single step in C, since every
+    # line of Python costs a child pages that it has to copy.
+    for forget in (process._children.clear, *relatives.to_forget):
+        in_forked_children(forget)
+    if process._DUMP_SIGNAL in os.environ:
+        from procession._stack_file import arm
 
-            arm(os.environ[process._DUMP_SIGNAL])
+        arm(os.environ[process._DUMP_SIGNAL])
 
 
 def _launch_with_options(
@@ -178,16 +190,6 @@ def end_children() -> None:
         child.join()
     methods.close()
     _abandoned_memory.end_family()
-
-
-def _forget() -> None:
-    """Begin anew in a forked child: these children are its siblings.
-
-    The atexit registration is inherited as well, unless procession itself forked.
-    """
-    process._children.clear()
-    relatives.forget()
-    methods.forget()
 
 
 def _log_settings() -> tuple[int, bool] | None:

@@ -121,9 +121,11 @@ class LaunchPlan:
         """
         from procession import child
 
-        if self.daemon:
-            end_with_parent(self.lifeline)
-        _sigint.apply(self.process.sigint)
+        process = self.process
+        if process._daemon:
+            end_with_parent(self.lifeline, process._parent_pid)
+        if process._sigint != _sigint.QUIET:
+            _sigint.apply(process._sigint)
         child.begin_forked()
         if self.report is not None:
             report_file.adopt(self.report)

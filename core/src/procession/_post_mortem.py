@@ -6,7 +6,7 @@ import marshal
 import os
 import signal
 import sys
-from threading import RLock
+from _thread import RLock
 from typing import TYPE_CHECKING, Any
 
 from procession._anonymous_file import anonymous_file
@@ -47,12 +47,11 @@ class PostMortem:
     _oom_kills_meanwhile = 0
     _failure: FailureReport | None = None
 
-    def __init__(self) -> None:
+    def __init__(self, label: str) -> None:
         self._lock = RLock()  # a signal handler may ask while we do
         self._oom_kills = oom_kills.recent()
-        #: The file for the child, which stays this object's.
-        self.report = anonymous_file("procession-report")
-        os.lseek(self.report, DUMP_AT, os.SEEK_SET)
+        #: The file for the child, with this label, which stays this object's.
+        self.report = anonymous_file(label)
 
     def collect(self, exit_code: int) -> None:
         """Keep what there is to know, now that the child has ended; give the file back.
@@ -168,9 +167,12 @@ def _memory_limit(limits: Any) -> str | None:
 
 def _read(fd: int) -> tuple[bytes, bytes]:
     """Return what was written of the record, and of the dump."""
-    if sys.platform == "win32" or not os.fstat(fd).st_size:
+    size = os.fstat(fd).st_size
+    if sys.platform == "win32" or not size:
         return b"", b""
-    return os.pread(fd, DUMP_AT, 0), os.pread(fd, _LONGEST_DUMP, DUMP_AT)
+    # There is nothing in front of the dump, which is at the end.
+    dump = os.pread(fd, _LONGEST_DUMP, max(DUMP_AT, size - _LONGEST_DUMP))
+    return os.pread(fd, DUMP_AT, 0), dump.lstrip(b"\0")
 
 
 def _decode(data: bytes) -> tuple[str, ExceptionReport | None]:

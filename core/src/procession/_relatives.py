@@ -17,6 +17,7 @@ from procession._waiting import wait_readable
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import TypeAlias
 
     Identity: TypeAlias = tuple[int, int]
@@ -67,18 +68,16 @@ class Death:
 class Relatives:
     """What this process remembers of its children's ends and starts.
 
-    Threads: any; everything is one step of the interpreter. Fork: `forget` in the child.
+    Threads: any; everything is one step of the interpreter. Fork: a child, which has no
+    children, calls what is in `to_forget`.
     """
 
     def __init__(self) -> None:
-        self.forget()
-
-    def forget(self) -> None:
-        """Begin anew in a forked child, which has no children."""
         self._ends: list[Death] = []
         self._count = itertools.count(1)
         self._starting: set[int] = set()
         self._last_start = 0
+        self.to_forget: tuple[Callable[[], None], ...] = (self._ends.clear, self._starting.clear)
 
     # -- starts
 

@@ -5,8 +5,12 @@ succeeds writes nothing. It is laid out for whoever is killed in the middle: a r
 once its header is there, which is written last.
 
 * from 0: the header, and the record of an exception (see `procession._failure_record`);
-* from `DUMP_AT`: what the interpreter's faulthandler writes at a fatal signal. It writes where
-  the descriptor's own position is, which the parent has put there.
+* somewhere behind `DUMP_AT`: what the interpreter's faulthandler writes at a fatal signal. It
+  writes where the descriptor's own position is.
+
+That position is `DUMP_AT` and the child's process id. Others have the descriptor, too, the
+parent among them, and who looks from outside learns in this way whose it is. The file's label
+says the rest: it is the child's name tag, see `procession._name_tag`.
 
 This module is imported in every child; what writes the record only in those that fail.
 """
@@ -21,8 +25,13 @@ TYPE_CHECKING = False  # importing typing would bring `re` and more into every c
 if TYPE_CHECKING:
     from procession._failure_record import FailureRecord
 
-#: Where the record ends and the dump of a fatal signal begins.
+#: Where the record ends; the dump of a fatal signal comes somewhere behind.
 DUMP_AT = 1 << 18
+
+
+def position_of(pid: int) -> int:
+    """Return the position of the descriptor that belongs to process *pid*."""
+    return DUMP_AT + pid
 
 
 class _Dump:
@@ -62,6 +71,7 @@ class ReportFile:
             self._abandon()
         self._fd = fd
         self._pid = os.getpid()
+        os.lseek(fd, DUMP_AT + self._pid, 0)
         if not faulthandler.is_enabled():
             dump = _Dump(fd)
             try:
@@ -102,7 +112,8 @@ class ReportFile:
         of its own under the same numbers. Ours is positioned for the dump, and has no name.
         """
         try:
-            return os.lseek(self._fd, 0, 1) >= DUMP_AT and not os.fstat(self._fd).st_nlink
+            ours = os.lseek(self._fd, 0, 1) == position_of(self._pid)
+            return ours and not os.fstat(self._fd).st_nlink
         except OSError:
             return False
 

@@ -20,6 +20,7 @@ import sys
 from contextvars import ContextVar
 
 from procession._registry import KINDS, NOUNS, Registry
+from procession._variables import variable
 from procession.errors import NoPluginError, ProcessError, SelectionError
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
@@ -116,8 +117,8 @@ class Selector:
         # The last default, with the installed names that it was found among: whether a
         # plugin can work here may be expensive to find out, and a queue asks every time.
         self._defaults: dict[Kind, tuple[list[str], Reason]] = {}
-        # The names last bequeathed, with what they rested on.
-        self._bequeathed: tuple[tuple[Any, ...], dict[Kind, str], tuple[str, ...]] | None = None
+        # What was last bequeathed, with what it rested on.
+        self._bequeathed: tuple[tuple[Any, ...], Bequest] | None = None
         # The plugins that are switched on here, and those that are in the parent.
         self._set_plugins: tuple[tuple[str, ...], str] | None = None
         self._inherited_plugins: tuple[str, ...] | None = None
@@ -246,7 +247,9 @@ class Selector:
         Raises what `resolve` and `Registry.load` raise; if the choice was not made in
         the program, the message says where.
         """
-        name, source, detail = self.resolve(kind, argument)
+        if argument is not None:
+            return self.registry.load(kind, argument)
+        name, source, detail = self.resolve(kind)
         blame = detail if source in ("environment", "configuration") else ""
         return self.registry.load(kind, name, source=blame)
 
@@ -277,19 +280,19 @@ class Selector:
         Raises `ConfigurationError` when the configuration that would say which plugins are
         switched on is wrong: none of them may be missing without a word.
         """
-        names: dict[Kind, str] = {}
         basis = self._basis()
         if self._bequeathed is not None and self._bequeathed[0] == basis:
-            _, names, plugins = self._bequeathed
-        else:
-            plugins = self.plugins()[0]
-            for kind in KINDS:
-                try:
-                    names[kind] = self.resolve(kind)[0]
-                except ProcessError:
-                    continue
-            self._bequeathed = basis, names, plugins
-        return {"names": names, "roster": self.registry.roster(), "plugins": plugins}
+            return self._bequeathed[1]
+        plugins = self.plugins()[0]
+        names: dict[Kind, str] = {}
+        for kind in KINDS:
+            try:
+                names[kind] = self.resolve(kind)[0]
+            except ProcessError:
+                continue
+        bequest: Bequest = {"names": names, "roster": self.registry.roster(), "plugins": plugins}
+        self._bequeathed = self._basis(), bequest
+        return bequest
 
     def _basis(self) -> tuple[Any, ...]:
         """Return what the selection rests on, but for the contents of files.
@@ -305,12 +308,13 @@ class Selector:
         names = (*VARIABLES.values(), PLUGINS_VARIABLE, "PROCESSION_CONFIG")
         return (
             directory,
-            [self._environ.get(name) for name in names],
+            [variable(name, self._environ) for name in names],
             dict(_scope.get()),
             dict(self._set),
             dict(self._inherited),
             self._set_plugins,
             self._inherited_plugins,
+            self.registry.roster(),
         )
 
     def inherit(self, bequest: Bequest) -> None:

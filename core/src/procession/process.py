@@ -10,8 +10,9 @@ import itertools
 import os
 import sys
 
-from procession import _name_tag, _sigint, abc
+from procession import _sigint, abc
 from procession._authentication_string import AuthenticationString
+from procession._variables import variable
 from procession.errors import (
     DaemonicProcessError,
     ForeignProcessError,
@@ -230,8 +231,10 @@ class BaseProcess(abc.Process):
     @name.setter
     def name(self, name: str) -> None:
         self._name = name
-        if self is _current and _name_tag.is_worn():
-            _name_tag.wear(name, self._started_by, self._parent_pid)
+        if self is _current and _parent is not None:
+            from procession._name_tag import new_tag
+
+            new_tag.wear(name, self._started_by, self._parent_pid)
 
     @property
     def daemon(self) -> bool:
@@ -648,11 +651,11 @@ def become(process: Process, lifeline: int) -> None:
     _parent = _ParentProcess(process._parent_name, process._parent_pid, lifeline)
     _current = process
     process._child = process._own_options = None
-    _name_tag.wear(process._name, process._started_by, process._parent_pid)
-    if _DUMP_SIGNAL in os.environ:
+    dump_signal = variable(_DUMP_SIGNAL)
+    if dump_signal is not None:
         from procession._stack_file import arm
 
-        arm(os.environ[_DUMP_SIGNAL])
+        arm(dump_signal)
 
 
 def authenticate_as(authkey: bytes) -> None:

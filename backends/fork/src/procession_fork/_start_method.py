@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import sys
 import threading
@@ -74,6 +75,8 @@ def _be_child(plan: LaunchPlan) -> NoReturn:
 
 def _warn_of_threads() -> None:
     """Name the threads that a forked child would miss."""
+    if not _thread._count():
+        return  # there is none but the main thread
     this = threading.current_thread()
     others = [thread.name for thread in threading.enumerate() if thread is not this]
     if others:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from procession._name_tag import PREFIX
+from procession._name_tag import PREFIX, RENAMED
+from procession._report_file import position_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,10 +28,15 @@ class Tag:
 
 
 def find(descriptors: Iterable[Descriptor], pid: int) -> Tag | None:
-    """Return the tag that belongs to *pid*, not one that was inherited."""
+    """Return the tag that belongs to *pid*, not one that was inherited; the newer of two."""
+    found: Tag | None = None
     for descriptor in descriptors:
-        if descriptor.label.startswith(PREFIX + ":"):
-            _, own, parent, method, name = descriptor.label.split(":", 4)
-            if int(own) == pid:
-                return Tag(pid, int(parent), method, name)
-    return None
+        prefix, _, rest = descriptor.label.partition(":")
+        if prefix not in (PREFIX, RENAMED) or descriptor.field("pos") != str(position_of(pid)):
+            continue
+        parent, method, name = rest.split(":", 2)
+        tag = Tag(pid, int(parent), method, name)
+        if prefix == RENAMED:
+            return tag
+        found = tag
+    return found
