@@ -70,6 +70,7 @@ NAMES = {
 }
 MODULES = {
     "abc",
+    "aio",
     "child",
     "cli",
     "connection",

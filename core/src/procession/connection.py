@@ -21,7 +21,7 @@ from procession.errors import (
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import AsyncIterator, Iterable
     from typing import Any, NoReturn, Protocol, Self
 
     from procession._channel import Buffer, Channel
@@ -234,6 +234,15 @@ class Connection(abc.Connection):
             return self._channel.wait(timeout)
         except OSError as error:
             self._fail(error)
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        """Yield, in asyncio, what is received until the other end has been closed.
+
+        See `procession.aio.receive`.
+        """
+        from procession import aio
+
+        return aio.received(self)
 
     # -- the end itself ------------------------------------------------------------------
 

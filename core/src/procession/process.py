@@ -170,6 +170,15 @@ class BaseProcess(abc.Process):
         if self._child.wait(timeout) is not None:
             self._leave()
 
+    async def wait(self) -> int:
+        """Wait, in asyncio, until the child has ended; join it and return its exit code.
+
+        Raises what `join` raises. See `procession.aio.wait`.
+        """
+        from procession import aio
+
+        return await aio.wait(self)
+
     def is_alive(self) -> bool:
         """Return whether the child was started and has not ended."""
         self._check_open()

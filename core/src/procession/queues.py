@@ -22,6 +22,7 @@ except ImportError:  # an interpreter without the C accelerator
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from types import GenericAlias
     from typing import Any
 
@@ -108,6 +109,15 @@ class Queue(abc.Queue):
             _explain(error, "get an object from the queue")
             raise
         return loads(body, buffers) if buffers else _loads(body)
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        """Yield, in asyncio, what is got until the queue is shut down and empty.
+
+        See `procession.aio.get`.
+        """
+        from procession import aio
+
+        return aio.got(self)
 
     def qsize(self) -> int:
         """Return how many objects were put and not yet taken."""
