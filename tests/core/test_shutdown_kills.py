@@ -57,8 +57,9 @@ def pair(maxsize: int, joinable: bool) -> Mailbox:
         pytest.param(packets, 3, False, id="packets-bounded"),
         pytest.param(packets, 0, True, id="packets-counted"),
         pytest.param(packets, 2, True, id="packets-bounded-counted"),
-        # Without a limit, a put may wait for room in the pair, which no shutdown ends.
+        pytest.param(pair, 0, False, id="pair"),
         pytest.param(pair, 3, False, id="pair-bounded"),
+        pytest.param(pair, 0, True, id="pair-counted"),
         pytest.param(pair, 2, True, id="pair-bounded-counted"),
     ],
 )

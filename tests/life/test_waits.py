@@ -13,11 +13,14 @@ from typing import Any
 import pytest
 
 from procession import _packet_mailbox, _twin
+from procession._pair_mailbox import PairMailbox
+from procession._stream_channel import StreamChannel
 from procession.errors import (
     BrokenByDeathError,
     EndOfConnectionError,
     PeerDiedError,
 )
+from procession.queues import Queue
 from procession.testing import waiting
 
 _SECONDS = 20
@@ -63,6 +66,11 @@ def _fill(connection: Any) -> None:
         connection.send_bytes(_CHUNK)
 
 
+def _put_for_ever(queue: Any, item: object) -> None:
+    while True:
+        queue.put(item)
+
+
 def test_waits_of_a_parent_end_when_the_child_has_died(
     ctx: Any, start: Any, closing: ExitStack, quick: None
 ) -> None:
@@ -101,6 +109,23 @@ def test_waits_of_a_parent_end_when_the_child_has_died(
             assert caught.value.process
             is_sending = wait[0] in (full.put, _fill)
             assert is_sending == isinstance(caught.value, BrokenPipeError)
+
+
+@pytest.mark.one_pair_per("method")
+@pytest.mark.parametrize("length", [1000, 1 << 20])
+def test_a_put_into_a_full_pair_ends_when_the_getter_has_died(
+    start: Any, closing: ExitStack, length: int
+) -> None:
+    """Before a message and in the middle; for a transport that has nothing but channels."""
+    reader, writer = os.pipe()
+    ends = StreamChannel((reader,), ()), StreamChannel((), (writer,))
+    queue = Queue(mailbox=PairMailbox(*ends))
+    closing.callback(queue.close)
+    child = start(waiting.die, queue)
+
+    with pytest.raises(BrokenByDeathError, match="nobody is left who could get") as caught:
+        _put_for_ever(queue, bytes(length))
+    assert (child.pid, -9) == (caught.value.pid, caught.value.exitcode)
 
 
 @pytest.mark.one_pair_per("transport")

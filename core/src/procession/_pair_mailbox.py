@@ -14,6 +14,7 @@ from procession._bell import Bell
 from procession._file_lock import LockFile
 from procession._mailbox import Mailbox
 from procession._mailbox_watch import EMPTY, FULL, UNDONE, MailboxWatch, sleep
+from procession._pieces import Assembly, cut
 from procession._vigil import died_while_receiving, died_while_sending
 from procession._waiting import wait_for_any
 from procession.errors import BrokenConnectionError, Empty, Full, ShutDown
@@ -36,6 +37,9 @@ _OPEN, _DRAINING, _DROPPED = 0, 1, 2
 
 # So that nobody who waits is left behind by somebody killed before ringing a bell.
 _LONGEST_SLEEP = 1.0
+# How often somebody in the middle of a message looks whether the others are; no bell is
+# rung for a piece.
+_LONGEST_PAUSE = 0.05
 
 
 class PairMailbox(Mailbox):
@@ -51,12 +55,16 @@ class PairMailbox(Mailbox):
       pair. Nobody can know, so as soon as somebody comes to it, every put and get in
       every process raises `BrokenConnectionError`, saying so; no message is wrong.
       Killed at any other moment it harms nothing. The same goes for a signal handler
-      that raises in the middle of a message. A getter that was already receiving the
-      message waits for the rest of it, and with it all others.
-    * A `put` that waits for room in the pair, and not for a *maxsize*, does not notice that
-      all who could make room have died, nor a shutdown or that the pair is broken.
+      that raises in the middle of a message.
+    * A `put` that waits for room in the pair, and not for a *maxsize*, notices that all who
+      could make room have died only if no other process is about to put something.
     * `get` may exceed its timeout by the time that a message takes to arrive, once its
-      first byte is there.
+      first piece is there.
+
+    Nobody is blocked in the channel itself, where nothing could end it: messages go through
+    in pieces (`procession._pieces`), each sent when there is room and received when it is
+    there. Only a channel that cannot tell whether it has room, or that may take a part of a
+    piece when its sender is killed, can still block; pipes and sockets can not.
 
     Sizes and counts are exact unless it is broken. Owns the channels and its descriptors.
     """
@@ -161,27 +169,61 @@ class PairMailbox(Mailbox):
         return watch
 
     def _send(self, body: Buffer, buffers: Sequence[Buffer]) -> bool:
-        """Send a message if there is room; the lock for sending is held."""
+        """Send a message if *maxsize* allows; the lock for sending is held."""
         words = self._words
-        self._check_whole(words[_SENDING] or words[_BROKEN])
-        if words[_SHUT]:
-            raise ShutDown("the queue was shut down")
+        self._check_sending(words[_SENDING])
         if self.maxsize and self.size() >= self.maxsize:
             self._room.silence()
             if self.size() >= self.maxsize:
                 return False
-        words[_SENDING] = 1
+        pieces = cut(body, buffers)
+        first = next(pieces)
+        self._await_room(len(first))
         # Counted first: a getter must not take what was not put yet.
-        words[_PUT] += 1
+        self._keeping.run(self._count_put)
         try:
-            self._writer.send(body, buffers)
+            self._writer.send(first)
         except BaseException:
             if not self._writer.closed:  # nothing of it was written
                 words[_PUT] -= 1
                 words[_SENDING] = 0
             raise
+        for piece in pieces:
+            self._await_room(len(piece))
+            self._writer.send(piece)
         words[_SENDING] = 0
         return True
+
+    def _count_put(self) -> None:
+        """Begin a message that no shutdown has come before; the keeper's lock is held."""
+        self._check_sending(0)
+        self._words[_SENDING] = 1
+        self._words[_PUT] += 1
+
+    def _check_sending(self, broken: int) -> None:
+        """Refuse to begin a message, or to go on with one that nobody would receive."""
+        words = self._words
+        if words[_SHUT] == _DROPPED:
+            raise ShutDown("the queue was shut down")
+        self._check_whole(broken or words[_BROKEN])
+        if words[_SHUT] and not words[_SENDING]:
+            raise ShutDown("the queue was shut down")
+
+    def _await_room(self, length: int) -> None:
+        """Wait until the pair has room for a piece of *length* bytes; the lock is held."""
+
+        def wait(seconds: float) -> bool:
+            return self._writer.wait_for_room(length, seconds)
+
+        watch: MailboxWatch | None = None
+        next_look = time.monotonic() + _LONGEST_SLEEP
+        while not sleep(wait, _LONGEST_PAUSE, watch):
+            self._check_sending(0)
+            if time.monotonic() >= next_look:
+                watch = self._look(watch, self._gets_here)
+                if watch.deaths:
+                    raise died_while_sending(FULL, watch.deaths)
+                next_look = time.monotonic() + _LONGEST_SLEEP
 
     def get(self, *, timeout: float | None = None) -> Message:
         """See `Mailbox.get`, and the class for what is different."""
@@ -211,10 +253,10 @@ class PairMailbox(Mailbox):
     def _receive(self) -> Message | None:
         """Receive a message if one is there; the lock for receiving is held."""
         words = self._words
-        self._check_whole(words[_RECEIVING] or words[_BROKEN])
         shut = words[_SHUT]
         if shut == _DROPPED:
             raise ShutDown("the queue was shut down")
+        self._check_whole(words[_RECEIVING] or words[_BROKEN])
         if shut and not self.size():
             raise ShutDown("the queue was shut down")
         if words[_SENDING] and self.size() <= 1:
@@ -223,17 +265,34 @@ class PairMailbox(Mailbox):
         if not self._reader.wait(0):
             return None
         words[_RECEIVING] = 1
+        message = Assembly()
         try:
-            message = self._reader.receive()
+            self._add_piece(message)
         except BaseException:
-            if not self._reader.closed:
+            if not self._reader.closed and not message.begun:
                 words[_RECEIVING] = 0
             raise
+        while (body := message.body()) is None:
+            self._await_piece()
+            self._add_piece(message)
         if self._joinable:
             self._keeping.run(self._roster.count, 1)
         words[_TAKEN] += 1
         words[_RECEIVING] = 0
-        return message
+        return body, ()
+
+    def _add_piece(self, message: Assembly) -> None:
+        """Receive the next piece, which is there, and is not if a handler's error lost one."""
+        piece, _ = self._reader.receive()
+        if not message.add(piece):
+            self._check_whole(1)
+
+    def _await_piece(self) -> None:
+        """Wait for the next piece of a message; the lock for receiving is held."""
+        while not self._reader.wait(_LONGEST_PAUSE):
+            if self._words[_SHUT] == _DROPPED:
+                raise ShutDown("the queue was shut down")
+            self._check_whole(self._words[_BROKEN] or self._is_abandoned())
 
     def _is_abandoned(self) -> bool:
         """Return whether nobody is sending, although the page says so."""
@@ -247,7 +306,7 @@ class PairMailbox(Mailbox):
         """Refuse to go on when the last holder of a lock left a message unfinished."""
         if broken:
             self._words[_BROKEN] = 1
-            self._bell.ring()
+            self._ring_all()
             raise BrokenConnectionError(
                 "a process was killed or interrupted in the middle of a message of this queue, and "
                 "its transport cannot tell how much of it went through; choose a transport with "
@@ -267,6 +326,9 @@ class PairMailbox(Mailbox):
         """See `Mailbox.shutdown`."""
         how = _DROPPED if immediate else _DRAINING
         self._keeping.run(self._shut, how)
+        self._ring_all()
+
+    def _ring_all(self) -> None:
         for bell in (self._bell, self._room, self._settled):
             bell.ring()
 
@@ -320,6 +382,7 @@ class PairMailbox(Mailbox):
         """Return whether all is done; if not, the bell is silent until it is."""
         if self._unfinished() <= 0:
             return True
+        self._check_whole(self._words[_BROKEN])
         self._settled.silence()
         return False
 
