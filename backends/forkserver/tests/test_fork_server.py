@@ -7,14 +7,17 @@ import resource
 import signal
 import socket
 import sys
+import threading
 from typing import Any
 
 import psutil
 import pytest
 
 import procession
+from procession.errors import ProcessError
 from procession.plugin import LOST_EXIT_CODE, wait_readable
 from procession.testing import payloads
+from procession.testing.forked import until
 from procession_forkserver import _protocol
 
 assert sys.platform == "linux"  # where this start method is available
@@ -45,6 +48,13 @@ def _kill_server() -> None:
     signal.pidfd_send_signal(server, signal.SIGKILL)
     assert wait_readable(server, _SECONDS)
     os.close(server)
+
+
+def _start_and_join(ctx: Any) -> None:
+    process = ctx.Process(target=payloads.exit_with, args=(0,))
+    process.start()
+    process.join(_SECONDS)
+    process.close()
 
 
 def test_one_server_serves_every_child(ctx: Any) -> None:
@@ -97,6 +107,51 @@ def test_a_code_that_nobody_can_know_is_reported_as_lost(ctx: Any) -> None:
     assert LOST_EXIT_CODE == process.exitcode
     assert not process.is_alive()
     process.close()
+
+
+def test_a_child_killed_before_it_could_say_who_it_is(
+    ctx: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The start says so, the server goes on, and the same process can be started."""
+    process = ctx.Process(target=payloads.exit_with, args=(3,))
+    _start_and_join(ctx)
+    server = _server()
+
+    def kill_child() -> None:
+        until(lambda: bool(server.children()))
+        server.children()[0].kill()
+
+    killer = threading.Thread(target=kill_child)
+    with monkeypatch.context() as patch:
+        # A child that waits for its parcel has not said yet who it is.
+        patch.setattr(_protocol, "send_descriptors", lambda *_: None)
+        killer.start()
+        with pytest.raises(ProcessError, match="ended before it could begin"):
+            process.start()
+    killer.join()
+    process.start()
+    process.join(_SECONDS)
+
+    assert 3 == process.exitcode
+    assert server == _server()
+    process.close()
+
+
+def test_a_start_that_cannot_be_made_does_not_cost_the_server(ctx: Any) -> None:
+    """What a refusing end has not read must not be in the way of its report."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    line = socket._socket.socket(fileno=ours.detach())  # type: ignore[attr-defined]
+    other = socket._socket.socket(fileno=theirs.detach())  # type: ignore[attr-defined]
+    descriptors = [os.dup(0) for _ in range(300)]
+    _protocol.send_descriptors(line, descriptors)
+
+    _protocol.refuse(other, 11)
+    other.close()
+
+    assert (_protocol.FAILED, 11, []) == _protocol.receive_report(line)
+    line.close()
+    for fd in descriptors:
+        os.close(fd)
 
 
 def test_the_server_ends_with_its_parent(ctx: Any) -> None:

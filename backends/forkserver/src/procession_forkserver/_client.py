@@ -102,7 +102,12 @@ def _ask(
         except _protocol.Ended:
             line.close()
             return None
-        if kind != _protocol.STARTED:
+        if kind == _protocol.ENDED:
+            raise ProcessError(
+                f"the fork server's new child ended before it could begin (exit code {number}): "
+                f"nothing of the process has run, and it may be started again"
+            )
+        if kind == _protocol.FAILED:
             raise OSError(number, f"the fork server could not fork: {os.strerror(number)}")
         return ServedChild(number, pidfds[0], line.detach(), server.is_alive)
     except _protocol.NoRoom as error:

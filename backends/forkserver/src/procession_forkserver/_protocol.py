@@ -27,6 +27,7 @@ from _socket import (
     CMSG_SPACE,
     MSG_CMSG_CLOEXEC,
     MSG_CTRUNC,
+    MSG_DONTWAIT,
     SCM_RIGHTS,
     SOL_SOCKET,
     socket,
@@ -82,6 +83,20 @@ def receive_descriptors(line: socket) -> list[int]:
 def send_report(line: socket, kind: bytes, number: int, descriptors: Sequence[int] = ()) -> None:
     """Report `STARTED` and the process id, `ENDED` and the exit code, or `FAILED` and errno."""
     send(line, _REPORT.pack(kind, number), descriptors)
+
+
+def refuse(line: socket, number: int) -> None:
+    """Report `FAILED` and errno *number*, as the last that is done with this end of *line*.
+
+    What is on the line is taken off first: where something is left unread when an end is
+    closed, the other end gets ECONNRESET, and not what was sent to it.
+    """
+    try:
+        while line.recv(1, MSG_DONTWAIT):
+            pass  # without room for descriptors: the kernel closes them
+    except BlockingIOError:
+        pass
+    send_report(line, FAILED, number)
 
 
 def receive_report(line: socket) -> tuple[bytes, int, list[int]]:

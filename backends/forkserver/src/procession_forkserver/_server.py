@@ -92,7 +92,7 @@ class _Server:
             finally:
                 os.close(place)
         except OSError as error:
-            _report(line, _protocol.FAILED, error.errno or 0)
+            _refuse(line, error)
             line.close()
             return
         if pid == 0:
@@ -106,7 +106,7 @@ class _Server:
         pid, line = self._children.pop(pidfd)
         self._poll.unregister(pidfd)
         os.close(pidfd)
-        _report(line, _protocol.ENDED, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+        _say_exit_code(line, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
         line.close()
 
     def _abandon(self) -> None:
@@ -128,7 +128,7 @@ def _be_child(line: socket, server: int) -> NoReturn:
             parcel, *descriptors = _protocol.receive_descriptors(line)
             pidfd = os.pidfd_open(os.getpid())
         except OSError as error:
-            _report(line, _protocol.FAILED, error.errno or 0)
+            _refuse(line, error)
             os._exit(code)
         _protocol.send_report(line, _protocol.STARTED, os.getpid(), (pidfd,))
         os.close(pidfd)
@@ -141,13 +141,20 @@ def _be_child(line: socket, server: int) -> NoReturn:
         if os.getpid() == child and os.getppid() != server:
             # The server was killed; nobody else is left who could report the code. A copy that
             # this process has made of itself, and that came here, too, has nothing to report.
-            _report(line, _protocol.ENDED, code & 0xFF)
+            _say_exit_code(line, code & 0xFF)
         end_forked(code)
 
 
-def _report(line: socket, kind: bytes, number: int) -> None:
+def _refuse(line: socket, error: OSError) -> None:
     try:
-        _protocol.send_report(line, kind, number)
+        _protocol.refuse(line, error.errno or 0)
+    except _protocol.Ended:
+        return  # the parent has gone: nobody wants to know
+
+
+def _say_exit_code(line: socket, code: int) -> None:
+    try:
+        _protocol.send_report(line, _protocol.ENDED, code)
     except _protocol.Ended:
         return  # the parent closed the process object, or has gone: nobody wants to know
 

@@ -121,7 +121,7 @@ class ConnectionUse(Scenario):
             finally:
                 here.close()
                 there.close()
-        _check_clean(descriptors)
+        _check_clean(self._ctx, descriptors)
 
     def _converse(self, me: Participant, connection: Any, child: Any) -> None:
         try:
@@ -168,7 +168,7 @@ class Starts(Scenario):
                 assert child.exitcode in (0, 1, _KILLED, 255), child.exitcode
                 me.journal.add(_DONE, child.exitcode & 0xFF)
                 child.close()
-        _check_clean(descriptors)
+        _check_clean(self._ctx, descriptors)
 
     def check(self, participants: list[Participant]) -> None:
         """Children have ended by themselves, too."""
@@ -244,8 +244,16 @@ def _start(child: Any) -> bool:
     return True
 
 
-def _check_clean(descriptors_before: int) -> None:
-    """This process, which has closed all it had, has no zombie and few more descriptors."""
+def _check_clean(ctx: Any, descriptors_before: int) -> None:
+    """This process, which has closed all it had, has no zombie and few more descriptors.
+
+    It can still start another, too: a helper that was killed last is collected by then.
+    """
+    child = ctx.Process(target=payloads.nothing)
+    child.start()
+    child.join(DEADLINE)
+    assert child.exitcode == 0, child.exitcode
+    child.close()
     zombies = _zombies()
     assert not zombies, zombies
     now = leaks.descriptors()
