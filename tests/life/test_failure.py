@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import pickle
 import signal
@@ -18,6 +17,7 @@ import pytest
 from procession import _failure_record, _oom_kills, _post_mortem
 from procession.errors import ProcessFailedError
 from procession.testing import failing, payloads
+from procession.testing.forked import DEADLINE
 
 pytestmark = pytest.mark.one_pair_per("method")
 needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="about limits of Linux")
@@ -265,41 +265,22 @@ if __name__ == "__main__":
 
 
 @needs_linux
-def test_out_of_memory_in_a_group(pair: Any, tmp_path: Path) -> None:
+def test_out_of_memory_in_a_group(
+    pair: Any, tmp_path: Path, make_group: Callable[[str, int], Path]
+) -> None:
     """The real thing, where the tests may make a control group."""
-    group = Path("/sys/fs/cgroup/memory") / f"procession-tests-{os.getpid()}"
-    try:
-        group.mkdir()
-    except OSError as error:
-        pytest.skip(f"no control group can be made: {error}")
+    group = make_group("memory", 128 * MIB)
     program = tmp_path / "program.py"
     program.write_text(MEMORY_PROGRAM)
-    try:
-        (group / "memory.limit_in_bytes").write_text(str(128 * MIB))
-        done = subprocess.run(
-            [sys.executable, program, group, pair.method],
-            capture_output=True,
-            text=True,
-            timeout=30,
-        )
-    finally:
-        _remove(group)
+    done = subprocess.run(
+        [sys.executable, program, group, pair.method],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+    )
 
     assert "SIGKILL most likely the kernel's out-of-memory killer" in done.stdout, done
     assert "128 MB" in done.stdout
-
-
-def _remove(group: Path) -> None:
-    """Remove a control group, whose last process may not be gone for good yet."""
-    while True:
-        try:
-            group.rmdir()
-        except OSError as error:
-            if error.errno != errno.EBUSY:
-                raise
-            continue
-        else:
-            return
 
 
 @needs_linux

@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 
+from procession._resource_errors import explain
 from procession.errors import AuthenticationError
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
@@ -47,7 +48,10 @@ def open_socket(family: str) -> socket.socket:
         raise ValueError(
             f"unrecognized family {family!r}: it may be 'AF_INET', 'AF_INET6' or 'AF_UNIX'"
         )
-    return socket.socket(getattr(socket, family), socket.SOCK_STREAM)
+    try:
+        return socket.socket(getattr(socket, family), socket.SOCK_STREAM)
+    except OSError as error:
+        raise explain(error, "cannot have a socket") or error from None
 
 
 def own_address(family: str) -> Address:

@@ -16,6 +16,7 @@ from procession import _address
 from procession._after_fork import in_forked_children
 from procession._handshake import accepting, accepts_md5, connecting
 from procession._line import HANDSHAKE_SECONDS, Handshake, Line
+from procession._resource_errors import explain
 from procession.connection import Connection
 from procession.errors import AuthenticationError, ConnectionClosedError, HandshakeTimeoutError
 
@@ -97,8 +98,11 @@ class Listener:
         _address.check_length(address)
         if self._socket.family != getattr(socket, "AF_UNIX", None) and os.name == "posix":
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._socket.bind(address)
         path = _address.path_of(address)
+        try:
+            self._socket.bind(address)
+        except OSError as error:
+            raise explain(error, f"cannot listen at {address!r}", path) or error from None
         if path is None:
             return None
         return finalize(self, _address.remove, path, own, os.getpid())
@@ -214,7 +218,7 @@ class Listener:
         except OSError as error:
             if self._closed or error.errno in (errno.EINVAL, errno.EBADF):
                 raise ConnectionClosedError("listener is closed") from error
-            raise
+            raise explain(error, "cannot accept a connection") or error from None
         try:
             _address.check_user(peer, self._address)
             _address.tune(peer)

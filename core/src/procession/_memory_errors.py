@@ -6,10 +6,8 @@ Load this module early: when descriptors have run out no module can be loaded an
 from __future__ import annotations
 
 import errno
-import os
-import sys
 
-from procession._resource_limits import available_memory, limit, open_files_of_all
+from procession._resource_limits import available_memory, limit, open_files_of_all, room_in
 from procession.errors import ResourceError
 
 
@@ -42,13 +40,8 @@ def refuse_more_than_there_is(size: int) -> None:
 
 
 def _full(directory: str) -> str:
-    if sys.platform == "win32":
-        return _space()
-    file_system = os.statvfs(directory)
-    size = file_system.f_blocks * file_system.f_frsize
-    free = file_system.f_bavail * file_system.f_frsize
     return (
-        f"{directory} is full (its size is {size} bytes, {free} of them free); mount it larger "
+        f"{directory} is full ({room_in(directory)}); mount it larger "
         f"(docker run --shm-size), or use memory without a name, which is not limited by it"
     )
 

@@ -8,17 +8,25 @@ from __future__ import annotations
 import errno
 import os
 
-from procession._resource_limits import group_limit, limit, open_files_of_all, system_limit, user
+from procession._resource_limits import (
+    group_limit,
+    limit,
+    open_files_of_all,
+    room_in,
+    system_limit,
+    user,
+)
 from procession.errors import ResourceError, TooManyProcessesError
 
 _TEMPORARY = ("TMPDIR", "TEMP", "TMP")
 
 
-def explain(error: OSError, doing: str) -> ResourceError | None:
+def explain(error: OSError, doing: str, path: str | None = None) -> ResourceError | None:
     """Return an error that says which resource *error* is about and what its limit is.
 
-    *doing* is what failed, such as "cannot start Process-1". The answer has the errno of
-    *error*; it is None if no resource has run out.
+    *doing* is what failed, such as "cannot start Process-1", and *path* the file, if it was
+    about one that *error* does not name. The answer has the errno of *error*; it is None if
+    no resource has run out.
     """
     if isinstance(error, ResourceError) or error.errno is None:
         return None
@@ -26,7 +34,9 @@ def explain(error: OSError, doing: str) -> ResourceError | None:
     if describe is None:
         return None
     kind = TooManyProcessesError if error.errno == errno.EAGAIN else ResourceError
-    return kind(error.errno, f"{doing}: {describe()}")
+    path = path or (os.fsdecode(error.filename) if error.filename else None)
+    text = _full(path) if path and error.errno == errno.ENOSPC else describe()
+    return kind(error.errno, f"{doing}: {text}")
 
 
 def _open_files() -> str:
@@ -39,11 +49,11 @@ def _open_files() -> str:
 def _processes() -> str:
     limits = [f"RLIMIT_NPROC is {limit('RLIMIT_NPROC')} for user {user()}"]
     for name, value in (
-        ("pids.max of the control group", group_limit("pids.max")),
+        ("pids.max of its control group", group_limit("pids.max")),
         ("kernel.pid_max", system_limit("kernel/pid_max")),
         ("kernel.threads-max", system_limit("kernel/threads-max")),
     ):
-        if value:
+        if value is not None:
             limits.append(f"{name} is {value}")
     return f"too many processes ({', '.join(limits)}); a limit counts threads, too"
 
@@ -51,7 +61,7 @@ def _processes() -> str:
 def _memory() -> str:
     limits = [f"RLIMIT_AS is {limit('RLIMIT_AS')}"]
     group = group_limit("memory.max")
-    if group:
+    if group is not None:
         limits.append(f"memory.max of the control group is {group}")
     overcommit = system_limit("vm/overcommit_memory")
     if overcommit:
@@ -60,6 +70,11 @@ def _memory() -> str:
         f"out of memory ({', '.join(limits)}); the start method 'spawn' needs no copy of this "
         f"process's memory"
     )
+
+
+def _full(path: str) -> str:
+    directory = os.path.dirname(path) or "."
+    return f"no space left in {directory} for {path!r} ({room_in(directory)})"
 
 
 def _space() -> str:

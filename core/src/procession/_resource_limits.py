@@ -15,7 +15,17 @@ except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
 _CGROUP = "/sys/fs/cgroup"
+# What version 1 calls some things, and the huge number that it has for "max".
+_OLD_NAMES = {
+    "memory.max": "memory.limit_in_bytes",
+    "memory.current": "memory.usage_in_bytes",
+}
+_NO_LIMIT = 1 << 60
 _MEMINFO = "/proc/meminfo"
+
+TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def limit(name: str) -> str:
@@ -34,9 +44,23 @@ def system_limit(name: str) -> str | None:
     return _read(f"/proc/sys/{name}")
 
 
-def group_limit(name: str) -> str | None:
-    """Return the setting *name* of this process's control group, such as ``pids.max``."""
-    return _read(f"{_own_group()}/{name}")
+def group_limit(name: str) -> int | None:
+    """Return the smallest *name*, such as ``pids.max``, of this process's control groups."""
+    found = (_number(folder, name) for folder in _groups(name.partition(".")[0]))
+    return min((limit for limit in found if limit is not None), default=None)
+
+
+def room_in(directory: str) -> str:
+    """Return in words how much room the file system of *directory* has."""
+    if sys.platform == "win32":
+        return "unknown"
+    try:
+        file_system = os.statvfs(directory)
+    except OSError:
+        return "unknown"
+    size = file_system.f_blocks * file_system.f_frsize
+    free = file_system.f_bavail * file_system.f_frsize
+    return f"its size is {size} bytes, {free} of them free, and {file_system.f_favail} more files"
 
 
 def user() -> str:
@@ -59,23 +83,41 @@ def available_memory() -> tuple[int, str] | None:
     if "MemAvailable:" in machine:
         free = (machine["MemAvailable:"] + machine.get("SwapFree:", 0)) << 10
         limits.append((free, "what the machine has free, with swap"))
-    folder = _own_group()
-    while folder.startswith(_CGROUP):
-        most = _read(f"{folder}/memory.max") or ""
-        used = _read(f"{folder}/memory.current") or ""
-        if most.isdigit() and used.isdigit():
+    for folder in _groups("memory"):
+        most, used = _number(folder, "memory.max"), _number(folder, "memory.current")
+        if most is not None and used is not None:
             cached = _fields(_read(f"{folder}/memory.stat") or "")
             reclaimable = cached.get("inactive_file", 0) + cached.get("active_file", 0)
-            free = max(0, int(most) - int(used) + reclaimable)
+            free = max(0, most - used + reclaimable)
             limits.append((free, f"memory.max of the control group {folder} is {most}"))
-        folder = os.path.dirname(folder)
     return min(limits, default=None)
 
 
-def _own_group() -> str:
-    """Return the folder of this process's control group (version 2)."""
-    group = (_read("/proc/self/cgroup") or "").rpartition("::")[2].strip("/")
-    return f"{_CGROUP}/{group}" if group else _CGROUP
+def _groups(controller: str) -> Iterator[str]:
+    """Yield the folders of this process's control groups, each before the one it is in.
+
+    Both versions, where they usually are. In a container with a view of its own the mount
+    itself is the group, and what seems to be inside is not there.
+    """
+    for line in (_read("/proc/self/cgroup") or "").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            mount = _CGROUP
+        elif controller in controllers.split(","):
+            mount = f"{_CGROUP}/{controller}"
+        else:
+            continue
+        folder = f"{mount}{path}".rstrip("/")
+        while folder.startswith(mount):
+            yield folder
+            folder = os.path.dirname(folder)
+
+
+def _number(folder: str, name: str) -> int | None:
+    """Return a limit or count of a control group; None without one."""
+    text = _read(f"{folder}/{name}") or _read(f"{folder}/{_OLD_NAMES.get(name, name)}") or ""
+    number = int(text) if text.isdigit() else None
+    return number if number is None or number < _NO_LIMIT else None
 
 
 def _fields(text: str) -> dict[str, int]:

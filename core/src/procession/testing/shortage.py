@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import count as numbers
 from typing import Any
 
 from procession import _launch
@@ -55,6 +57,18 @@ def _fill_holes(fillers: list[int], highest: int) -> None:
             os.close(fd)
             return
         fillers.append(fd)
+
+
+def fill_directory(directory: str) -> str:
+    """Make files in *directory* until there is no room for another; return one of them."""
+    for number in numbers():
+        try:
+            open(os.path.join(directory, f"filler-{number}"), "wb").close()
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            break
+    return os.path.join(directory, "filler-0")
 
 
 def start_and_join(ctx: Any) -> None:
