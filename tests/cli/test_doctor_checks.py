@@ -151,6 +151,26 @@ def test_processes_in_a_small_group(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("capabilities", "scope", "level"),
+    [
+        ("000001ffffffffff", "1", Level.OK),
+        ("0000000000000000", "0", Level.OK),
+        ("0000000000000000", "1", Level.NOTE),
+        ("00000000a80425fb", "2", Level.NOTE),  # root in a container
+    ],
+)
+def test_tracing(tmp_path: Path, capabilities: str, scope: str, level: Level) -> None:
+    """Who may not trace is told how to see what processes wait for nevertheless."""
+    system = machine(
+        tmp_path,
+        proc__self__status=f"Name:\tpython\nCapEff:\t{capabilities}\n",
+        proc__sys__kernel__yama__ptrace_scope=scope,
+    )
+
+    assert only(kernel.tracing(system)).level is level
+
+
+@pytest.mark.parametrize(
     ("pages", "level"), [("16384", Level.OK), ("0", Level.OK), ("64", Level.WARNING)]
 )
 def test_pipe_quota(tmp_path: Path, pages: str, level: Level) -> None:

@@ -34,6 +34,7 @@ def checks(machine: Machine, *, start: bool = True) -> dict[str, Callable[[], It
         "threads at start": partial(python.threads, machine.path("/proc/self/task")),
         "kernel": partial(kernel.kernel, machine, kernel.PROBES),
         "transparent huge pages": partial(kernel.huge_pages, machine),
+        "tracing": partial(kernel.tracing, machine),
         "shared memory": partial(memory.shared_memory, machine.path("/dev/shm")),
         "memory of the control group": partial(memory.group_memory, machine),
         "CPUs": partial(cpus.cpus, machine),

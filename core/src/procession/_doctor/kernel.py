@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 
     from procession._doctor.machine import Machine
 
-__all__ = ["PROBES", "huge_pages", "kernel"]
+__all__ = ["PROBES", "huge_pages", "kernel", "tracing"]
 
+# Its place among the capabilities of a process.
+_SYS_PTRACE = 19
 _F_SETSIG = 10  # the fcntl module has no name for it
 
 
@@ -66,6 +68,30 @@ def huge_pages(machine: Machine) -> Iterator[Finding]:
         yield Finding(Level.OK, "transparent huge pages", chosen)
     else:
         yield Finding(Level.NOTE, "transparent huge pages", "this kernel has none")
+
+
+def tracing(machine: Machine) -> Iterator[Finding]:
+    """Look whether `procession top` and `dump` may see what other processes wait for."""
+    status = dict(
+        line.split(":", 1)
+        for line in (machine.text("/proc/self/status") or "").splitlines()
+        if ":" in line
+    )
+    capabilities = int(status.get("CapEff", "0").strip() or "0", 16)
+    scope = machine.number("/proc/sys/kernel/yama/ptrace_scope") or 0
+    if capabilities >> _SYS_PTRACE & 1:
+        yield Finding(Level.OK, "tracing", "everything (capability SYS_PTRACE)")
+    elif scope == 0:
+        yield Finding(Level.OK, "tracing", "programs of this user")
+    else:
+        yield Finding(
+            Level.NOTE,
+            "tracing",
+            f"kernel.yama.ptrace_scope is {scope}: top and dump are not told what processes wait "
+            f"for, nor their stacks",
+            "run procession top and dump as root, or start programs with "
+            "PROCESSION_DUMP_SIGNAL=USR1",
+        )
 
 
 def _pidfd() -> None:

@@ -94,7 +94,7 @@ class Observer:
             try:
                 held[pid] = descriptors.look(pid)
             except PermissionError:
-                hidden[pid] = "looking at it is not allowed"
+                hidden[pid] = "looking at it is not allowed; root may"
             except (FileNotFoundError, ProcessLookupError):
                 continue  # it has ended; what was noted of it is left out below
         worn = {pid: tags.find(held[pid].values(), inner_pid(pid)) for pid in members}
@@ -279,7 +279,21 @@ def _refused(process: psutil.Process) -> str:
     refused = f"process {process.pid} of {_user(process)} may not be looked at"
     if sys.platform != "win32" and os.geteuid() == 0:
         return f"{refused} by this root: in a container, add the capability SYS_PTRACE"
+    if _is_own(process):
+        return (
+            f"{refused}, not even by that user: it has more rights than this command, or has "
+            f"forbidden it (PR_SET_DUMPABLE, also after a change of user); run this as root"
+        )
     return f"{refused}; run this command as that user, or as root"
+
+
+def _is_own(process: psutil.Process) -> bool:
+    if sys.platform == "win32":
+        return False
+    try:
+        return process.uids().real == os.getuid()
+    except psutil.Error:
+        return False
 
 
 def _user(process: psutil.Process) -> str:
