@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -53,6 +54,40 @@ def test_too_few_descriptors(environment: dict[str, str], tmp_path: Path) -> Non
     assert found["open files"]["level"] == "problem"
     assert found["open files"]["found"].startswith("20 (hard limit 20)")
     assert "ulimit -n" in found["open files"]["advice"]
+
+
+# It loads what it needs as root: the interpreter's files may be root's alone.
+CROWDED_USER = """\
+import os, resource
+from procession.cli import main
+
+main(["doctor"])
+os.setgid(61234)
+os.setuid(61234)
+resource.setrlimit(resource.RLIMIT_NPROC, (1, 1))
+print("as a user:", main(["doctor", "--json"]))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become a user without processes")
+def test_no_more_processes(environment: dict[str, str], tmp_path: Path) -> None:
+    """With a real limit, it is the finding, and named again by each child that cannot start."""
+    result = subprocess.run(
+        [sys.executable, "-c", CROWDED_USER],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    text, _, status = result.stdout[result.stdout.index("\n{") :].partition("as a user:")
+    found = {each["subject"]: each for each in json.loads(text)["findings"]}
+
+    assert 1 == int(status)
+    assert found["processes"]["level"] == "problem"
+    assert "room for 0 more, threads included: RLIMIT_NPROC 1" in found["processes"]["found"]
+    (child,) = (each for name, each in found.items() if name.startswith("child by spawn over"))
+    assert "RLIMIT_NPROC is 1 for user 61234" in child["found"]
 
 
 def test_a_thread_of_a_site_hook(run: Any, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+import procession
 from procession.testing import shortage
 
 assert sys.platform == "linux"  # limits are set and looked up as Linux does
@@ -131,6 +133,39 @@ def test_a_group_has_no_more_processes(
     assert re.match(r"1[01] \[Errno 11\] cannot start", result.stdout), result
     assert "pids.max of its control group is 12" in result.stdout
     assert result.stdout.endswith("again\n"), result
+
+
+def test_the_doctor_in_a_group_without_room(make_group: Callable[[str, int], Any]) -> None:
+    """It needs no other process to find out that there can be none, and says which limit it is."""
+    group = make_group("pids", 1)
+
+    result = subprocess.run(
+        (
+            "sh",
+            "-c",
+            'echo $$ > "$1/cgroup.procs"; shift; exec "$@"',
+            "sh",
+            str(group),
+            sys.executable,
+            "-m",
+            "procession",
+            "doctor",
+            "--json",
+        ),
+        capture_output=True,
+        text=True,
+        timeout=_SECONDS,
+        check=False,
+    )
+
+    assert 1 == result.returncode, result
+    found = {each["subject"]: each for each in json.loads(result.stdout)["findings"]}
+    assert (
+        f"room for 0 more, threads included: pids.max 1 of {group}" in found["processes"]["found"]
+    )
+    for method in procession.get_all_start_methods():
+        text = next(each["found"] for name, each in found.items() if f"child by {method}" in name)
+        assert "pids.max of its control group is 1" in text
 
 
 @pytest.mark.one_pair_per("transport")

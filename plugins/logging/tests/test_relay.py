@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import procession
-from procession.testing import failing, leaks, logged, payloads
+from procession.testing import leaks, logged
 
 METHODS = procession.get_all_start_methods()
 each_method = pytest.mark.parametrize("method", METHODS)
@@ -407,16 +407,39 @@ def test_a_parent_that_does_not_join(method: str, tmp_path: Path) -> None:
     assert DEADLINE / 2 > time.monotonic() - start
 
 
+SLIM_PROGRAM = """\
+import sys
+import procession
+from procession.testing import failing, payloads
+
+if __name__ == "__main__":
+    ctx = procession.get_context(sys.argv[1])
+    receiver, sender = ctx.Pipe()
+    process = ctx.Process(target=payloads.call, args=(sender, failing.loaded_modules))
+    process.start()
+    print(*receiver.recv())
+    process.join()
+"""
+
+
 @each_method
-def test_children_stay_slim(run: Callable[..., Any], plugin: None, method: str) -> None:
-    """The parent's side, and what finds plugins, is not imported in children."""
+def test_children_stay_slim(method: str, tmp_path: Path) -> None:
+    """The parent's side, and what finds plugins, is not imported in children.
+
+    In a program of its own: a fork server loads what one child wants for all later ones.
+    """
     if method == "fork":
         pytest.skip("a forked child has all of its parent's modules")
-    receiver, sender = procession.Pipe()
-    run(method, payloads.call, sender, failing.loaded_modules).join(check=True)
-    modules = receiver.recv()
-    receiver.close()
-    sender.close()
+    program = tmp_path / "program.py"
+    program.write_text(SLIM_PROGRAM)
+    done = subprocess.run(
+        [sys.executable, program, method],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        env=ENVIRONMENT,
+    )
+    modules = done.stdout.split()
 
-    assert "procession_logging._child" in modules
+    assert "procession_logging._child" in modules, done.stderr
     assert {"pluggy", "attr", "socket", "procession_logging._relay"}.isdisjoint(modules)
