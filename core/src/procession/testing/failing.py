@@ -22,6 +22,22 @@ def fail_with_cause() -> None:
         raise outer from error
 
 
+#: The text of an exception whose report takes a while to write.
+LONG_TEXT = "0123456789" * 2000
+
+
+def fail_at_leisure(connection: Any) -> None:
+    """Say that it begins, and raise a long error from another, which is from another."""
+    connection.send("begins")
+    try:
+        try:
+            raise KeyError(LONG_TEXT)
+        except KeyError as error:
+            raise ValueError(LONG_TEXT) from error
+    except ValueError as error:
+        raise ArithmeticError(LONG_TEXT) from error
+
+
 class HoldsALock(Exception):
     """An exception that cannot be pickled."""
 
