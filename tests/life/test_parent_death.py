@@ -11,7 +11,7 @@ import pytest
 
 from procession.errors import DaemonicProcessError
 from procession.plugin import wait_readable
-from procession.testing import interrupted, payloads
+from procession.testing import interrupted, leaks, payloads
 from procession.testing.forked import sleeps, until
 
 assert sys.platform == "linux"  # pidfds show that a process has ended
@@ -145,6 +145,7 @@ def test_a_deep_tree_ends_as_a_whole(ctx: Any, pair: Any, how: str) -> None:
     receiver.close()
 
 
+@pytest.mark.timeout(60 + 2 * _GROWING_TREES)
 @pytest.mark.one_pair_per("method")
 def test_a_tree_that_grows_meanwhile_is_killed_as_a_whole(ctx: Any) -> None:
     """Who forks while it is being killed leaves nobody: the tree stands still when it is listed.
@@ -163,6 +164,7 @@ def test_a_tree_that_grows_meanwhile_is_killed_as_a_whole(ctx: Any) -> None:
         assert process.exitcode == -signal.SIGKILL
         for each in (receiver, sender, process):
             each.close()
+        leaks.reap_orphans()  # sixty for each tree, and all have to be looked through
 
 
 @pytest.mark.one_pair_per("method")

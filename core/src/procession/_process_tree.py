@@ -28,11 +28,13 @@ if TYPE_CHECKING:
 
 # Linux numbers, written out because the names do not exist on every platform.
 _SIGKILL, _SIGCONT, _SIGSTOP = 9, 18, 19
-# How long to wait until a process that was sent SIGSTOP stands still. Only one that is deep
-# in the kernel (state D) takes longer than a moment, and such a one forks nobody.
-_STOPPING_SECONDS = 1.0
+# How long to wait until a process that was sent SIGSTOP stands still. One that the kernel
+# does not let go of (state D) may be in the middle of a fork, which SIGSTOP does not end; only
+# one that is stuck there, as in a dead network file system, takes longer than the busiest
+# machine needs to run it once.
+_STOPPING_SECONDS = 5.0
 _STOPPING_NAP = 0.0005
-_STILL = "TtZXxD"
+_STILL = "TtZXx"
 
 
 class ProcessTree:

@@ -128,7 +128,7 @@ def run(scenario: Scenario, kills: int, seed: int, *directories: Path) -> None:
             _Trial(scenario, random.Random(seed)).run(kills)
         finally:
             scenario.close()
-        _reap_adopted()
+        leaks.reap_orphans()
         left = before.leaks()
         assert not left, "left behind:\n  " + "\n  ".join(left)
     except BaseException as error:
@@ -215,15 +215,3 @@ def _kill_below(pid: int, choice: float) -> None:
             os.kill(candidates[int(choice * len(candidates))], _SIGKILL)
         except ProcessLookupError:
             return  # it has ended by itself
-
-
-def _reap_adopted() -> None:
-    """Collect the orphans of killed participants, which have become our children."""
-    if sys.platform == "win32":
-        return
-    while True:
-        try:
-            if os.waitpid(-1, os.WNOHANG)[0] == 0:
-                return
-        except ChildProcessError:
-            return

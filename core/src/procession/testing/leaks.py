@@ -211,6 +211,21 @@ def adopt_orphans() -> None:
         prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
+def reap_orphans() -> None:
+    """Collect every child that has ended, most of all those that `adopt_orphans` has brought.
+
+    Only where nobody else waits for a child of this process.
+    """
+    if sys.platform == "win32":
+        return
+    while True:
+        try:
+            if os.waitpid(-1, os.WNOHANG)[0] == 0:
+                return
+        except ChildProcessError:
+            return
+
+
 def kill(process: Descendant) -> None:
     """Kill a leaked process and reap it if it is ours; no error when it has just ended."""
     try:
