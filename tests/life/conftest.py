@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import faulthandler
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -16,6 +15,7 @@ import pytest
 from procession.testing.forked import until
 
 DEADLINE = 30.0
+_SIGKILL = 9
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def _remove_group(group: Path) -> None:
     def is_gone() -> bool:
         try:
             for pid in (group / "cgroup.procs").read_text().split():
-                os.kill(int(pid), signal.SIGKILL)
+                os.kill(int(pid), _SIGKILL)
             group.rmdir()
         except FileNotFoundError:
             return True
