@@ -34,7 +34,8 @@ def explain(error: OSError, doing: str, path: str | None = None) -> ResourceErro
     if describe is None:
         return None
     kind = TooManyProcessesError if error.errno == errno.EAGAIN else ResourceError
-    path = path or (os.fsdecode(error.filename) if error.filename else None)
+    if path is None and isinstance(error.filename, (str, bytes)):
+        path = os.fsdecode(error.filename)
     text = _full(path) if path and error.errno == errno.ENOSPC else describe()
     return kind(error.errno, f"{doing}: {text}")
 
