@@ -178,6 +178,17 @@ def test_memory_runs_out(pair: Any, watch: Callable[..., Any]) -> None:
     assert "again" == report()
 
 
+@pytest.mark.one_pair_per("method")
+def test_memory_for_a_start_runs_out(pair: Any, watch: Callable[..., Any]) -> None:
+    """ENOMEM in a start: it needs no more memory, or says that there is none and which limit."""
+    report = watch(shortage.try_to_start_with_little_memory, pair.spec)
+
+    for kind, message in report():
+        assert kind in ("nothing", "MemoryError", "ResourceError"), message
+        assert kind != "ResourceError" or "out of memory (RLIMIT_AS is" in message
+    assert "again" == report()
+
+
 @pytest.mark.one_pair_per("transport")
 def test_files_must_not_grow(pair: Any, watch: Callable[..., Any]) -> None:
     """With a limit on the size of files, messages up to half of it can still be put."""

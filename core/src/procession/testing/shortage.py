@@ -159,6 +159,22 @@ def try_with_little_memory(report: Any, spec: tuple[str, str, str]) -> None:
     report.send("again")
 
 
+def try_to_start_with_little_memory(report: Any, spec: tuple[str, str, str]) -> None:
+    """Try to start a process where the address space has room for hardly anything, and go on."""
+    ctx = payloads.context(spec)
+    start_and_join(ctx)
+    with open("/proc/self/statm", encoding="ascii") as file:
+        in_use = int(file.read().split()[0]) * resource.getpagesize()
+    report.send(
+        [
+            _result_under(resource.RLIMIT_AS, in_use + more, lambda: start_and_join(ctx))
+            for more in (0, 1 << 14, 1 << 16, 1 << 20)
+        ]
+    )
+    start_and_join(ctx)
+    report.send("again")
+
+
 def try_with_small_files(report: Any, spec: tuple[str, str, str]) -> None:
     """Put what the limit on the size of files allows, and what it does not."""
     with limited(resource.RLIMIT_FSIZE, 16 << 20):
