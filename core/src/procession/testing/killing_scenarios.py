@@ -42,8 +42,9 @@ class QueueUse(Scenario):
         return {"producer": (2, self._produce), "consumer": (2, self._consume)}
 
     def _produce(self, me: Participant) -> None:
-        number = 0
-        while not me.told_to_stop():
+        number, last = 0, False
+        while not last:
+            last = me.told_to_stop()  # who was never killed has put something
             item = me.number << _NUMBER_BITS | number
             self._queue.put((item, bytes(_SIZES[item % len(_SIZES)])), timeout=DEADLINE)
             me.journal.add(_PUT, item)
@@ -111,17 +112,22 @@ class ConnectionUse(Scenario):
     def _talk(self, me: Participant) -> None:
         descriptors = len(leaks.descriptors())
         while not me.told_to_stop():
-            here, there = self._ctx.Pipe()
-            try:
-                child = self._ctx.Process(target=payloads.echo, args=(there,), daemon=True)
-                if not _start(child):
-                    continue
-                there.close()
-                self._converse(me, here, child)
-            finally:
-                here.close()
-                there.close()
-        _check_clean(self._ctx, descriptors)
+            self._talk_to_one(me)
+        _start_undisturbed(self._ctx)
+        self._talk_to_one(me)
+        _check_clean(descriptors)
+
+    def _talk_to_one(self, me: Participant) -> None:
+        here, there = self._ctx.Pipe()
+        try:
+            child = self._ctx.Process(target=payloads.echo, args=(there,), daemon=True)
+            if not _start(child):
+                return
+            there.close()
+            self._converse(me, here, child)
+        finally:
+            here.close()
+            there.close()
 
     def _converse(self, me: Participant, connection: Any, child: Any) -> None:
         try:
@@ -168,7 +174,9 @@ class Starts(Scenario):
                 assert child.exitcode in (0, 1, _KILLED, 255), child.exitcode
                 me.journal.add(_DONE, child.exitcode & 0xFF)
                 child.close()
-        _check_clean(self._ctx, descriptors)
+        _start_undisturbed(self._ctx)
+        me.journal.add(_DONE, 0)
+        _check_clean(descriptors)
 
     def check(self, participants: list[Participant]) -> None:
         """Children have ended by themselves, too."""
@@ -190,15 +198,16 @@ class HandingOver(Scenario):
         return {"giver": (2, self._give), "taker": (2, self._take)}
 
     def _give(self, me: Participant) -> None:
-        number = 0
-        while not me.told_to_stop():
+        number, last = 0, False
+        while not last:
+            last = me.told_to_stop()
             receiver, sender = self._ctx.Pipe(duplex=False)
             with receiver, sender:
                 item = me.number << _NUMBER_BITS | number
                 self._queue.put((item, sender), timeout=DEADLINE)
                 number += 1
                 # Its taker may be killed at any point: then nothing comes.
-                if receiver.poll(0.2):
+                if receiver.poll(DEADLINE if last else 0.2):
                     assert receiver.recv() == item
                     me.journal.add(_GOT, item)
 
@@ -244,16 +253,17 @@ def _start(child: Any) -> bool:
     return True
 
 
-def _check_clean(ctx: Any, descriptors_before: int) -> None:
-    """This process, which has closed all it had, has no zombie and few more descriptors.
-
-    It can still start another, too: a helper that was killed last is collected by then.
-    """
+def _start_undisturbed(ctx: Any) -> None:
+    """Start a process when nobody is killed any more; a helper that was is collected by then."""
     child = ctx.Process(target=payloads.nothing)
     child.start()
     child.join(DEADLINE)
     assert child.exitcode == 0, child.exitcode
     child.close()
+
+
+def _check_clean(descriptors_before: int) -> None:
+    """This process, which has closed all it had, has no zombie and few more descriptors."""
     zombies = _zombies()
     assert not zombies, zombies
     now = leaks.descriptors()
