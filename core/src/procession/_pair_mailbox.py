@@ -64,7 +64,8 @@ class PairMailbox(Mailbox):
     Nobody is blocked in the channel itself, where nothing could end it: messages go through
     in pieces (`procession._pieces`), each sent when there is room and received when it is
     there. Only a channel that cannot tell whether it has room, or that may take a part of a
-    piece when its sender is killed, can still block; pipes and sockets can not.
+    piece when its sender is killed, can still block; pipes and sockets can not. The price is
+    some microseconds for every piece: megabytes go through at a fifth of the speed or less.
 
     Sizes and counts are exact unless it is broken. Owns the channels and its descriptors.
     """
