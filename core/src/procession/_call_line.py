@@ -6,6 +6,7 @@ from os import read, write
 from struct import Struct
 
 from procession._blocks import blocks
+from procession._stream_channel import StreamChannel
 from procession._vectors import fill
 from procession.errors import BrokenConnectionError, MessageTooLongError
 from procession.framing import LONGEST_MESSAGE
@@ -88,3 +89,23 @@ class CallLine:
     def close(self) -> None:
         """Hang up. Idempotent."""
         self._connection.close()
+
+
+class WholeLine(CallLine):
+    """A line over a connection whose descriptor carries something else than its messages."""
+
+    __slots__ = ()
+
+    def send(self, data: bytes) -> None:
+        """See `CallLine.send`."""
+        self._connection.send_bytes(data)
+
+    def receive(self) -> bytes | memoryview:
+        """See `CallLine.receive`."""
+        return self._connection.recv_bytes()
+
+
+def call_line(connection: Connection) -> CallLine:
+    """Return the line over *connection*, which it takes over."""
+    kind = CallLine if type(connection._channel) is StreamChannel else WholeLine
+    return kind(connection)

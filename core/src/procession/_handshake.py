@@ -109,6 +109,21 @@ def connecting(key: bytes, *, md5: bool) -> Steps:
     yield from deliver(key, md5=md5)
 
 
+def welcoming() -> Steps:
+    """Be the side that was connected to, and has checked the other by other means."""
+    yield _WELCOME
+
+
+def welcomed() -> Steps:
+    """Be the side that has connected, and learn whether the other side's check has let it in."""
+    message = yield None
+    if message != _WELCOME:
+        raise AuthenticationError(
+            f"Protocol error, expected welcome: the other side has sent {(message or b'')[:40]!r}. "
+            f"Does it have an authkey?"
+        )
+
+
 def carry_out(steps: Steps, connection: Messenger) -> None:
     """Take *steps* over *connection*, waiting as long as that does."""
     received = None

@@ -24,10 +24,11 @@ if TYPE_CHECKING:
 #: How long the other side may take for the whole handshake, in seconds.
 HANDSHAKE_SECONDS = 10.0
 
+#: What to poll for, as `select.POLLIN` and `POLLOUT`, which Windows does not have.
 if sys.platform == "win32":
-    _IN, _OUT = 1, 4
+    IN, OUT = 1, 4
 else:
-    _IN, _OUT = select.POLLIN, select.POLLOUT
+    IN, OUT = select.POLLIN, select.POLLOUT
 
 
 def missing(received: bytes | bytearray, limit: int = LONGEST) -> int:
@@ -57,6 +58,10 @@ class Line:
         self._socket = peer
         self._received = bytearray()
         self._unsent = b""
+        #: What to poll for when there was nothing, or no room.
+        self.wants = OUT
+        #: Whether the other side has done anything.
+        self.heard = False
         peer.setblocking(False)
 
     def fileno(self) -> int:
@@ -73,6 +78,7 @@ class Line:
             try:
                 sent = self._socket.send(self._unsent)
             except BlockingIOError:
+                self.wants = OUT
                 return False
             self._unsent = self._unsent[sent:]
         return True
@@ -87,6 +93,7 @@ class Line:
             try:
                 more = self._socket.recv(want)
             except BlockingIOError:
+                self.wants = IN
                 return None
             except ConnectionResetError:
                 more = b""
@@ -95,8 +102,13 @@ class Line:
                     "the other side has hung up in the middle of the handshake"
                 )
             self._received += more
+        return self._take()
+
+    def _take(self) -> bytes:
+        """Return the message that has come, and begin with the next one."""
         message = bytes(self._received[4:])
         self._received.clear()
+        self.heard = True
         return message
 
     def channel(self) -> Channel:
@@ -120,10 +132,7 @@ class Handshake:
     def __init__(self, line: Line, steps: Steps, deadline: float | None) -> None:
         self.line = line
         self.deadline = deadline
-        #: What to poll the line for before `advance` is of use again.
-        self.wants = _OUT
         self._steps = steps
-        self._begun = False
         self._listens = False
 
     def advance(self) -> bool:
@@ -135,15 +144,12 @@ class Handshake:
         try:
             while True:
                 if not self.line.flush():
-                    self.wants = _OUT
                     return False
                 received = None
                 if self._listens:
                     received = self.line.receive()
                     if received is None:
-                        self.wants = _IN
                         return False
-                    self._begun = True
                 try:
                     message = self._steps.send(received)
                 except StopIteration:
@@ -161,15 +167,15 @@ class Handshake:
             raise
 
     @property
-    def begun(self) -> bool:
-        """Whether the other side has sent a message."""
-        return self._begun
+    def wants(self) -> int:
+        """What to poll the line for before `advance` is of use again."""
+        return self.line.wants
 
     def check(self, now: float) -> None:
         """Raise `HandshakeTimeoutError` when the deadline is over at time *now*."""
         if self.deadline is not None and now >= self.deadline:
             self.close()
-            silent = "has not finished" if self._begun else "has sent nothing for"
+            silent = "has not finished" if self.line.heard else "has sent nothing for"
             raise HandshakeTimeoutError(
                 f"the other side {silent} the handshake in time; nothing it has sent was used"
             )
@@ -183,7 +189,7 @@ class Handshake:
         if sys.platform == "win32":
             raise OSError("waiting for a handshake needs poll(), which Windows does not have")
         while not self.advance():
-            if self._begun and self.deadline is None:
+            if self.line.heard and self.deadline is None:
                 self.deadline = monotonic() + seconds
             poller = select.poll()
             poller.register(self.line, self.wants)

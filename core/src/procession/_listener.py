@@ -14,7 +14,7 @@ from weakref import WeakSet, finalize
 
 from procession import _address
 from procession._after_fork import in_forked_children
-from procession._handshake import accepting, accepts_md5, connecting
+from procession._handshake import accepting, accepts_md5, connecting, welcomed, welcoming
 from procession._line import HANDSHAKE_SECONDS, Handshake, Line
 from procession._resource_errors import explain
 from procession.connection import Connection
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from procession._address import Address
+    from procession.tls import Tls
 
 #: The most handshakes that one listener carries on at once; a further one ends the oldest.
 MOST_HANDSHAKES = 128
@@ -47,7 +48,8 @@ class Listener:
 
     *handshake_timeout*: how long, in seconds, a client may take to prove that it knows the
     key. *accept_md5*: whether clients of the standard library before Python 3.12 may use
-    HMAC-MD5; None for what ``PROCESSION_ACCEPT_MD5`` says, or else True.
+    HMAC-MD5; None for what ``PROCESSION_ACCEPT_MD5`` says, or else True. *tls*: how all is
+    encrypted (TCP only); None for not at all.
 
     Raises `TypeError` and `ValueError` for what makes no sense and `OSError` for an address
     that cannot be had. Threads: any. Fork: both processes accept at the address then; a
@@ -64,6 +66,7 @@ class Listener:
         *,
         handshake_timeout: float = HANDSHAKE_SECONDS,
         accept_md5: bool | None = None,
+        tls: Tls | None = None,
     ) -> None:
         if authkey is not None and not isinstance(authkey, bytes):
             raise TypeError("authkey should be a byte string")
@@ -71,6 +74,9 @@ class Listener:
             family = "AF_UNIX" if address is None else _address.family_of(address)
             if address is None and not hasattr(socket, "AF_UNIX"):
                 family = "AF_INET"
+        if tls is not None:
+            tls.check(family, authkey)
+        self._tls = tls
         self._authkey = authkey
         self._md5 = accepts_md5(accept_md5)
         self._seconds = handshake_timeout
@@ -121,11 +127,11 @@ class Listener:
         """Wait for a client that knows the key, and return a connection to it.
 
         A client that fails ends the wait, too, and nothing of what it has sent is used:
-        `procession.AuthenticationError` when it does not know the key, sends nonsense or is
-        too slow (`HandshakeTimeoutError`), `EOFError` when it has gone. The listener goes on
-        serving: call `accept` again. When a client stalls, others are let in beside it, so that it
-        keeps the others waiting for half a second at most; beyond `MOST_HANDSHAKES` at once, the
-        oldest has to go.
+        `procession.AuthenticationError` when it does not know the key, sends nonsense, is too
+        slow (`HandshakeTimeoutError`) or fails to encrypt (`TlsError`), `EOFError` when it has
+        gone. The listener goes on serving: call `accept` again. When a client stalls, others are
+        let in beside it, so that it keeps the others waiting for half a second at most; beyond
+        `MOST_HANDSHAKES` at once, the oldest has to go.
 
         Raises `OSError` when the listener is closed, also by another thread meanwhile, and
         when there is no descriptor for the connection.
@@ -222,13 +228,19 @@ class Listener:
         try:
             _address.check_user(peer, self._address)
             _address.tune(peer)
-            line = Line(peer)
+            if self._tls is None:
+                line = Line(peer)
+            else:
+                line = self._tls.line(peer, address, server=True, authkey=self._authkey)
         except BaseException:
             peer.close()
             raise
-        if self._authkey is None:
+        if self._authkey is not None:
+            steps = accepting(bytes(self._authkey), md5=self._md5)
+        elif self._tls is not None:
+            steps = welcoming()
+        else:
             return self._connection(line, address)
-        steps = accepting(bytes(self._authkey), md5=self._md5)
         handshake = Handshake(line, steps, monotonic() + self._seconds)
         fd = line.fileno()
         self._handshakes[fd] = handshake, address
@@ -297,33 +309,44 @@ def Client(
     *,
     timeout: float | None = None,
     accept_md5: bool | None = None,
+    tls: Tls | None = None,
 ) -> Connection:
     """Connect to the listener at *address* and return a connection to it.
 
     *family* and *authkey* as for `Listener`; so is *accept_md5*, for a listener of the
-    standard library before Python 3.12. *timeout*: how long all may take, in seconds. Without
-    one, a listener may take its time until it accepts, as long as it lives; once it has begun
-    with the handshake it has ten seconds.
+    standard library before Python 3.12. *tls*: how all is encrypted, as the listener has it.
+    *timeout*: how long all may take, in seconds. Without one, a listener may take its time until
+    it accepts, as long as it lives; once it has begun with the handshake it has ten seconds.
 
     Raises `OSError` (`ConnectionRefusedError`, `FileNotFoundError`, ...) when nobody listens
     there, `procession.AuthenticationError` when one of the two does not know the key
-    (`HandshakeTimeoutError` when there was no time to show it) and `EOFError` when the
+    (`HandshakeTimeoutError` when there was no time to show it, `TlsError` when one does not
+    trust the other's certificate, or does not speak TLS) and `EOFError` when the
     listener has hung up.
     """
     if authkey is not None and not isinstance(authkey, bytes):
         raise TypeError("authkey should be a byte string")
     deadline = None if timeout is None else monotonic() + timeout
     md5 = accepts_md5(accept_md5)
-    peer = _address.open_socket(family or _address.family_of(address))
+    family = family or _address.family_of(address)
+    if tls is not None:
+        tls.check(family, authkey)
+    peer = _address.open_socket(family)
     try:
         _address.check_length(address)
         _connect(peer, address, timeout)
         _address.check_user(peer, address)
         _address.tune(peer)
-        line = Line(peer)
-        if authkey is None:
+        if tls is None:
+            line = Line(peer)
+        else:
+            line = tls.line(peer, address, server=False, authkey=authkey)
+        if authkey is not None:
+            steps = connecting(bytes(authkey), md5=md5)
+        elif tls is not None:
+            steps = welcomed()
+        else:
             return Connection.over(line.channel())
-        steps = connecting(bytes(authkey), md5=md5)
         return Connection.over(Handshake(line, steps, deadline).finish())
     except BaseException:
         peer.close()

@@ -11,7 +11,7 @@ import traceback
 from collections import Counter
 
 from procession import _manager_wire as wire
-from procession._call_line import CallLine
+from procession._call_line import call_line
 from procession._listener import Listener
 from procession._referents import Referent, Referents
 from procession.errors import AuthenticationError, ConnectionClosedError, RemoteError
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from procession._address import Address
     from procession.connection import Connection
     from procession.managers import Registration
+    from procession.tls import Tls
 
 #: How many clients may wait to be let in, as the kernel counts.
 _BACKLOG = 128
@@ -46,8 +47,8 @@ class _Session:
 class Server:
     """Keeps objects, and serves each connection from a thread of its own.
 
-    *registry* says which types there are; *address*, *authkey* and *accept_md5* are the
-    `Listener`'s, *serializer* is ``"pickle"`` or ``"xmlrpclib"``.
+    *registry* says which types there are; *address*, *authkey*, *accept_md5* and *tls* are
+    the `Listener`'s, *serializer* is ``"pickle"`` or ``"xmlrpclib"``.
     """
 
     def __init__(
@@ -57,13 +58,14 @@ class Server:
         authkey: bytes,
         serializer: str,
         accept_md5: bool | None = None,
+        tls: Tls | None = None,
     ) -> None:
         if not isinstance(authkey, bytes):
             raise TypeError(f"Authkey {authkey!r} is type {type(authkey)!s}, not bytes")
         self._registry = registry
         self._codec = wire.CODECS[serializer]
         self.listener = Listener(
-            address, backlog=_BACKLOG, authkey=bytes(authkey), accept_md5=accept_md5
+            address, backlog=_BACKLOG, authkey=bytes(authkey), accept_md5=accept_md5, tls=tls
         )
         #: Where to connect to.
         self.address = self.listener.address
@@ -145,7 +147,7 @@ class Server:
     # -- calls ---------------------------------------------------------------------------
 
     def _serve_calls(self, connection: Connection, ours: bool) -> None:
-        line, loads, nothing = CallLine(connection), self._codec.loads, self._codec.nothing
+        line, loads, nothing = call_line(connection), self._codec.loads, self._codec.nothing
         while True:
             try:
                 data: Any = line.receive()

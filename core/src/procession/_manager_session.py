@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 
 from procession import _manager_wire as wire
 from procession._after_fork import in_forked_children
-from procession._call_line import CallLine
+from procession._call_line import CallLine, call_line
 from procession._listener import Client
 from procession.errors import BusyConnectionError, ProcessError, ServerDiedError
 from procession.process import current_process
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from procession.connection import Connection
     from procession.managers import BaseProxy
     from procession.process import BaseProcess
+    from procession.tls import Tls
 
 #: How long a server may take to let us in, in seconds. It has a thread for nothing else.
 CONNECT_SECONDS = 20.0
@@ -46,6 +47,8 @@ class Session:
     def __init__(self, address: Address, authkey: bytes, serializer: str) -> None:
         self.address = address
         self.authkey = bytes(authkey)
+        #: How its connections are encrypted; None for not at all.
+        self.tls: Tls | None = None
         self.codec = wire.CODECS[serializer]
         #: The server's process, where this one has started it and it is not shut down.
         self.process: BaseProcess | None = None
@@ -110,7 +113,7 @@ class Session:
     def _open_line(self) -> CallLine:
         if not hasattr(self._calls, "idle"):
             self._calls.idle = []
-        line = CallLine(self._dial())
+        line = call_line(self._dial())
         who = f"{current_process().name} (pid {os.getpid()})"
         self._result(*self._ask_over(line, (wire.MARK, "accept_connection", (who,), {})))
         return line
@@ -198,7 +201,7 @@ class Session:
 
     def _ask_once(self, question: Any) -> tuple[str, Any]:
         """Ask over a connection for this one question."""
-        line = CallLine(self._dial())
+        line = call_line(self._dial())
         try:
             return self._ask_over(line, question)
         finally:
@@ -259,7 +262,7 @@ class Session:
         """Open the session, if there is none; the lock is held."""
         if self._connection is not None or not self._knows_sessions:
             return
-        connection = CallLine(self._dial())
+        connection = call_line(self._dial())
         kind, result = self._ask_over(connection, (wire.MARK, "session", (), {}))
         if kind == wire.RETURN:
             name, pid = result
@@ -273,7 +276,7 @@ class Session:
 
     def _dial(self) -> Connection:
         try:
-            return Client(self.address, authkey=self.authkey, timeout=CONNECT_SECONDS)
+            return Client(self.address, authkey=self.authkey, timeout=CONNECT_SECONDS, tls=self.tls)
         except (ConnectionError, FileNotFoundError, EOFError) as error:
             raise self._died() from error
 
@@ -342,8 +345,13 @@ class Sessions:
         self._watches_forks = False
         self._tickets: dict[Session, str | None] = {}
 
-    def get(self, address: Address, authkey: bytes, serializer: str) -> Session:
-        """Return the session, made on first use. It connects when there is something to ask."""
+    def get(
+        self, address: Address, authkey: bytes, serializer: str, tls: Tls | None = None
+    ) -> Session:
+        """Return the session, made on first use. It connects when there is something to ask.
+
+        *tls* is needed once: whoever asks for a session that is there gets it as it is.
+        """
         key = address, bytes(authkey), serializer
         with self._lock:
             if not self._watches_forks:
@@ -356,6 +364,7 @@ class Sessions:
             session = self._sessions.get(key)
             if session is None:
                 session = self._sessions[key] = Session(address, authkey, serializer)
+            session.tls = session.tls or tls
             return session
 
     def forget(self, session: Session) -> None:

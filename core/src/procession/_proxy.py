@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from procession._manager_server import Server
     from procession._manager_session import Session
+    from procession.tls import Tls
 
 
 class BaseProxy:
@@ -147,7 +148,9 @@ class BaseProxy:
         kind: Any = type(self)
         if self._isauto:
             kind, kwds["exposed"] = AutoProxy, tuple(self._exposed_ or ())
-        return RebuildProxy, (kind, token, self._serializer, kwds, FamilyKey(self._authkey))
+        tls = None if self._session is None else self._session.tls
+        key = FamilyKey(self._authkey)
+        return RebuildProxy, (kind, token, self._serializer, kwds, key, tls)
 
     def __deepcopy__(self, memo: object) -> Any:
         """Return a copy of the object, as multiprocessing's proxies do."""
@@ -178,13 +181,26 @@ def RebuildProxy(
     serializer: str,
     kwds: dict[str, Any],
     key: FamilyKey | None = None,
+    tls: Tls | None = None,
 ) -> Any:
-    """Make a proxy from its pickle: *func* is its class, or `AutoProxy`."""
+    """Make a proxy from its pickle: *func* is its class, or `AutoProxy`.
+
+    *tls* is that of where it was pickled; files of its own that this process has go first.
+    """
     if key is not None and key.key is not None:
         kwds = {**kwds, "authkey": key.key}
     server = _server_here(token)
     if server is not None:
         kwds = {**kwds, "manager_owned": True}
+    elif tls is not None:
+        from procession.tls import Tls
+
+        authkey = kwds.get("authkey") or current_process().authkey
+        # Kept until the proxy has found it.
+        session = sessions.get(token.address, authkey, serializer, Tls.from_environment() or tls)
+        proxy = func(token, serializer, **kwds)
+        del session
+        return proxy
     return func(token, serializer, **kwds)
 
 

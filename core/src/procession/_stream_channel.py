@@ -18,10 +18,11 @@ if TYPE_CHECKING:
     from procession._channel import Buffer, Message
 
 _read = os.read
-_length = Struct("!i")
-_SIZE = _length.size
-_long_length = Struct("!Q")
-_LONG = _length.pack(-1)
+#: What announces a message: its length, or -1 for a longer one, which comes next.
+LENGTH = Struct("!i")
+_SIZE = LENGTH.size
+LONG_LENGTH = Struct("!Q")
+_LONG = LENGTH.pack(-1)
 _LONGEST_SHORT = 0x7FFFFFFF
 #: Up to here, header and body are copied together to be written at once.
 _SHORT_ENOUGH_TO_COPY = 16 << 10
@@ -30,8 +31,8 @@ _SHORT_ENOUGH_TO_COPY = 16 << 10
 def pack_length(length: int) -> bytes:
     """Return what announces a message of *length* bytes."""
     if length <= _LONGEST_SHORT:
-        return _length.pack(length)
-    return _LONG + _long_length.pack(length)
+        return LENGTH.pack(length)
+    return _LONG + LONG_LENGTH.pack(length)
 
 
 class StreamChannel(DescriptorChannel):
@@ -96,9 +97,9 @@ class StreamChannel(DescriptorChannel):
             raise EOFError("the other end was closed")
 
     def _receive_rest(self, start: bytes, into: memoryview | None, limit: int | None) -> Message:
-        (length,) = _length.unpack(self._complete(start, _SIZE))
+        (length,) = LENGTH.unpack(self._complete(start, _SIZE))
         if length == -1:
-            (length,) = _long_length.unpack(self._complete(b"", _long_length.size))
+            (length,) = LONG_LENGTH.unpack(self._complete(b"", LONG_LENGTH.size))
         if length < 0 or (limit is not None and length > limit):
             self.stop_receiving()
             raise MessageTooLongError(

@@ -178,6 +178,14 @@ class HandshakeTimeoutError(AuthenticationError, TimeoutError):
     """The other side has not proved in time that it knows the key: it stalls, or is no peer."""
 
 
+class TlsError(AuthenticationError):
+    """An encrypted connection was not made: one of the two sides does not trust the other.
+
+    Or they do not speak the same language. The message says which, whose certificate or key
+    it is about, and what is wrong with it.
+    """
+
+
 class TimeoutError(ProcessError):  # the built-in class of this name ends here
     """A result was not there in time. Not the built-in class of this name."""
 

@@ -42,6 +42,9 @@ if TYPE_CHECKING:
     from procession._address import Address
     from procession.process import Process
     from procession.shared_memory import ShareableList, SharedMemory
+    from procession.tls import Tls
+
+    _ServerArguments = tuple[Address | None, "_Key", str, bool | None, Tls | None]
 
 __all__ = [
     "AcquirerProxy",
@@ -102,8 +105,9 @@ class BaseManager:
     everybody who connects has to know, None for that of this process. *serializer* is
     ``"pickle"`` or ``"xmlrpclib"``. *ctx* is the context of the server's process.
     *shutdown_timeout*: how long, in seconds, the server may take to end before it is
-    terminated, and again before it is killed. *accept_md5* as for
-    `procession.connection.Listener`.
+    terminated, and again before it is killed. *accept_md5* and *tls* as for
+    `procession.connection.Listener`; proxies use *tls*, too, in whichever process they are,
+    unless the environment there has files of its own (see `procession.tls.Tls`).
 
     The server ends with the process that has started it, however that ends. Threads: any may
     use a manager; one at a time starts it and shuts it down.
@@ -126,6 +130,7 @@ class BaseManager:
         *,
         shutdown_timeout: float = 1.0,
         accept_md5: bool | None = None,
+        tls: Tls | None = None,
     ) -> None:
         CODECS[serializer]  # KeyError for one that is not there
         if authkey is None:
@@ -142,6 +147,7 @@ class BaseManager:
         self._ctx = ctx
         self._shutdown_timeout = shutdown_timeout
         self._accept_md5 = accept_md5
+        self._tls = tls
         self._state = "initial"
         self._process: Process | None = None
         self._session: Session | None = None
@@ -204,8 +210,11 @@ class BaseManager:
         self._process = None
         return ended
 
-    def _server_arguments(self) -> tuple[Address | None, _Key, str, bool | None]:
-        return self._address, _Key(self._authkey), self._serializer, self._accept_md5
+    def _server_arguments(self) -> _ServerArguments:
+        return (
+            *(self._address, _Key(self._authkey)),
+            *(self._serializer, self._accept_md5, self._tls),
+        )
 
     def get_server(self) -> Server:
         """Return a server for this process to run, by `serve_forever`.
@@ -213,8 +222,8 @@ class BaseManager:
         Raises `procession.ProcessError` when this manager has a server already.
         """
         self._check_initial()
-        address, key, serializer, accept_md5 = self._server_arguments()
-        return self._Server(self._registry, address, key.key, serializer, accept_md5)
+        address, key, serializer, accept_md5, tls = self._server_arguments()
+        return self._Server(self._registry, address, key.key, serializer, accept_md5, tls)
 
     def connect(self) -> None:
         """Use the server that runs at the manager's address.
@@ -227,7 +236,7 @@ class BaseManager:
 
     def _open_session(self) -> Session:
         assert self._address is not None
-        self._session = sessions.get(self._address, self._authkey, self._serializer)
+        self._session = sessions.get(self._address, self._authkey, self._serializer, self._tls)
         return self._session
 
     def _check_initial(self) -> None:
@@ -381,19 +390,19 @@ def _one_way() -> tuple[Connection, Connection]:
 def _run_server(
     kind: type[Server],
     registry: dict[str, Registration],
-    arguments: tuple[Address | None, _Key, str, bool | None],
+    arguments: _ServerArguments,
     writer: Connection,
     initializer: Callable[..., object] | None,
     initargs: Iterable[Any],
 ) -> None:
     """Be the process of a server; report the address, or what has gone wrong."""
-    address, key, serializer, accept_md5 = arguments
+    address, key, serializer, accept_md5, tls = arguments
     with writer:
         try:
             kind.prepare()
             if initializer is not None:
                 initializer(*initargs)
-            server = kind(registry, address, key.key, serializer, accept_md5)
+            server = kind(registry, address, key.key, serializer, accept_md5, tls)
         except BaseException as error:
             text = "".join(traceback.format_exception(error))
             error.__cause__ = None

@@ -1,0 +1,316 @@
+"""One end of an encrypted connection to another host."""
+
+from __future__ import annotations
+
+import atexit
+import errno
+import os
+from time import monotonic
+from weakref import WeakSet
+
+from procession._after_fork import in_forked_children
+from procession._blocks import blocks
+from procession._descriptor_channel import FREE, TORN, UNDER_WAY, DescriptorChannel
+from procession._pickling import join
+from procession._silence import LOOK_SECONDS, Silence
+from procession._stream_channel import LENGTH, LONG_LENGTH, pack_length
+from procession._waiting import wait_readable, wait_writable
+from procession.errors import BrokenConnectionError, MessageTooLongError, TlsError
+from procession.framing import LONGEST_MESSAGE
+
+TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import NoReturn, Self
+
+    from procession._channel import Buffer, Message
+    from procession._handoff import Handoff, Recipe, Takeover
+    from procession._tls_engine import TlsEngine
+
+#: How much is encrypted, and how much received, at once: what fits into the caches.
+_AT_ONCE = 256 << 10
+#: How long closing waits until there is room for the last record, in seconds.
+_GOODBYE_SECONDS = 5.0
+#: What the kernel says when the other host, or the way to it, is gone.
+_GONE = {errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.ENETRESET}
+
+
+class TlsChannel(DescriptorChannel):
+    """A channel over a TCP socket and a `TlsEngine`, both of which it takes over.
+
+    Messages are framed as a `StreamChannel`'s. Each begins with a record of its own, so
+    that nothing of it was received before it is asked for.
+
+    When the other side ends without having closed its end - a cut, or a killed process -
+    that is a `BrokenConnectionError`, unlike a proper end. So is a host that has vanished,
+    after *silence* seconds; every send and every wait of this class looks for that.
+
+    The state of the encryption lives in one process: a forked child can not use its copy
+    (it is closed there), and the end can not be given to another process.
+    """
+
+    __slots__ = ("_broken", "_engine", "_peer", "_silence")
+
+    def __init__(self, fd: int, engine: TlsEngine, silence: float) -> None:
+        """*fd* does not block. *silence*: see the class, in seconds."""
+        self._engine = engine
+        self._silence = Silence(silence)
+        self._peer = engine.peer
+        #: What has ended the connection before its time.
+        self._broken: Exception | None = None
+        super().__init__((fd,), (fd,))
+        _remember(self)
+
+    # -- sending -------------------------------------------------------------------------
+
+    def send(self, body: Buffer, buffers: Sequence[Buffer] = (), /) -> None:
+        """See `Channel.send`."""
+        if buffers:
+            body = join(body, buffers)
+        header = pack_length(len(body))
+        with self.send_lock:
+            if self.sending:
+                self.refuse("sending")
+            self._check_usable()
+            self.sending = UNDER_WAY
+            try:
+                view = memoryview(body)
+                first = _AT_ONCE - len(header)
+                self._write(self._engine.encrypt(header + view[:first]))
+                for start in range(first, len(view), _AT_ONCE):
+                    self._write(self._engine.encrypt(view[start : start + _AT_ONCE]))
+            except BrokenPipeError:
+                self.sending = FREE
+                raise  # nobody will see what was written of it
+            except BaseException:
+                self.sending = TORN
+                self.close()
+                raise
+            self.sending = FREE
+
+    def _write(self, data: bytes) -> None:
+        """Write all of *data*, which has been encrypted."""
+        self._look()
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[os.write(self.writer, view) :]
+            except BlockingIOError:
+                wait_writable(self.writer, LOOK_SECONDS)
+                self._look()
+            except OSError as error:
+                self._explain(error)
+
+    # -- receiving -----------------------------------------------------------------------
+
+    def receive(self, into: memoryview | None = None, limit: int | None = None, /) -> Message:
+        """See `Channel.receive`."""
+        with self.receive_lock:
+            if self.receiving:
+                self.refuse("receiving")
+            # As long as nothing was taken, a signal handler may raise.
+            self.wait(None)
+            self._check_usable()
+            self.receiving = UNDER_WAY
+            try:
+                message = self._receive(into, limit)
+            except (EOFError, MessageTooLongError):
+                self.receiving = FREE
+                raise
+            except (BrokenConnectionError, TlsError) as error:
+                self.receiving = FREE
+                self._broken = error
+                raise
+            except BaseException:
+                self.receiving = TORN
+                self.close()
+                raise
+            self.receiving = FREE
+            return message
+
+    def _receive(self, into: memoryview | None, limit: int | None) -> Message:
+        header = bytearray(LONG_LENGTH.size)
+        self._fill(memoryview(header)[: LENGTH.size], "")
+        (length,) = LENGTH.unpack_from(header)
+        if length == -1:
+            self._fill(memoryview(header), _IN_MESSAGE)
+            (length,) = LONG_LENGTH.unpack_from(header)
+        if not 0 <= length <= LONGEST_MESSAGE or (limit is not None and length > limit):
+            self.stop_receiving()
+            raise MessageTooLongError(
+                f"bad message length: {length} bytes are announced"
+                + ("" if limit is None else f" and at most {limit} were asked for")
+            )
+        if into is not None and length <= len(into):
+            body = into[:length]
+        else:
+            body = blocks.take(length)
+        self._fill(body, _IN_MESSAGE)
+        return body, ()
+
+    def _fill(self, view: memoryview, where: str) -> None:
+        """Receive until *view* is full; *where*: how an error calls this place, if inside."""
+        engine = self._engine
+        while view:
+            try:
+                count = engine.decrypt_into(view)
+            except EOFError:
+                if where:
+                    raise BrokenConnectionError(f"got end of file {where}") from None
+                raise
+            if count:
+                view = view[count:]
+                where = _IN_MESSAGE
+            else:
+                engine.feed(self._read(min(engine.wanted(len(view)), _AT_ONCE)))
+
+    def _read(self, size: int) -> bytes:
+        while True:
+            try:
+                return os.read(self.reader, size)
+            except BlockingIOError:
+                wait_readable(self.reader, LOOK_SECONDS)
+                self._look()
+            except OSError as error:
+                self._explain(error)
+
+    def wait(self, timeout: float | None = None, /) -> bool:
+        """See `Channel.wait`; raises `BrokenConnectionError` when the other host has vanished."""
+        if self.torn:
+            self.refuse("receiving")
+        if self._broken is not None or self._engine.pending():
+            return True
+        self._check_usable()
+        deadline = None if timeout is None else monotonic() + timeout
+        while True:
+            left = LOOK_SECONDS
+            if deadline is not None:
+                left = min(left, deadline - monotonic())
+            if wait_readable(self.reader, left):
+                return True
+            if left < LOOK_SECONDS:
+                return False
+            self._look()
+
+    # -- the other host ------------------------------------------------------------------
+
+    def _look(self) -> None:
+        """Raise `BrokenConnectionError` when the other host has owed an answer for too long."""
+        self._check_usable()
+        if self._silence.is_over(self.writer, monotonic()):
+            self._vanished(errno.ETIMEDOUT, None)
+
+    def _explain(self, error: OSError) -> NoReturn:
+        """Raise what *error* of a system call means. Called while handling it."""
+        if isinstance(error, ConnectionResetError):
+            self._broken = BrokenConnectionError(
+                errno.ECONNRESET,
+                f"the connection to {self._peer} was cut: the process there has ended without "
+                f"closing it, or its host has started anew; messages may be lost",
+            )
+            raise self._broken from error
+        if error.errno in _GONE:
+            self._vanished(error.errno, error)
+        raise error
+
+    def _vanished(self, code: int, cause: OSError | None) -> NoReturn:
+        self._broken = BrokenConnectionError(
+            code,
+            f"the host at {self._peer} has vanished, or the network to it is cut: it has not "
+            f"answered for {self._silence.limit:g} seconds; messages may be lost",
+        )
+        raise self._broken from cause
+
+    # -- the end itself ------------------------------------------------------------------
+
+    def _check_usable(self) -> None:
+        broken = self._broken
+        if broken is not None:
+            raise type(broken)(*broken.args)
+        if self.closed:
+            raise OSError(errno.EBADF, "handle is closed")
+
+    def stop_receiving(self) -> None:
+        """See `DescriptorChannel.stop_receiving`; the socket stays open for sending."""
+        self.readable = False
+
+    def close(self) -> None:
+        """See `Channel.close`. Waits up to five seconds when there is no room to say goodbye."""
+        if not self.closed and self._broken is None and not self.torn:
+            self._say_goodbye()
+        super().close()
+
+    def _say_goodbye(self) -> None:
+        """Tell the other side that nothing follows, unless somebody is sending just now."""
+        if not self.send_lock.acquire(blocking=False):
+            return
+        try:
+            if self.sending:
+                return
+            view = memoryview(self._engine.say_goodbye())
+            deadline = monotonic() + _GOODBYE_SECONDS
+            while view and (left := deadline - monotonic()) > 0:
+                try:
+                    view = view[os.write(self.writer, view) :]
+                except BlockingIOError:
+                    wait_writable(self.writer, left)
+        except OSError:
+            pass  # nobody hears it any more
+        finally:
+            self.send_lock.release()
+
+    def lose(self) -> None:
+        """Close the copy of a forked child, without a word to the other side."""
+        self._broken = BrokenConnectionError(
+            f"an encrypted connection cannot be used in a forked child: the one to {self._peer} "
+            f"is its parent's; connect anew in the child"
+        )
+        self.close()
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse: see the class."""
+        raise TypeError(
+            f"an encrypted connection cannot be given to another process: the one to {self._peer} "
+            f"stays here; connect from the other process, or pass its messages on"
+        )
+
+    def export(self, handoff: Handoff, /) -> Recipe:
+        """Refuse, like `__reduce__`."""
+        self.__reduce__()
+
+    @classmethod
+    def attach(cls, recipe: Recipe, takeover: Takeover, /) -> Self:
+        """Refuse: there is no recipe for one."""
+        raise TypeError("an encrypted connection cannot be taken over from another process")
+
+
+_IN_MESSAGE = "during message"
+_channels: WeakSet[TlsChannel] = WeakSet()
+_watches_forks = False
+_watches_exit = False
+
+
+def _remember(channel: TlsChannel) -> None:
+    """Have *channel* closed when the interpreter ends, and lost in forked children."""
+    global _watches_exit, _watches_forks
+    if not _watches_forks:
+        _watches_forks = True
+        in_forked_children(_lose_all)
+    if not _watches_exit:
+        _watches_exit = True
+        atexit.register(_close_all)
+    _channels.add(channel)
+
+
+def _close_all() -> None:
+    # An end that was never closed would look like a cut to the other side.
+    for channel in list(_channels):
+        channel.close()
+
+
+def _lose_all() -> None:
+    global _watches_exit
+    _watches_exit = False  # a child begins without its parent's exit handlers
+    for channel in list(_channels):
+        channel.lose()
+    _channels.clear()
