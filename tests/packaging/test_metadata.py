@@ -13,7 +13,7 @@ import procession
 
 ROOT = Path(__file__).parents[2]
 START_METHODS = {"fork": "Fork", "spawn": "Spawn", "forkserver": "ForkServer"}
-TRANSPORTS = {"pipe": "Pipe", "socketpair": "SocketPair", "ring": "Ring"}
+TRANSPORTS = {"pipe": "Pipe", "socketpair": "SocketPair", "ring": "Ring", "tcp": "Tcp"}
 HOOKS = ("seeds", "logging", "coverage")
 PLUGINS = {
     **{name: ROOT / "backends" / name for name in START_METHODS},

@@ -97,6 +97,8 @@ class Listener:
             raise
         self._address: Address = self._socket.getsockname()
         self._closed = False
+        #: Whether the socket is one that the process listens at that has forked this one.
+        self._inherited = False
         _remember(self)
 
     def _bind(self, address: Address, own: bool) -> finalize[[str, bool, int], Listener] | None:
@@ -261,12 +263,16 @@ class Listener:
         return Connection.over(line.channel())
 
     def close(self) -> None:
-        """Stop listening; connections stay open. Idempotent; wakes threads that accept."""
+        """Stop listening; connections stay open. Idempotent; wakes threads that accept.
+
+        A forked child closes its copy only, and waits for its own threads that accept there.
+        """
         self._closed = True
-        try:
-            self._socket.shutdown(socket.SHUT_RD)
-        except OSError:
-            pass  # closed already, or not on this platform: nobody is to be woken then
+        if not self._inherited:
+            try:
+                self._socket.shutdown(socket.SHUT_RD)
+            except OSError:
+                pass  # closed already, or not on this platform: nobody is to be woken then
         with self._lock:
             self._socket.close()
             self._hang_up()
@@ -282,6 +288,7 @@ class Listener:
     def _after_fork(self) -> None:
         """Begin with a free lock, in a forked child; the handshakes are the parent's."""
         self._lock = RLock()
+        self._inherited = True
         self._hang_up()
 
     def __enter__(self) -> Self:

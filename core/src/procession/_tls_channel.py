@@ -10,10 +10,10 @@ from weakref import WeakSet
 
 from procession._after_fork import in_forked_children
 from procession._blocks import blocks
-from procession._descriptor_channel import FREE, TORN, UNDER_WAY, DescriptorChannel
+from procession._descriptor_channel import FREE, TORN, UNDER_WAY
 from procession._pickling import join
 from procession._silence import LOOK_SECONDS, Silence
-from procession._stream_channel import LENGTH, LONG_LENGTH, pack_length
+from procession._stream_channel import LENGTH, LONG_LENGTH, StreamChannel, pack_length
 from procession._waiting import wait_readable, wait_writable
 from procession.errors import BrokenConnectionError, MessageTooLongError, TlsError
 from procession.framing import LONGEST_MESSAGE
@@ -35,10 +35,10 @@ _GOODBYE_SECONDS = 5.0
 _GONE = {errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.ENETRESET}
 
 
-class TlsChannel(DescriptorChannel):
+class TlsChannel(StreamChannel):
     """A channel over a TCP socket and a `TlsEngine`, both of which it takes over.
 
-    Messages are framed as a `StreamChannel`'s. Each begins with a record of its own, so
+    Messages are framed as those of its base. Each begins with a record of its own, so
     that nothing of it was received before it is asked for.
 
     When the other side ends without having closed its end - a cut, or a killed process -
@@ -239,6 +239,12 @@ class TlsChannel(DescriptorChannel):
         if not self.closed and self._broken is None and not self.torn:
             self._say_goodbye()
         super().close()
+
+    def end_sending(self) -> None:
+        """See `StreamChannel.end_sending`. Waits for room as `close` does."""
+        if self._broken is None:
+            self._say_goodbye()
+            super().end_sending()
 
     def _say_goodbye(self) -> None:
         """Tell the other side that nothing follows, unless somebody is sending just now."""

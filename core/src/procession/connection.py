@@ -263,6 +263,11 @@ class Connection(abc.Connection):
         return self._channel.closed
 
     @property
+    def channel(self) -> Channel:
+        """The channel below, for transports: messages of bytes. It stays the connection's."""
+        return self._channel
+
+    @property
     def readable(self) -> bool:
         """Whether this end can receive."""
         return self._channel.readable

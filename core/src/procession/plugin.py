@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from procession._primitives import Primitive as Primitive
     from procession._spawn import spawn_interpreter as spawn_interpreter
     from procession._start_method import StartMethod as StartMethod
+    from procession._stream_channel import StreamChannel as StreamChannel
     from procession._transport import Transport as Transport
     from procession._vectors import write_all as write_all
     from procession._waiting import wait_readable as wait_readable
@@ -86,6 +87,7 @@ _HOMES = {
     "spawn_interpreter": "_spawn",
     "StartFeatures": "_features",
     "StartMethod": "_start_method",
+    "StreamChannel": "_stream_channel",
     "Takeover": "_handoff",
     "Token": "_handoff",
     "Transport": "_transport",
