@@ -64,6 +64,8 @@ class Server:
             raise TypeError(f"Authkey {authkey!r} is type {type(authkey)!s}, not bytes")
         self._registry = registry
         self._codec = wire.CODECS[serializer]
+        #: What proxies that are made here have to use elsewhere.
+        self.tls = tls
         self.listener = Listener(
             address, backlog=_BACKLOG, authkey=bytes(authkey), accept_md5=accept_md5, tls=tls
         )

@@ -148,7 +148,11 @@ class BaseProxy:
         kind: Any = type(self)
         if self._isauto:
             kind, kwds["exposed"] = AutoProxy, tuple(self._exposed_ or ())
-        tls = None if self._session is None else self._session.tls
+        tls = None
+        if self._server is not None:
+            tls = self._server.tls
+        elif self._session is not None:
+            tls = self._session.tls
         key = FamilyKey(self._authkey)
         return RebuildProxy, (kind, token, self._serializer, kwds, key, tls)
 
