@@ -83,7 +83,7 @@ def far_host(scenario: str, python: str, files: list[str]) -> tuple[subprocess.P
 
 def run_near(scenario: str, files: list[str], python: str, seed: int) -> None:
     """Be the near host in *scenario*."""
-    import scenarios
+    from tests.network.programs import scenarios
 
     device = open_device(NEAR, FAR)
     process, far_device = far_host(scenario, python, files)
@@ -100,7 +100,7 @@ def run_far(scenario: str, fd: int, files: list[str]) -> None:
     device = open_device(FAR, NEAR)
     with socket.socket(fileno=fd) as there:
         socket.send_fds(there, [b"x"], [device])
-    import scenarios
+    from tests.network.programs import scenarios
 
     getattr(scenarios, f"{scenario}_far")(files)
 
@@ -120,8 +120,7 @@ def within(seconds: float, function: Any, *args: Any) -> BaseException:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parent))
-    sys.modules["hosts"] = sys.modules["__main__"]
+    sys.path[0] = str(Path(__file__).parents[3])
     if sys.argv[1] == "far":
         run_far(sys.argv[2], int(sys.argv[3]), sys.argv[4:7])
     else:

@@ -9,7 +9,7 @@ import threading
 import time
 from typing import Any
 
-from hosts import FAR, NEAR, Cable, within
+from tests.network.programs.hosts import FAR, NEAR, Cable, within
 
 import procession
 from procession import errors

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from procession.plugin import Message
 
 _INTEGER = 4
+#: What begins a message that says that the way to the other host was cut.
+_CUT = b"procession-tcp: cut\x00\x8f\x1c\xe7"
 #: More room lets reader and writer work at the same time.
 _BUFFER_SIZE = 1 << 20
 
@@ -40,16 +42,17 @@ class TcpChannel(PacketChannel):
         Raises `BrokenConnectionError` when the way to the other host was cut.
         """
         message = super().receive(into, limit)
-        if message[1] and not message[0]:
-            raise BrokenConnectionError(bytes(message[1][0]).decode())
+        buffers = message[1]
+        if len(buffers) == 2 and not message[0] and buffers[0] == _CUT:
+            raise BrokenConnectionError(bytes(buffers[1]).decode())
         return message
 
     def announce_cut(self, reason: str) -> None:
         """Let who has the other end raise `BrokenConnectionError` when he comes to this.
 
-        No object has a pickle of no bytes and buffers, so that it is no message of anybody's.
+        No object has a pickle of no bytes, so that it is no message of anybody's.
         """
-        self.send(b"", [reason.encode()])
+        self.send(b"", [_CUT, reason.encode()])
 
     def wait_for_room(self, length: int, timeout: float | None = None, /) -> bool:
         """See `Channel.wait_for_room`.

@@ -14,6 +14,7 @@ from procession.plugin import StreamChannel
 from procession.process import current_process
 
 from ._channel import TcpChannel, socket_pair
+from ._mailbox import Served
 from ._settings import how_to_encrypt, parse
 from ._tunnel import Tunnel
 
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     from typing import Any, TypeAlias
 
     from procession.connection import Connection
-    from procession.plugin import Mailbox
+
+    from ._mailbox import TcpMailbox
 
     #: Where something is to be had: the address, the ticket, how all is encrypted, and who has
     #: sent it: name, pid and host.
@@ -54,7 +56,7 @@ class Dock:
     def _begin(self) -> None:
         self._lock = threading.RLock()
         self._ends: dict[bytes, TcpChannel] = {}
-        self._mailboxes: dict[bytes, Mailbox] = {}
+        self._mailboxes: dict[bytes, tuple[TcpMailbox, Served]] = {}
         self._listener: Listener | None = None
         self._word = ""
 
@@ -77,23 +79,29 @@ class Dock:
             self._ends[ticket] = offered
         return fetch_end, (claim, channel.readable, channel.writable)
 
-    def offer_mailbox(self, mailbox: Mailbox, bind: str) -> Claim:
+    def offer_mailbox(self, mailbox: TcpMailbox, bind: str) -> Claim:
         """Return where *mailbox* is served to other hosts, from now on."""
         with self._lock:
-            for ticket, each in self._mailboxes.items():
+            for ticket, (each, _) in self._mailboxes.items():
                 if each is mailbox:
                     return self._claim(ticket, bind)
             ticket = os.urandom(_TICKET)
-            claim = self._claim(ticket, bind)
-            self._mailboxes[ticket] = mailbox
+            served = Served(mailbox)
+            try:
+                claim = self._claim(ticket, bind)
+            except BaseException:
+                served.withdraw()
+                raise
+            self._mailboxes[ticket] = mailbox, served
         return claim
 
-    def withdraw(self, mailbox: Mailbox) -> None:
+    def withdraw(self, mailbox: TcpMailbox) -> None:
         """Serve *mailbox* no longer."""
         with self._lock:
-            for ticket, each in list(self._mailboxes.items()):
+            for ticket, (each, served) in list(self._mailboxes.items()):
                 if each is mailbox:
                     del self._mailboxes[ticket]
+                    served.withdraw()
             self._close_if_idle()
 
     def _claim(self, ticket: bytes, bind: str) -> Claim:
@@ -160,13 +168,13 @@ class Dock:
             ticket = connection.recv_bytes(_TICKET)
             with self._lock:
                 end = self._ends.pop(ticket, None)
-                mailbox = self._mailboxes.get(ticket)
+                _, served = self._mailboxes.get(ticket, (None, None))
                 self._close_if_idle()
         except (OSError, EOFError, AuthenticationError):
             connection.close()
             return
         try:
-            connection.send_bytes(_NOT_FOUND if end is None and mailbox is None else _FOUND)
+            connection.send_bytes(_NOT_FOUND if end is None and served is None else _FOUND)
         except OSError:
             connection.close()
             if end is not None:
@@ -174,20 +182,19 @@ class Dock:
             return
         if end is not None:
             Tunnel(end, _stream(connection))
-        elif mailbox is not None:
-            from ._mailbox import serve
-
-            with connection:
-                serve(mailbox, connection)
-        else:
-            connection.close()
+            return
+        with connection:
+            if served is not None:
+                served.serve(connection)
 
     def _forget(self) -> None:
         """Begin anew in a forked child: what is on offer is the parent's."""
-        ends, listener = self._ends, self._listener
+        ends, mailboxes, listener = self._ends, self._mailboxes, self._listener
         self._begin()
         for end in ends.values():
             end.close()
+        for _, served in mailboxes.values():
+            served.abandon()
         if listener is not None:
             listener.close()
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from math import inf
 from queue import Empty, Full
 from struct import Struct
 
 from procession.errors import AuthenticationError, BrokenConnectionError, ShutDown
-from procession.plugin import Mailbox, PacketMailbox
+from procession.plugin import Handoff, Mailbox, PacketMailbox, Takeover
 
 from ._channel import other_hosts_may_come
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from typing import Any, Self, TypeVar
 
     from procession.connection import Connection
-    from procession.plugin import Buffer, Handoff, Message, Recipe, Takeover
+    from procession.plugin import Buffer, Message, Recipe
 
     from ._dock import Claim
 
@@ -27,12 +28,12 @@ if TYPE_CHECKING:
 
 #: What is asked: the question, and how long the answer may take (infinity: for ever).
 _question = Struct("!cd")
-_PUT, _GET, _SIZE, _DRAIN, _DROP, _TASK_DONE, _JOIN = b"PGSDXTJ"
-_QUESTIONS = {bytes([each]): each for each in (_PUT, _GET, _SIZE, _DRAIN, _DROP, _TASK_DONE, _JOIN)}
+_PUT, _GET, _SIZE, _DRAIN, _DROP, _TASK_DONE, _JOIN = b"P", b"G", b"S", b"D", b"X", b"T", b"J"
 #: What is answered: the kind, a number, and a text.
 _answer = Struct("!cQ")
 _DONE, _FULL, _EMPTY, _SHUT, _WRONG, _FAILED = b"d", b"f", b"e", b"s", b"w", b"x"
 _LONGEST_ANSWER = 4096
+_LONGEST_TEXT = _LONGEST_ANSWER - _answer.size
 #: How long the server waits before it looks whether who has asked is still there, in seconds.
 _SLICE = 0.5
 
@@ -61,6 +62,10 @@ class TcpMailbox(PacketMailbox):
             from ._dock import dock
 
             dock.withdraw(self)
+        self.close_copy()
+
+    def close_copy(self) -> None:
+        """Close this copy; if it is not the one that was offered, nobody is affected."""
         super().close()
 
 
@@ -126,7 +131,7 @@ class RemoteMailbox(Mailbox):
         """See `Mailbox.join`."""
         return bool(self._simply(_JOIN, timeout))
 
-    def _simply(self, question: int, timeout: float | None = None) -> int:
+    def _simply(self, question: bytes, timeout: float | None = None) -> int:
         def ask(connection: Connection) -> int:
             _ask(connection, question, timeout)
             return _understand(connection)
@@ -205,8 +210,8 @@ class _Failed(OSError):
 _ANSWERS = (Full, Empty, ShutDown, _Wrong, _Failed)
 
 
-def _ask(connection: Connection, question: int, timeout: float | None) -> None:
-    connection.send_bytes(_question.pack(bytes([question]), inf if timeout is None else timeout))
+def _ask(connection: Connection, question: bytes, timeout: float | None) -> None:
+    connection.send_bytes(_question.pack(question, inf if timeout is None else timeout))
 
 
 def _understand(connection: Connection) -> int:
@@ -230,33 +235,122 @@ def _understand(connection: Connection) -> int:
 # -- the server's side -------------------------------------------------------------------
 
 
-def serve(mailbox: Mailbox, connection: Connection) -> None:
-    """Answer the questions of one client about *mailbox*, until it has gone."""
-    try:
-        while True:
-            _serve_one(mailbox, connection)
-    except (OSError, EOFError, AuthenticationError, _Gone):
-        return
+class _Duplicates(Handoff, Takeover):
+    """How a mailbox crosses into its own process: with duplicates of its descriptors."""
+
+    __slots__ = ("_untaken",)
+
+    def __init__(self) -> None:
+        self._untaken: list[int] = []
+
+    def give(self, fd: int, /) -> int:
+        """See `Handoff.give`."""
+        duplicate = os.dup(fd)
+        self._untaken.append(duplicate)
+        return duplicate
+
+    def take(self, token: int, /) -> int:
+        """See `Takeover.take`."""
+        self._untaken.remove(token)
+        return token
+
+    def close(self) -> None:
+        """Close what nobody took."""
+        while self._untaken:
+            os.close(self._untaken.pop())
 
 
-def _serve_one(mailbox: Mailbox, connection: Connection) -> None:
+class Served:
+    """A mailbox as other hosts use it, until its owner has closed it.
+
+    It is a copy with descriptors of its own: the owner may close his at any time, while a
+    guest is in the middle of an operation.
+    """
+
+    def __init__(self, owner: TcpMailbox) -> None:
+        crossing = _Duplicates()
+        try:
+            self._mailbox = TcpMailbox.attach(owner.export(crossing), crossing)
+        finally:
+            crossing.close()
+        self._lock = threading.Lock()
+        self._guests = 0
+        self._withdrawn = False
+
+    def serve(self, connection: Connection) -> None:
+        """Answer the questions of one guest, until it has gone or the mailbox is withdrawn."""
+        with self._lock:
+            if self._withdrawn:
+                return
+            self._guests += 1
+        try:
+            while not self._withdrawn:
+                if connection.poll(_SLICE):
+                    _serve_one(self._mailbox, connection, self._check_wanted)
+        except (OSError, EOFError, AuthenticationError, _Gone):
+            return
+        finally:
+            with self._lock:
+                self._guests -= 1
+            self._close_if_left()
+
+    def withdraw(self) -> None:
+        """Serve nobody any more; who waits here hears of it soon."""
+        self._withdrawn = True
+        self._close_if_left()
+
+    def abandon(self) -> None:
+        """Close the copy, in a forked child."""
+        self._mailbox.close_copy()
+
+    def _close_if_left(self) -> None:
+        with self._lock:
+            if self._withdrawn and not self._guests:
+                self._mailbox.close_copy()
+
+    def _check_wanted(self, connection: Connection) -> None:
+        # Who waits for an answer sends nothing: what there is to receive is its end.
+        if self._withdrawn or connection.poll(0):
+            raise _Gone
+
+
+def _serve_one(
+    mailbox: Mailbox, connection: Connection, check_wanted: Callable[[Connection], None]
+) -> None:
+    """Answer one question; *check_wanted* raises `_Gone` when nobody waits for that any more."""
     question, seconds = _question.unpack(connection.recv_bytes(_question.size))
-    what = _QUESTIONS.get(question)
-    given = connection.channel.receive() if what == _PUT else None
+    given = connection.channel.receive() if question == _PUT else None
+
+    def sliced(operate: Callable[[float], T], not_yet: type[Exception]) -> T:
+        """Return what *operate* does in time; look meanwhile whether it is still wanted.
+
+        A message that was got for nobody would be lost.
+        """
+        deadline = time.monotonic() + seconds
+        while True:
+            left = deadline - time.monotonic()
+            try:
+                return operate(max(0.0, min(left, _SLICE)))
+            except not_yet:
+                if left <= _SLICE:
+                    raise
+            check_wanted(connection)
+
     message: Message | None = None
     number, text = 0, ""
     try:
-        if what == _GET:
-            message = _sliced(lambda left: mailbox.get(timeout=left), seconds, connection, Empty)
+        if question == _GET:
+            message = sliced(lambda left: mailbox.get(timeout=left), Empty)
         elif given is not None:
             body, buffers = given
-            _sliced(
-                lambda left: mailbox.put(body, buffers, timeout=left), seconds, connection, Full
-            )
-        elif what == _JOIN:
-            number = _join(mailbox, seconds, connection)
+            sliced(lambda left: mailbox.put(body, buffers, timeout=left), Full)
+        elif question == _JOIN:
+            sliced(lambda left: _join(mailbox, left), _NotYet)
+            number = 1
         else:
-            number = _do(mailbox, what)
+            number = _do(mailbox, question)
+        kind = _DONE
+    except _NotYet:
         kind = _DONE
     except Full:
         kind = _FULL
@@ -273,58 +367,26 @@ def _serve_one(mailbox: Mailbox, connection: Connection) -> None:
         connection.channel.send(*message)
 
 
-_LONGEST_TEXT = _LONGEST_ANSWER - _answer.size
-
-
 class _Gone(Exception):
-    """Who has asked has gone meanwhile."""
+    """Who has asked has gone meanwhile, or the mailbox was withdrawn."""
 
 
-def _sliced(
-    operate: Callable[[float], T],
-    seconds: float,
-    connection: Connection,
-    not_yet: type[Exception],
-) -> T:
-    """Return what *operate* does within *seconds*; look meanwhile whether it is still wanted.
-
-    A message that was got for nobody would be lost. Raises *not_yet* when the time is over.
-    """
-    deadline = time.monotonic() + seconds
-    while True:
-        left = deadline - time.monotonic()
-        try:
-            return operate(max(0.0, min(left, _SLICE)))
-        except not_yet:
-            if left <= _SLICE:
-                raise
-        _check_there(connection)
+class _NotYet(Exception):
+    """Something is not done yet."""
 
 
-def _join(mailbox: Mailbox, seconds: float, connection: Connection) -> int:
-    deadline = time.monotonic() + seconds
-    while True:
-        left = deadline - time.monotonic()
-        if mailbox.join(max(0.0, min(left, _SLICE))):
-            return 1
-        if left <= _SLICE:
-            return 0
-        _check_there(connection)
+def _join(mailbox: Mailbox, seconds: float) -> None:
+    if not mailbox.join(seconds):
+        raise _NotYet
 
 
-def _check_there(connection: Connection) -> None:
-    # Who waits for an answer sends nothing: what there is to receive is its end.
-    if connection.poll(0):
-        raise _Gone
-
-
-def _do(mailbox: Mailbox, what: int | None) -> int:
-    if what == _SIZE:
+def _do(mailbox: Mailbox, question: bytes) -> int:
+    if question == _SIZE:
         return mailbox.size()
-    if what == _TASK_DONE:
+    if question == _TASK_DONE:
         mailbox.task_done()
-    elif what in (_DRAIN, _DROP):
-        mailbox.shutdown(immediate=what == _DROP)
+    elif question in (_DRAIN, _DROP):
+        mailbox.shutdown(immediate=question == _DROP)
     else:
         raise ValueError("there is no such question")
     return 0
