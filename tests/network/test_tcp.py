@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import pickle
 import queue
-import signal
 import socket
 import subprocess
 import sys
@@ -192,9 +191,10 @@ def test_who_does_not_know_the_key(pipe: Any, cleanup: ExitStack) -> None:
     from procession_tcp._dock import dock
 
     assert dock._listener is not None
-    address = dock._listener.address[:2]
+    address = dock._listener.address
+    assert isinstance(address, tuple)
     for garbage in (b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\xff\xff", bytes(1000), b""):
-        with socket.create_connection(address) as stranger:
+        with socket.create_connection(address[:2]) as stranger:
             stranger.sendall(garbage)
     copy = pickle.loads(pickled)
     cleanup.callback(copy.close)
@@ -421,7 +421,7 @@ def test_a_queue_of_a_process_that_is_killed(run: Any) -> None:
     process, control = run("make_queue")
     there = control.recv()
     assert "hello" == there.get()
-    os.kill(process.pid, signal.SIGKILL)
+    process.kill()
     with pytest.raises(errors.BrokenConnectionError, match="queue that is served at 127"):
         there.get()
     process.wait()

@@ -23,6 +23,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+if sys.platform != "linux":
+    raise SystemExit("network namespaces are a Linux thing")
+
 NEAR, FAR = "10.77.0.1", "10.77.0.2"
 _TUNSETIFF = 0x400454CA
 _TUN_WITHOUT_HEADER = 0x0001 | 0x1000

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from typing import Any
@@ -16,6 +17,9 @@ from procession import errors
 from procession.connection import Client, Connection, Listener
 from procession.managers import SyncManager
 from procession.tls import Tls
+
+if sys.platform != "linux":
+    raise SystemExit("network namespaces are a Linux thing")
 
 KEY = b"the key"
 PORT = 4711
