@@ -24,7 +24,7 @@ PAGES = [
 ]
 FENCE = re.compile(r"^```(?P<language>[\w-]*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 SHELL_BUILTINS = {".", "cd", "export"}
-EVERY_PLUGIN = {"fork", "spawn", "forkserver", "pipe", "socketpair"}
+EVERY_PLUGIN = {"fork", "spawn", "forkserver", "pipe", "socketpair", "tcp"}
 
 
 @dataclass(frozen=True)

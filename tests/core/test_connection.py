@@ -64,19 +64,19 @@ def transport_pair(name: str, kind: str) -> Pair:
     return pair
 
 
-@pytest.fixture(params=["stream", "pipe", "socketpair", "ring"])
+@pytest.fixture(params=["stream", "pipe", "socketpair", "ring", "tcp"])
 def make(request: pytest.FixtureRequest) -> Pair:
     """Make two connected ends, in each way there is."""
     if request.param == "stream":
         return stream_pair
-    kinds = {"pipe": "Pipe", "socketpair": "SocketPair", "ring": "Ring"}
+    kinds = {"pipe": "Pipe", "socketpair": "SocketPair", "ring": "Ring", "tcp": "Tcp"}
     return transport_pair(request.param, kinds[request.param])
 
 
-@pytest.fixture(params=["stream", "pipe", "socketpair"])
+@pytest.fixture(params=["stream", "pipe", "socketpair", "tcp"])
 def make_of_descriptors(request: pytest.FixtureRequest) -> Pair:
     """As `make`, where an end is a `DescriptorChannel`."""
-    kinds = {"pipe": "Pipe", "socketpair": "SocketPair"}
+    kinds = {"pipe": "Pipe", "socketpair": "SocketPair", "tcp": "Tcp"}
     if request.param == "stream":
         return stream_pair
     return transport_pair(request.param, kinds[request.param])
@@ -316,8 +316,7 @@ def test_peer_gone_while_sending_leaves_what_it_sent(make: Pair) -> None:
     sender.join(DEADLINE)
 
     assert isinstance(failures[0], (BrokenPipeError, ConnectionResetError))
-    if not isinstance(first, StreamChannel):
-        assert b"farewell" == bytes(first.receive()[0])
+    assert b"farewell" == bytes(first.receive()[0])
     first.close()
 
 

@@ -475,6 +475,19 @@ def test_forked_processes_share_a_listener() -> None:
                 assert client.recv() in pids
 
 
+def test_a_forked_child_closes_its_own_copy(
+    listen: Callable[..., Listener], in_thread: Callable[..., Any]
+) -> None:
+    """The process that has made the listener goes on accepting."""
+    listener = listen(("127.0.0.1", 0), authkey=KEY)
+    with crew() as fork:
+        assert 0 == fork(listener.close).join()
+    client = in_thread(Client, listener.address, authkey=KEY, timeout=20)
+    with listener.accept() as here, result(client) as there:
+        here.send("hello")
+        assert "hello" == there.recv()
+
+
 def test_signal_handler_does_not_end_accept(
     listen: Callable[..., Listener], in_thread: Callable[..., Any]
 ) -> None:

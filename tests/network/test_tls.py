@@ -475,6 +475,21 @@ def test_a_forked_child(ends: tuple[Connection, Connection]) -> None:
         there.recv()
 
 
+def test_what_was_sent_before_the_end(
+    ends: tuple[Connection, Connection], in_thread: Callable[..., Any]
+) -> None:
+    """It is received, although who has sent it has not received everything himself."""
+    here, there = ends
+    there.send("farewell")
+    sending = in_thread(here.send_bytes, bytes(20_000_000))
+    assert there.poll(30)
+    there.close()
+    assert isinstance(sending.failure(), errors.BrokenConnectionError)
+    assert "farewell" == here.recv()
+    with pytest.raises(errors.BrokenConnectionError):
+        here.send("anybody?")
+
+
 # -- how it ends -------------------------------------------------------------------------
 
 

@@ -85,6 +85,7 @@ MODULES = {
     "sharedctypes",
     "synchronize",
     "testing",
+    "tls",
 }
 PLUGIN_NAMES = {
     "Channel",

@@ -98,6 +98,8 @@ class TlsChannel(StreamChannel):
             except BlockingIOError:
                 wait_writable(self.writer, LOOK_SECONDS)
                 self._look()
+            except ConnectionResetError as error:
+                raise self._cut() from error  # what has come can still be received
             except OSError as error:
                 self._explain(error)
 
@@ -203,15 +205,18 @@ class TlsChannel(StreamChannel):
     def _explain(self, error: OSError) -> NoReturn:
         """Raise what *error* of a system call means. Called while handling it."""
         if isinstance(error, ConnectionResetError):
-            self._broken = BrokenConnectionError(
-                errno.ECONNRESET,
-                f"the connection to {self._peer} was cut: the process there has ended without "
-                f"closing it, or its host has started anew; messages may be lost",
-            )
+            self._broken = self._cut()
             raise self._broken from error
         if error.errno in _GONE:
             self._vanished(error.errno, error)
         raise error
+
+    def _cut(self) -> BrokenConnectionError:
+        return BrokenConnectionError(
+            errno.ECONNRESET,
+            f"the connection to {self._peer} was cut: the process there has ended, or has closed "
+            f"it without receiving everything, or its host has started anew; messages may be lost",
+        )
 
     def _vanished(self, code: int, cause: OSError | None) -> NoReturn:
         self._broken = BrokenConnectionError(

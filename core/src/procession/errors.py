@@ -7,7 +7,8 @@ whatever procession has to say. Each one derives *also* from the built-in that
 
     ProcessError
     |- BufferTooShort, AuthenticationError, TimeoutError    as in multiprocessing
-    |  `- HandshakeTimeoutError          (builtin TimeoutError) a peer has not shown the key in time
+    |  |- HandshakeTimeoutError          (builtin TimeoutError) a peer has not shown the key in time
+    |  `- TlsError                       an encrypted connection that was not made
     |- PluginError                       a plugin cannot be had
     |  |- UnknownPluginError             (ValueError)  nobody has that name
     |  |  `- NoPluginError                             nobody is there at all
@@ -18,7 +19,7 @@ whatever procession has to say. Each one derives *also* from the built-in that
     |  |- PluginUnavailableError         (ValueError)  it works, but not on this machine
     |  `- IncompatiblePluginsError       (ValueError)  these two do not go together
     |- SelectionError                    (RuntimeError) a choice that cannot be made (again)
-    |- ConfigurationError                (ValueError)  a configuration file that is wrong
+    |- ConfigurationError                (ValueError)  a file or a variable that is wrong
     |- ProcessStateError                 not in this state of a process
     |  |- ProcessStartedError            (AssertionError)
     |  |- ProcessNotStartedError         (AssertionError, ValueError)
@@ -121,6 +122,7 @@ __all__ = [
     "ServerDiedError",
     "ShutDown",
     "TimeoutError",
+    "TlsError",
     "TooManyProcessesError",
     "UnguardedMainError",
     "UnknownOptionError",
@@ -245,7 +247,8 @@ class SelectionError(ProcessError, RuntimeError):
 class ConfigurationError(ProcessError, ValueError):
     """A configuration file is missing, cannot be read or says something wrong.
 
-    `file` is its path, `key` the key at fault, or None if it is the whole file.
+    Or a variable of the environment does, or a file of certificates is none. `file` is the
+    path, `key` the key at fault, or None if it is the whole file.
     """
 
     def __init__(self, message: str, *, file: str | None = None, key: str | None = None) -> None:

@@ -285,7 +285,7 @@ class Served:
             self._guests += 1
         try:
             while not self._withdrawn:
-                if connection.poll(_SLICE):
+                if connection.poll(_SLICE) and not self._withdrawn:
                     _serve_one(self._mailbox, connection, self._check_wanted)
         except (OSError, EOFError, AuthenticationError, _Gone):
             return
