@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
-trustme = pytest.importorskip("trustme")
-
-from procession.tls import Tls  # noqa: E402
+from procession.tls import Tls
 
 
 class Certificates:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import pickle
 import queue
+import random
 import socket
 import subprocess
 import sys
@@ -401,6 +402,33 @@ def test_many_users(queues: Any, run: Any) -> None:
         assert 0 == process.wait(30)
     results.close()
     there.close()
+
+
+def test_guests_that_are_killed(queues: Any, run: Any) -> None:
+    """At random moments: nothing is got twice, and each takes one object along at most."""
+    kills = int(os.environ.get("PROCESSION_KILLS", "4"))
+    chance = random.Random(os.environ.get("PROCESSION_SEED", "11"))
+    tasks, _ = queues()
+    results, _ = queues()
+    count, got = 0, []
+    for _ in range(kills):
+        process, control = run("work")
+        control.send((tasks, results))
+        for _ in range(200):
+            tasks.put(count)
+            count += 1
+        got.append(results.get(timeout=30))  # it is at work
+        time.sleep(chance.random() * 0.05)
+        process.kill()
+        process.wait()
+        control.close()
+    process, control = run("work")
+    control.send((tasks, results))
+    tasks.put(None)
+    assert 0 == process.wait(40)
+    got += [results.get() for _ in range(results.qsize())]
+    assert len(got) == len(set(got))
+    assert count - kills <= len(got) <= count
 
 
 def test_who_waits_and_is_killed_takes_nothing(queues: Any, run: Any) -> None:
