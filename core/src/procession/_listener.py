@@ -75,7 +75,7 @@ class Listener:
             if address is None and not hasattr(socket, "AF_UNIX"):
                 family = "AF_INET"
         if tls is not None:
-            tls.check(family, authkey)
+            tls.check(family, server=True, authkey=authkey)
         self._tls = tls
         self._authkey = authkey
         self._md5 = accepts_md5(accept_md5)
@@ -337,7 +337,7 @@ def Client(
     md5 = accepts_md5(accept_md5)
     family = family or _address.family_of(address)
     if tls is not None:
-        tls.check(family, authkey)
+        tls.check(family, server=False, authkey=authkey)
     peer = _address.open_socket(family)
     try:
         _address.check_length(address)

@@ -57,7 +57,7 @@ class TlsChannel(StreamChannel):
         self._silence = Silence(silence)
         self._peer = engine.peer
         #: What has ended the connection before its time.
-        self._broken: Exception | None = None
+        self._broken: BrokenConnectionError | None = None
         super().__init__((fd,), (fd,))
         _remember(self)
 
@@ -119,10 +119,14 @@ class TlsChannel(StreamChannel):
             except (EOFError, MessageTooLongError):
                 self.receiving = FREE
                 raise
-            except (BrokenConnectionError, TlsError) as error:
+            except BrokenConnectionError as error:
                 self.receiving = FREE
                 self._broken = error
                 raise
+            except TlsError as error:
+                self.receiving = FREE
+                self._broken = BrokenConnectionError(str(error))
+                raise self._broken from error
             except BaseException:
                 self.receiving = TORN
                 self.close()
@@ -231,7 +235,7 @@ class TlsChannel(StreamChannel):
     def _check_usable(self) -> None:
         broken = self._broken
         if broken is not None:
-            raise type(broken)(*broken.args)
+            raise BrokenConnectionError(*broken.args)
         if self.closed:
             raise OSError(errno.EBADF, "handle is closed")
 

@@ -38,14 +38,21 @@ class Tls:
     authkey, each proves that it knows that, too.
 
     *silence*: how long, in seconds, the other host may owe an answer before the connection
-    counts as broken, at least 3.
+    counts as broken, at least 3; None for what ``PROCESSION_TLS_SILENCE`` says, or else 60.
 
     It holds no secrets but names of files, and can be pickled. Threads: any.
     """
 
     def __init__(
-        self, *, files: tuple[str, str, str] | None, check_name: bool, job: str, silence: float
+        self,
+        *,
+        files: tuple[str, str, str] | None,
+        check_name: bool,
+        job: str,
+        silence: float | None,
     ) -> None:
+        if silence is None:
+            silence = _silence_from_environment()
         if silence < _SHORTEST_SILENCE:
             raise ValueError(
                 f"silence is {silence:g} seconds; it may be {_SHORTEST_SILENCE:g} or more"
@@ -66,7 +73,7 @@ class Tls:
         authority: str | os.PathLike[str],
         *,
         check_name: bool = True,
-        silence: float = SILENCE_SECONDS,
+        silence: float | None = None,
     ) -> Self:
         """Know each other by certificates: each side shows one that *authority* has signed.
 
@@ -84,7 +91,7 @@ class Tls:
         return self
 
     @classmethod
-    def from_authkey(cls, *, job: str = "procession", silence: float = SILENCE_SECONDS) -> Self:
+    def from_authkey(cls, *, job: str = "procession", silence: float | None = None) -> Self:
         """Know each other by the authkey, from which the key of the encryption is derived.
 
         Both sides must belong to the same *job*, a name. Who knows the authkey can connect,
@@ -107,7 +114,7 @@ class Tls:
         """Return what the environment says, or None if it says nothing.
 
         ``PROCESSION_TLS_CERTIFICATE``, ``PROCESSION_TLS_KEY`` and ``PROCESSION_TLS_AUTHORITY``
-        are the files of `from_certificates`, and ``PROCESSION_TLS_SILENCE`` is its *silence*.
+        are the files of `from_certificates`.
         Raises `procession.errors.ConfigurationError` when some are there and some are missing.
         """
         files = [os.environ.get(name, "") for name in _VARIABLES]
@@ -121,14 +128,14 @@ class Tls:
                 f"certificates need all of {', '.join(_VARIABLES)} in the environment; "
                 f"missing: {missing}"
             )
-        return cls.from_certificates(*files, silence=silence_from_environment())
+        return cls.from_certificates(*files)
 
     def line(
         self, peer: socket.socket, address: Address, *, server: bool, authkey: bytes | None
     ) -> TlsLine:
         """Return the line over *peer*, which is connected to *address* and is taken over.
 
-        *server*: whether the other side has connected to this one. Raises like `check`.
+        *server*: whether the other side has connected to this one. Call `check` before.
         """
         context = self._context(server=server, authkey=authkey)
         host = str(address[0])
@@ -141,16 +148,17 @@ class Tls:
         )
         return TlsLine(peer, engine, self.silence)
 
-    def check(self, family: str, authkey: bytes | None) -> None:
-        """Raise `ValueError` for what cannot be encrypted in this way.
+    def check(self, family: str, *, server: bool, authkey: bytes | None) -> None:
+        """Make ready for `line`; raise for what cannot be encrypted in this way.
 
-        That is a *family* without hosts, and, if the sides know each other by the authkey,
-        there being none.
+        That is `ValueError` for a *family* without hosts and, if the sides know each other by
+        the authkey, without one; for bad files as `from_certificates`.
         """
         if family not in ("AF_INET", "AF_INET6"):
             raise ValueError(f"tls is for TCP, ('host', port), and not for {family}")
         if self._files is None and authkey is None:
             raise ValueError("encryption by the authkey needs an authkey, and there is none")
+        self._context(server=server, authkey=authkey)
 
     def _context(self, *, server: bool, authkey: bytes | None) -> ssl.SSLContext:
         which = (server, authkey if self._files is None else None)
@@ -222,7 +230,7 @@ def _rebuild(
     return kind(files=files, check_name=check_name, job=job, silence=silence)
 
 
-def silence_from_environment() -> float:
+def _silence_from_environment() -> float:
     """Return what the environment says about silence, or the default, in seconds."""
     text = os.environ.get(_SILENCE_VARIABLE)
     if text is None:

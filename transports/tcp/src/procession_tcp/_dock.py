@@ -170,7 +170,7 @@ class Dock:
                 end = self._ends.pop(ticket, None)
                 _, served = self._mailboxes.get(ticket, (None, None))
                 self._close_if_idle()
-        except (OSError, EOFError, AuthenticationError):
+        except (OSError, EOFError):
             connection.close()
             return
         try:

@@ -9,7 +9,7 @@ from math import inf
 from queue import Empty, Full
 from struct import Struct
 
-from procession.errors import AuthenticationError, BrokenConnectionError, ShutDown
+from procession.errors import BrokenConnectionError, ShutDown
 from procession.plugin import Handoff, Mailbox, PacketMailbox, Takeover
 
 from ._channel import other_hosts_may_come
@@ -287,7 +287,7 @@ class Served:
             while not self._withdrawn:
                 if connection.poll(_SLICE) and not self._withdrawn:
                     _serve_one(self._mailbox, connection, self._check_wanted)
-        except (OSError, EOFError, AuthenticationError, _Gone):
+        except (OSError, EOFError, _Gone):
             return
         finally:
             with self._lock:

@@ -8,10 +8,10 @@ import socket
 import sys
 import threading
 
-from procession.errors import AuthenticationError
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from procession.plugin import Channel, StreamChannel
 
     from ._channel import TcpChannel
@@ -60,9 +60,14 @@ class Tunnel:
             self._end()
             raise
 
-    def _run(self, carry: object) -> None:
+    def _run(self, carry: Callable[[], None]) -> None:
         try:
-            carry()  # type: ignore[operator]
+            carry()
+        except BaseException:
+            # Memory has run out, say. Neither side may wait for what will not come.
+            _shut(self._remote, socket.SHUT_RDWR)
+            _shut(self._local, socket.SHUT_RDWR)
+            raise
         finally:
             self._end()
 
@@ -79,7 +84,7 @@ class Tunnel:
                 return
             try:
                 self._remote.send(*message)
-            except (OSError, AuthenticationError):
+            except OSError:
                 # Why, the other direction finds out. Here, nobody may send any more.
                 _shut(self._local, socket.SHUT_RD)
                 return
@@ -91,7 +96,7 @@ class Tunnel:
             except EOFError:
                 _shut(self._local, socket.SHUT_RDWR)  # what was carried can still be received
                 return
-            except (OSError, AuthenticationError) as error:
+            except OSError as error:
                 self._announce_cut(str(error))
                 return
             try:
