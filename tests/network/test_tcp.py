@@ -10,6 +10,7 @@ import pickle
 import queue
 import random
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -118,6 +119,23 @@ def test_objects_both_ways(pipe: Any, send_away: Any) -> None:
         assert bytes(size) == here.recv_bytes()
     assert not here.poll(0)
     assert not there.poll(0)
+
+
+def test_without_certificates(pipe: Any, send_away: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The authkey is enough from Python 3.13 on; before, loopback needs no encryption."""
+    from procession_tcp._dock import dock
+
+    for name in ("CERTIFICATE", "KEY", "AUTHORITY"):
+        monkeypatch.delenv(f"PROCESSION_TLS_{name}")
+    here, there = pipe()
+    pickled = pickle.dumps(there)
+    assert dock._word == ("authkey" if getattr(ssl, "HAS_PSK", False) else "plain")
+    there.close()
+    with pickle.loads(pickled) as there:
+        there.send("hello")
+        assert "hello" == here.recv()
+    with pytest.raises(errors.EndOfConnectionError):
+        here.recv()
 
 
 def test_arrays(pipe: Any, send_away: Any) -> None:

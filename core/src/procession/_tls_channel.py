@@ -49,13 +49,14 @@ class TlsChannel(StreamChannel):
     (it is closed there), and the end can not be given to another process.
     """
 
-    __slots__ = ("_broken", "_engine", "_peer", "_silence")
+    __slots__ = ("_broken", "_engine", "_owner", "_peer", "_silence")
 
     def __init__(self, fd: int, engine: TlsEngine, silence: float) -> None:
         """*fd* does not block. *silence*: see the class, in seconds."""
         self._engine = engine
         self._silence = Silence(silence)
         self._peer = engine.peer
+        self._owner = os.getpid()
         #: What has ended the connection before its time.
         self._broken: BrokenConnectionError | None = None
         super().__init__((fd,), (fd,))
@@ -245,7 +246,13 @@ class TlsChannel(StreamChannel):
 
     def close(self) -> None:
         """See `Channel.close`. Waits up to five seconds when there is no room to say goodbye."""
-        if not self.closed and self._broken is None and not self.torn:
+        # In a forked child, somebody may close his copy before it is lost.
+        if (
+            not self.closed
+            and not self.torn
+            and self._broken is None
+            and self._owner == os.getpid()
+        ):
             self._say_goodbye()
         super().close()
 
