@@ -305,7 +305,7 @@ def test_a_browser(listen: Callable[..., Listener], cleanup: ExitStack) -> None:
 
 
 @settings(
-    max_examples=60,
+    max_examples=30,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
