@@ -61,12 +61,18 @@ class Pair:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add ``--subject``."""
+    """Add ``--subject`` and ``--pairs``."""
     parser.addoption(
         "--subject",
         choices=("procession", "multiprocessing"),
         default="procession",
         help="the library the behaviour tests run on",
+    )
+    parser.addoption(
+        "--pairs",
+        choices=("all", "few"),
+        default="all",
+        help="few: each start method and each transport, but not every pair of them",
     )
 
 
@@ -130,11 +136,23 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
                 "transport": (_cheapest_first(methods)[:1], transports),
             }[mark.args[0]]
         pairs = [Pair(subject, m, t) for m in methods for t in transports]
+        if mark is None and pairs and metafunc.config.getoption("--pairs") == "few":
+            pairs = _few(pairs, len(transports))
         missing = "; ".join(f"no {_DOMAINS[kind]}" for kind in _DOMAINS if not installed[kind])
         metafunc.parametrize("pair", pairs or [_absent(missing)], ids=str, indirect=True)
     for kind in wanted - {"pair"}:
         names = installed[kind] or [_absent(f"no {_DOMAINS[kind]}")]
         metafunc.parametrize(kind, names, indirect=True)
+
+
+def _few(pairs: list[Pair], transports: int) -> list[Pair]:
+    """Return a diagonal of the table *pairs*, another one for each version of Python."""
+    methods = len(pairs) // transports
+    shift = sys.version_info.minor
+    return [
+        pairs[number % methods * transports + (number + shift) % transports]
+        for number in range(max(methods, transports))
+    ]
 
 
 def _cheapest_first(methods: list[str]) -> list[str]:
