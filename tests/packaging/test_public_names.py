@@ -37,6 +37,7 @@ NAMES = {
     "Semaphore",
     "Manager",
     "Pipe",
+    "Pool",
     "Queue",
     "SimpleQueue",
     # shared memory
@@ -79,6 +80,7 @@ MODULES = {
     "framing",
     "managers",
     "plugin",
+    "pool",
     "process",
     "queues",
     "shared_memory",

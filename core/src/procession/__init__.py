@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 
     _default = DefaultContext()
     Pipe = _default.Pipe
+    Pool = _default.Pool
     Queue = _default.Queue
     SimpleQueue = _default.SimpleQueue
     JoinableQueue = _default.JoinableQueue
@@ -87,6 +88,7 @@ _HOMES = {
     "Lock": "",
     "Manager": "",
     "Pipe": "",
+    "Pool": "",
     "Process": "process",
     "ProcessError": "errors",
     "ProcessFailedError": "errors",

@@ -178,6 +178,9 @@ def end_children() -> None:
     `TERMINATION_SECONDS`, by SIGKILL. The others are waited for, and helper processes are
     stopped. Runs at exit; idempotent.
     """
+    pools = sys.modules.get("procession._pool_crew")
+    if pools is not None:
+        pools.end_all()  # before their workers, whom they would replace
     daemons = [child for child in process.active_children() if child.daemon]
     for child in daemons:
         child.terminate()

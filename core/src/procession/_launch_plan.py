@@ -110,6 +110,11 @@ class LaunchPlan:
         return self.process.daemon
 
     @property
+    def tolerates_threads(self) -> bool:
+        """Whether a fork need not warn of other threads: who starts the child knows of them."""
+        return self.process._tolerates_threads
+
+    @property
     def main_module(self) -> tuple[str, str] | None:
         """How a child finds the main module: by name, by path, or not at all."""
         return _main_module.describe()

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from procession._transport import Transport
     from procession.connection import Connection
     from procession.managers import SyncManager
+    from procession.pool import Pool
     from procession.queues import JoinableQueue, Queue, SimpleQueue
 
     T = TypeVar("T")
@@ -142,6 +143,29 @@ class BaseContext:
         from procession.synchronize import Event
 
         return Event()
+
+    def Pool(
+        self,
+        processes: int | None = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: Iterable[Any] = (),
+        maxtasksperchild: int | None = None,
+        *,
+        max_age: float | None = None,
+        max_rss: int | None = None,
+    ) -> Pool:
+        """Return a pool of worker processes. See `procession.pool.Pool`."""
+        from procession.pool import Pool
+
+        return Pool(
+            processes,
+            initializer,
+            initargs,
+            maxtasksperchild,
+            self,
+            max_age=max_age,
+            max_rss=max_rss,
+        )
 
     # Any, as in the four below: what comes back is as the caller's C type is.
     def Value(self, typecode_or_type: str | type[Any], *args: Any, lock: Any = True) -> Any:

@@ -43,11 +43,16 @@ whatever procession has to say. Each one derives *also* from the built-in that
     |- DescriptorLostError               (OSError)         who sent us an object has taken it along
     |- PeerDiedError                     (EndOfConnectionError) who we waited for has died
     |  |- BrokenByDeathError             (BrokenConnectionError) and cannot be sent to
-    |  `- ServerDiedError                (ConnectionError) the server of a manager has
+    |  |- ServerDiedError                (ConnectionError) the server of a manager has
+    |  `- WorkerDiedError                                   a worker of a pool has, with a task
     |- RemoteError                       a server could not do what it was asked
     |  `- ReferentLostError              (LookupError)     the object behind a proxy is gone
     |- OwnerDiedError                    (OSError)         who held a lock has died
     |- BrokenBarrierError                (threading.BrokenBarrierError) not all will come
+    |- BrokenPoolError                   (RuntimeError)    a pool has stopped by itself
+    |- TaskCancelledError                                  nobody will do this task any more
+    |- TaskTimeoutError                  (TimeoutError)    a task took too long
+    |- MaybeEncodingError                                  a result that cannot travel
     |- ProcessFailedError                               a process that had to succeed did not
     |- ChildLostError                    (ChildProcessError) nobody knows how it ended
     |- ResourceError                     (OSError)         descriptors, memory, ... have run out
@@ -80,6 +85,7 @@ __all__ = [
     "BrokenBarrierError",
     "BrokenByDeathError",
     "BrokenConnectionError",
+    "BrokenPoolError",
     "BufferTooShort",
     "BusyConnectionError",
     "ChildLostError",
@@ -97,6 +103,7 @@ __all__ = [
     "Full",
     "HandshakeTimeoutError",
     "IncompatiblePluginsError",
+    "MaybeEncodingError",
     "MessageTooLongError",
     "NoPluginError",
     "OwnerDiedError",
@@ -121,6 +128,8 @@ __all__ = [
     "SelectionError",
     "ServerDiedError",
     "ShutDown",
+    "TaskCancelledError",
+    "TaskTimeoutError",
     "TimeoutError",
     "TlsError",
     "TooManyProcessesError",
@@ -129,6 +138,7 @@ __all__ = [
     "UnknownPluginError",
     "UnstartedSignalError",
     "UnsupportedOptionError",
+    "WorkerDiedError",
 ]
 
 
@@ -506,6 +516,71 @@ class ResourceError(ProcessError, OSError):
 
 class TooManyProcessesError(ResourceError, BlockingIOError):
     """There are as many processes already as the user, the group or the system may have."""
+
+
+# -- pools -----------------------------------------------------------------------------
+
+
+class WorkerDiedError(PeerDiedError):
+    """A worker of a pool has died in the middle of a task.
+
+    `failure` is its `procession.FailureReport` (None if it ended with exit code 0), `task`
+    says which task it was; the rest is as in `PeerDiedError`. The pool has another worker.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        process: str | None = None,
+        pid: int | None = None,
+        exitcode: int | None = None,
+        failure: FailureReport | None = None,
+        task: str | None = None,
+    ) -> None:
+        super().__init__(message, process=process, pid=pid, exitcode=exitcode)
+        self.failure = failure
+        self.task = task
+
+
+class BrokenPoolError(ProcessError, RuntimeError):
+    """A pool has stopped by itself: its workers fail before they have done anything.
+
+    The cause is the exception of the initializer, if it was that; `failure` the
+    `procession.FailureReport` of the last worker, if it died.
+    """
+
+    def __init__(self, message: str, *, failure: FailureReport | None = None) -> None:
+        super().__init__(message)
+        self.failure = failure
+
+
+class TaskCancelledError(ProcessError):
+    """A task was cancelled, or its pool terminated, before it was done."""
+
+
+class TaskTimeoutError(TimeoutError):
+    """A task took longer than it was allowed to; its worker was killed."""
+
+
+class MaybeEncodingError(ProcessError):
+    """A result or an exception of a pool's task that cannot be pickled, or not unpickled.
+
+    `exc` is why and `value` what it was, both as text.
+    """
+
+    def __init__(self, exc: object, value: object = None) -> None:
+        self.exc = exc if isinstance(exc, str) else repr(exc)
+        self.value = value if isinstance(value, str) else repr(value)
+        super().__init__(*((self.exc,) if value is None else (self.exc, self.value)))
+
+    def __str__(self) -> str:
+        if len(self.args) == 1:
+            return self.exc
+        return f"Error sending result: '{self.value}'. Reason: '{self.exc}'"
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self}>"
 
 
 class ForkWithThreadsWarning(RuntimeWarning):

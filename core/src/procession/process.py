@@ -72,6 +72,8 @@ class BaseProcess(abc.Process):
     _post_mortem: PostMortem | None = None
     _last_signal: int | None = None
     _lifecycle: Lifecycle | None = None
+    #: Whether who starts it knows that other threads are alive, and takes the risk at a fork.
+    _tolerates_threads = False
 
     def run(self) -> None:
         """See `procession.abc.Process.run`."""

@@ -41,7 +41,8 @@ class Fork(StartMethod):
 
     def launch(self, plan: LaunchPlan, /) -> Child:
         """See `StartMethod.launch`."""
-        _warn_of_threads()
+        if not plan.tolerates_threads:
+            _warn_of_threads()
         if has_pidfd():
             return self._fork(plan, None)
         reader, writer = os.pipe()

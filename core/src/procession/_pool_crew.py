@@ -1,0 +1,800 @@
+"""The workers of a pool, and the one thread of the parent that minds them.
+
+Which worker has which task is known to that thread alone, which makes it exact without a
+lock; everybody else leaves word in two queues and rings its bell. It waits for all workers at
+once, for their answers and for their ends, and never for one of them: what is sent to a
+worker that is at work fits into what its channel has room for.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+import threading
+import time
+from _thread import get_ident, start_new_thread
+from collections import deque
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
+
+from procession import _pool_wire as wire
+from procession._after_fork import in_forked_children
+from procession._pool_failures import died_before_work, died_with, initializer_failed, rebuild
+from procession._pool_member import LONGEST_AHEAD, Member
+from procession._pool_worker import work
+from procession._shared_map import SharedMap
+from procession.errors import (
+    BrokenPoolError,
+    TaskCancelledError,
+    TaskTimeoutError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from procession._channel import Message
+    from procession._pool_stream import Feeder
+    from procession._pool_task import Task
+
+#: Tasks that take longer than this, in seconds, are given out one at a time.
+_SHORT = 0.002
+#: How many seconds of work a worker is given ahead, and how many tasks at most.
+_AHEAD_SECONDS = 0.004
+_MOST_AHEAD = 64
+#: How many more answers of one worker are taken before the others' are looked at.
+_MOST_AT_ONCE = 15
+#: When a worker has been at one task for so long, it gives back what waits behind it.
+_RECALL_SECONDS = 0.01
+#: So many workers in a row may end before they are ready, and so many beyond one each.
+_MOST_FALSE_STARTS = 4
+#: How often a task may be given out again when the worker died before it began it.
+_MOST_FAILED_STARTS = 3
+#: The first pause before another try, in seconds, and the longest.
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.02, 1.0
+_WORD_BYTES = 8
+_READABLE = 1  # POLLIN
+_SIGKILL = 9
+
+
+class Recipe:
+    """How the workers of a pool are made, and when they are replaced."""
+
+    def __init__(
+        self,
+        context: Any,
+        initializer: Callable[..., object] | None,
+        initargs: Sequence[Any],
+        max_tasks: int | None,
+        max_age: float | None,
+        max_rss: int | None,
+    ) -> None:
+        self.context = context
+        self.initializer = initializer
+        self.initargs = tuple(initargs)
+        self.max_tasks = max_tasks
+        self.max_age = max_age
+        self.max_rss = max_rss
+        self.has_limits = not (max_tasks is max_age is max_rss is None)
+
+    def has_served(self, member: Member) -> bool:
+        """Return whether *member* is to be replaced before it does more."""
+        if not member.given:
+            return False  # a new one would be no better
+        if self.max_tasks is not None and member.given >= self.max_tasks:
+            return True
+        if self.max_age is not None and member.age() >= self.max_age:
+            return True
+        return self.max_rss is not None and member.resident() > self.max_rss
+
+
+class Crew:
+    """The workers of one pool.
+
+    Threads: the public methods, any. Fork: the copy in a forked child does nothing. It is
+    ended by `close` or `terminate`, and with the interpreter.
+    """
+
+    def __init__(self, recipe: Recipe, size: int) -> None:
+        """Start *size* workers. Raises what starting a process raises; none is left then."""
+        self._recipe = recipe
+        self.size = size
+        self._pid = os.getpid()
+        self._shared = SharedMap(size * wire.WORDS * _WORD_BYTES, "procession-pool")
+        self._words = memoryview(self._shared.memory).cast("Q")
+        self._free_slots = list(range(size - 1, -1, -1))
+        self.members: list[Member] = []
+        self._pending: deque[Task] = deque()
+        self._requests: deque[Callable[[], None]] = deque()
+        self._feeders: set[Feeder] = set()
+        self._outcomes: list[tuple[Task, bytes, Any]] = []
+        self._channels: dict[int, Member] = {}
+        self._sentinels: dict[int, Member] = {}
+        self._average: float | None = None
+        self._false_starts = 0
+        self._hire_at: float | None = None
+        #: Why the pool has stopped by itself, if it has.
+        self.broken: BrokenPoolError | None = None
+        self._closing = False
+        self._terminating = False
+        self._thread: int | None = None
+        #: Whether the thread is where a fork does not wait for it: in code of the program,
+        #: or about to fork itself.
+        self._is_elsewhere = False
+        self._pauses = False
+        self._gate = threading.Lock()  # between what is submitted last and the closing
+        self.ended = threading.Event()
+        self._poller, self._bell, self._bell_rope = _poller_with_bell()
+        self._is_rung = False
+        try:
+            for _ in range(size):
+                self._hire()
+            _watch_forks()
+            _crews.add(self)
+            self._start_thread()
+        except BaseException:
+            self._end()
+            raise
+
+    # -- for everybody
+
+    def submit(self, tasks: Iterable[Task]) -> None:
+        """Have *tasks* done.
+
+        Raises `BrokenPoolError`, and `ValueError` when the pool is closed.
+        """
+        with self._gate:
+            self.check_runs()
+            self._pending.extend(tasks)
+        self._ring()
+
+    def feed(self, tasks: Iterable[Task]) -> None:
+        """Have *tasks* done, which belong to a stream that was begun before."""
+        self._pending.extend(tasks)
+        self._ring()
+        if self.ended.is_set():
+            self._give_up_pending()
+
+    def add_feeder(self, feeder: Feeder) -> None:
+        """Stay until *feeder* has given all it has."""
+        with self._gate:
+            self.check_runs()
+            self._feeders.add(feeder)
+
+    def drop_feeder(self, feeder: Feeder) -> None:
+        """Forget *feeder*, which has given all it has."""
+        self._feeders.discard(feeder)
+        self._ring()
+
+    def is_mine(self) -> bool:
+        """Return whether this is the process that the pool belongs to."""
+        return self._pid == os.getpid()
+
+    def check_runs(self) -> None:
+        """Raise what `submit` raises."""
+        if self._pid != os.getpid():
+            raise ValueError(
+                f"Pool not running in this process: it belongs to process {self._pid}, and "
+                f"this is process {os.getpid()}; make a pool of its own here"
+            )
+        if self.broken is not None:
+            raise self._broken_again()
+        if self._closing or self._terminating:
+            raise ValueError("Pool not running")
+
+    def _broken_again(self) -> BrokenPoolError:
+        """Return why the pool has stopped, for one more who asks."""
+        assert self.broken is not None
+        again = BrokenPoolError(str(self.broken), failure=self.broken.failure)
+        again.__cause__ = self.broken.__cause__
+        return again
+
+    def check_may_wait(self) -> None:
+        """Raise `RuntimeError` in a callback: the pool's thread cannot wait for itself."""
+        if get_ident() == self._thread and self._pid == os.getpid():
+            raise RuntimeError(
+                "a callback of a pool cannot wait for results of that pool: they are brought "
+                "by the thread that runs the callback"
+            )
+
+    def cancel(self, tasks: Sequence[Task]) -> bool:
+        """Cancel those of *tasks* that are not done; return whether there were any."""
+        open_ones = [task for task in tasks if not task.done]
+        for task in open_ones:
+            task.cancelled = True
+        if open_ones:
+            self._request(lambda: self._cancel(open_ones))
+        return bool(open_ones)
+
+    def call_back(self, callback: Callable[[Any], object], value: Any) -> None:
+        """Call *callback*; what it raises is shown as an exception of a thread is."""
+        try:
+            callback(value)
+        except BaseException:
+            kind, error, traceback = sys.exc_info()
+            assert kind is not None
+            threading.excepthook(threading.ExceptHookArgs((kind, error, traceback, None)))
+
+    def close(self) -> None:
+        """Let the workers end when everything is done. Idempotent."""
+        with self._gate:
+            self._closing = True
+        self._ring()
+
+    def lift(self) -> None:
+        """Have all input of streams done, however little of their results was taken."""
+        for feeder in list(self._feeders):
+            feeder.lift()
+
+    def terminate(self, *, wait: bool = True) -> None:
+        """End the workers now; what is not done is cancelled. Idempotent.
+
+        With *wait*, returns when they have ended.
+        """
+        if self._pid != os.getpid():
+            return
+        self._terminating = True
+        for feeder in list(self._feeders):
+            feeder.stop()
+        self._ring()
+        if wait and get_ident() != self._thread:
+            self.ended.wait()
+
+    # -- between the threads
+
+    def _request(self, function: Callable[[], None]) -> None:
+        self._requests.append(function)
+        self._ring()
+
+    def _ring(self) -> None:
+        if not self._is_rung:
+            self._is_rung = True
+            rope = self._bell_rope
+            try:
+                if rope >= 0:
+                    os.write(rope, b"!")
+            except BlockingIOError:
+                return  # it is ringing
+
+    def _start_thread(self) -> None:
+        # Not a threading.Thread: it would be joined, listed, and warned of at a fork, for
+        # which it is stopped.
+        self._thread = 0
+        start_new_thread(self._run, ())
+
+    def _run(self) -> None:
+        self._thread = get_ident()
+        try:
+            while self._turn():
+                pass
+        except BaseException as error:
+            # Whatever it is, a defect or no memory: nobody may wait for ever.
+            self._break(BrokenPoolError(f"the pool has failed: {error!r}"), error)
+            self._end()
+        finally:
+            self._thread = None
+            with _pausing:
+                _pausing.notify_all()
+
+    def pause(self) -> None:
+        """Have no thread for a moment, around a fork; a callback that runs is not waited for."""
+        if self._thread is None or self._thread == get_ident():
+            return
+        self._pauses = True
+        self._is_rung = False
+        self._ring()
+        with _pausing:
+            while self._thread is not None and not self._is_elsewhere:
+                _pausing.wait(0.1)
+
+    def resume(self) -> None:
+        """Have a thread again."""
+        if self._pauses:
+            self._pauses = False
+            if self._thread is None and not self.ended.is_set():
+                self._start_thread()
+
+    def abandon(self) -> None:
+        """Forget the workers in a forked child: they are its siblings."""
+        for member in self.members:
+            member.channel.close()
+        for fd in (self._bell, self._bell_rope):
+            if fd >= 0:
+                os.close(fd)
+        self._bell = self._bell_rope = -1
+        self._gate = threading.Lock()
+
+    # -- the thread
+
+    def _turn(self) -> bool:
+        """Wait for something, and see to it; return whether there is more to come."""
+        if self._pauses:
+            return False
+        ended = []
+        for fd, _ in self._poller.poll(self._patience()):
+            if fd in self._channels:
+                member = self._channels[fd]
+                self._receive(member)
+                if member.outstanding:
+                    self._hear(member, _MOST_AT_ONCE)
+            elif fd in self._sentinels:
+                ended.append(self._sentinels[fd])
+            else:
+                # In this order: who leaves word afterwards rings again.
+                os.read(self._bell, 512)
+                self._is_rung = False
+        for member in ended:
+            # Last, as the descriptors that this closes are soon those of another worker.
+            self._bury(member)
+        while self._requests:
+            self._requests.popleft()()
+        self._look_at_the_clock()
+        if self._terminating or self.broken is not None:
+            self._dismiss()
+        else:
+            self._give_out()
+            if self._closing and self._is_done():
+                self._retire_all()
+        self._deliver()
+        self._prepare()
+        if self.members or self._needs_members():
+            return True
+        if self._outcomes or self._pending or self._requests:
+            return True
+        self._end()
+        return False
+
+    def _needs_members(self) -> bool:
+        """Return whether there must be workers, if there are none."""
+        if self._terminating or self.broken is not None:
+            return False
+        return not self._closing or not self._is_done()
+
+    def _is_done(self) -> bool:
+        return not (
+            self._pending or self._feeders or any(member.outstanding for member in self.members)
+        )
+
+    def _patience(self) -> float | None:
+        """Return for how many milliseconds nothing has to be done unless somebody calls."""
+        times = [] if self._hire_at is None else [self._hire_at]
+        for member in self.members:
+            if member.kill_at is not None:
+                times.append(member.kill_at)
+            if member.recall_settles_at is not None:
+                times.append(member.recall_settles_at)
+            if not member.outstanding:
+                if self._recipe.max_age is not None and member.is_idle:
+                    times.append(member.begun_at + self._recipe.max_age)
+                continue
+            if len(member.outstanding) > 1 and member.may_recall():
+                times.append(member.at_work_since + _RECALL_SECONDS)
+            head = member.outstanding[0]
+            if head is not None and head.timeout is not None and member.sentence is None:
+                times.append(member.at_work_since + head.timeout)
+        if not times:
+            return None
+        # poll() rounds milliseconds up.
+        return max(0.0, min(times) - time.monotonic()) * 1000
+
+    def _look_at_the_clock(self) -> None:
+        now = time.monotonic()
+        if self._hire_at is not None and now >= self._hire_at:
+            self._hire_at = None
+            self._fill_up()
+        for member in self.members:
+            if member.kill_at is not None and now >= member.kill_at:
+                member.kill_at = None
+                member.kill()
+            if member.recall_settles_at is not None and now >= member.recall_settles_at:
+                self._take_back(member.recalled())
+                if member.sentence is not None:
+                    self._execute(member, *member.sentence)
+            if not member.outstanding:
+                continue
+            if now >= member.at_work_since + _RECALL_SECONDS:
+                member.recall()
+            head = member.outstanding[0]
+            if (
+                head is not None
+                and head.timeout is not None
+                and member.sentence is None
+                and now >= member.at_work_since + head.timeout
+            ):
+                doom = TaskTimeoutError(
+                    f"{head.describe()} was not done after {head.timeout:g} s, and its "
+                    f"worker (pid {member.pid}) was killed"
+                )
+                self._execute(member, head, doom)
+
+    def _execute(self, member: Member, task: Task, doom: BaseException) -> None:
+        """Kill *member*, unless it has done *task*; *doom* is the outcome then.
+
+        Nobody else's task may be hit: what waits behind this one is recalled first, and what
+        the worker has said meanwhile is heard.
+        """
+        member.sentence = task, doom
+        if any(each is not None for each in list(member.outstanding)[1:]):
+            member.recall()
+            if member.recall_settles_at is not None:
+                return
+        self._hear(member)
+        member.sentence = None
+        if member.outstanding and member.outstanding[0] is task:
+            member.sentence = task, doom
+            member.signal(_SIGKILL)
+
+    def _hear(self, member: Member, most: int = sys.maxsize) -> None:
+        """Take what *member* has said, up to *most* answers."""
+        while most and not member.is_silent and member.channel.wait(0):
+            self._receive(member)
+            most -= 1
+
+    # -- giving
+
+    def _give_out(self) -> None:
+        ahead = self._ahead()
+        for member in list(self.members):
+            if not member.ready or member.retiring:
+                continue
+            if self._recipe.has_limits and self._recipe.has_served(member):
+                if member.is_idle:
+                    self._retire(member)
+            elif self._pending and len(member.outstanding) * 2 <= ahead:
+                self._give(member, ahead)
+
+    def _ahead(self) -> int:
+        """Return how many tasks a worker may have at once."""
+        average = self._average
+        if average is None or average > _SHORT:
+            return 0
+        fair = len(self._pending) // (2 * self.size)
+        return min(_MOST_AHEAD, int(_AHEAD_SECONDS / (average + 1e-6)), fair)
+
+    def _give(self, member: Member, ahead: int) -> None:
+        room = member.room(ahead, self._recipe.max_tasks)
+        if room <= 0 or (member.outstanding and not member.has_room_ahead()):
+            return
+        batch: list[Task] = []
+        length = 0
+        while room and self._pending:
+            task = self._pending.popleft()
+            if task.cancelled:
+                self._settle(task, wire.FAILED, _cancelled(task))
+                continue
+            try:
+                task.pack()
+                more = member.length(task)
+            except BaseException as error:
+                self._settle(task, wire.FAILED, error)
+                continue
+            if (batch or member.outstanding) and length + more > LONGEST_AHEAD:
+                self._pending.appendleft(task)
+                break
+            batch.append(task)
+            length += more
+            room -= 1
+        if batch:
+            try:
+                member.send(batch)
+            except OSError:
+                member.fall_silent()
+
+    def _prepare(self) -> None:
+        """Pickle what comes next while the workers are at work."""
+        for at in range(min(self.size, len(self._pending))):
+            try:
+                self._pending[at].pack()
+            except BaseException:
+                return  # it is told when the task's turn has come, and it raises again
+
+    def _take_back(self, tasks: Sequence[Task]) -> None:
+        """Have *tasks*, which nobody has begun, done before all others."""
+        self._pending.extendleft(reversed(tasks))
+
+    # -- taking
+
+    def _receive(self, member: Member) -> None:
+        try:
+            message = member.channel.receive()
+        except (OSError, EOFError):
+            self._channels.pop(fd := member.channel_fd, None)
+            self._poller.unregister(fd)
+            member.fall_silent()
+            return
+        self._take(member, message)
+
+    def _take(self, member: Member, message: Message) -> None:
+        body = message[0]
+        kind = bytes(body[-1:])
+        if kind == wire.READY:
+            member.ready = True
+            self._false_starts = 0
+            return
+        if kind == wire.UNFIT:
+            member.retiring = True
+            self._break(*initializer_failed(body))
+            return
+        waited = time.monotonic() - member.at_work_since
+        average = self._average
+        self._average = waited if average is None else average + (waited - average) * 0.1
+        task = member.answer()
+        if task is None:
+            return
+        if kind == wire.SKIPPED:
+            self._take_back([task])
+        elif member.sentence is not None and member.sentence[0] is task:
+            # It is, or is to be, killed for this task: what comes as late changes nothing.
+            self._settle(task, wire.FAILED, member.sentence[1])
+        else:
+            self._settle(task, kind, message)
+
+    def _settle(self, task: Task, kind: bytes, outcome: Any) -> None:
+        """Let *outcome*, a message or an exception, be what became of *task*."""
+        task.done = True
+        task.arguments = task.packed = None
+        self._outcomes.append((task, kind, outcome))
+
+    def _deliver(self) -> None:
+        """Give the outcomes to those who wait for them. Runs code of the program."""
+        outcomes, self._outcomes = self._outcomes, []
+        self._is_elsewhere = bool(outcomes)
+        jobs = set()
+        for task, kind, outcome in outcomes:
+            succeeded = False
+            if isinstance(outcome, BaseException):
+                value: Any = outcome
+            else:
+                succeeded, value = rebuild(kind, outcome)
+            task.job.deliver(task, succeeded, value)
+            jobs.add(task.job)
+        for job in jobs:
+            job.told()
+        self._is_elsewhere = False
+
+    # -- workers that come and go
+
+    def _hire(self) -> None:
+        """Start one more worker."""
+        recipe = self._recipe
+        slot = self._free_slots.pop()
+        try:
+            for word in range(slot * wire.WORDS, (slot + 1) * wire.WORDS):
+                self._words[word] = 0
+            self._is_elsewhere = True
+            with _starting:
+                ours, theirs = recipe.context._transport().pair(duplex=True)
+                try:
+                    process = recipe.context.Process(
+                        target=work,
+                        args=(theirs, self._shared, slot, recipe.initializer, recipe.initargs),
+                        daemon=True,
+                        sigint="ignore",
+                    )
+                    process.name = process.name.replace("Process", "PoolWorker")
+                    process._tolerates_threads = True
+                    process.start()
+                except BaseException:
+                    ours.close()
+                    raise
+                finally:
+                    theirs.close()
+        except BaseException:
+            self._free_slots.append(slot)
+            raise
+        finally:
+            self._is_elsewhere = False
+        member = Member(process, ours, self._words, slot)
+        self.members.append(member)
+        self._channels[member.channel_fd] = member
+        self._sentinels[member.sentinel] = member
+        self._poller.register(member.channel_fd, _READABLE)
+        self._poller.register(member.sentinel, _READABLE)
+
+    def _fill_up(self) -> None:
+        """Start workers for those that are missing, and try again later if that fails."""
+        if self._terminating or self.broken is not None or self._hire_at is not None:
+            return
+        try:
+            while self._free_slots and not (self._closing and self._is_done()):
+                self._hire()
+        except Exception as error:
+            self._start_failed(error)
+
+    def _start_failed(self, error: BaseException) -> None:
+        """Note that a worker could not be had, or ended before it was ready."""
+        self._false_starts += 1
+        working = any(member.ready and not member.retiring for member in self.members)
+        if self._false_starts >= self.size + _MOST_FALSE_STARTS and not working:
+            self._break(
+                BrokenPoolError(
+                    f"the pool has stopped: {self._false_starts} workers in a row could not be "
+                    f"started, or ended before they were ready; the last one: {error}",
+                    failure=getattr(error, "failure", None),
+                ),
+                error,
+            )
+            return
+        pause = min(_LONGEST_PAUSE, _SHORTEST_PAUSE * 2 ** min(self._false_starts, 10))
+        self._hire_at = time.monotonic() + pause
+
+    def _retire(self, member: Member) -> None:
+        """Have *member*, which owes nothing, end, and another one take its place."""
+        member.retire()
+        self._free_slots.append(member.slot)
+        member.slot = -1
+        self._fill_up()
+
+    def _retire_all(self) -> None:
+        for member in self.members:
+            if not member.retiring:
+                member.retire()
+
+    def _dismiss(self) -> None:
+        """End everybody, and everything that is not done."""
+        self._give_up_pending()
+        for member in self.members:
+            member.terminate()
+
+    def _give_up_pending(self) -> None:
+        while True:
+            try:
+                task = self._pending.popleft()
+            except IndexError:
+                return
+            if self.ended.is_set():  # the thread is gone, and this may be any other
+                task.job.deliver(task, False, self._why_not(task))
+                task.job.told()
+            else:
+                self._settle(task, wire.FAILED, self._why_not(task))
+
+    def _why_not(self, task: Task) -> BaseException:
+        if self.broken is not None:
+            return self._broken_again()
+        return TaskCancelledError(f"{task.describe()} was not done: the pool was terminated")
+
+    def _bury(self, member: Member) -> None:
+        """Take leave of a worker that has ended."""
+        self._hear(member)  # what it had said before it died counts
+        self._poller.unregister(member.sentinel)
+        del self._sentinels[member.sentinel]
+        if self._channels.pop(member.channel_fd, None) is not None:
+            self._poller.unregister(member.channel_fd)
+        has_begun = member.has_begun() if member.slot >= 0 else False
+        member.bury()
+        self.members.remove(member)
+        if member.slot >= 0:
+            self._free_slots.append(member.slot)
+        left = [task for task in member.outstanding if task is not None]
+        if member.outstanding and member.outstanding[0] is not None:
+            head = left.pop(0)
+            self._settle_dead(head, member, has_begun)
+        self._take_back(left)
+        if self._terminating or self.broken is not None:
+            self._give_up_pending()
+        elif not member.ready and not member.retiring:
+            self._start_failed(died_before_work(member))
+        else:
+            self._fill_up()
+
+    def _settle_dead(self, task: Task, member: Member, has_begun: bool) -> None:
+        """Decide about the task that a dead worker had before it."""
+        sentence = member.sentence
+        if self._terminating or self.broken is not None:
+            self._settle(task, wire.FAILED, self._why_not(task))
+        elif task.cancelled:
+            self._settle(task, wire.FAILED, _cancelled(task))
+        elif has_begun or task.failed_starts >= _MOST_FAILED_STARTS:
+            if task.retries > 0:
+                task.retries -= 1
+                self._take_back([task])
+            elif sentence is not None and sentence[0] is task:
+                self._settle(task, wire.FAILED, sentence[1])
+            else:
+                self._settle(task, wire.FAILED, died_with(task, member))
+        else:
+            task.failed_starts += 1
+            self._take_back([task])
+
+    def _cancel(self, tasks: Sequence[Task]) -> None:
+        for member in self.members:
+            for at, task in enumerate(list(member.outstanding)):
+                if task is not None and task.cancelled and task in tasks:
+                    if at == 0:
+                        self._execute(member, task, _cancelled(task))
+                    else:
+                        member.recall()
+        for task in [task for task in self._pending if task.cancelled]:
+            self._pending.remove(task)
+            self._settle(task, wire.FAILED, _cancelled(task))
+
+    def _break(self, error: BrokenPoolError, cause: BaseException | None = None) -> None:
+        """Stop the pool, because of *error*."""
+        if self.broken is None:
+            error.__cause__ = cause
+            self.broken = error
+            for feeder in list(self._feeders):
+                feeder.stop()
+
+    def _end(self) -> None:
+        """Give everything back. The thread ends, or has never begun."""
+        for member in self.members:
+            member.kill()
+        for member in self.members:
+            for task in member.outstanding:
+                if task is not None:
+                    self._settle(task, wire.FAILED, self._why_not(task))
+            member.bury()
+        self.members.clear()
+        self._give_up_pending()
+        bell, self._bell = self._bell, -1
+        rope, self._bell_rope = self._bell_rope, -1
+        os.close(bell)
+        os.close(rope)
+        self._words.release()
+        del self._shared
+        self._deliver()
+        _crews.discard(self)
+        self.ended.set()
+        self._give_up_pending()
+
+
+def _poller_with_bell() -> tuple[Any, int, int]:
+    """Return a poller, and the two ends of a pipe that it waits for."""
+    if sys.platform == "win32":
+        raise OSError("a pool waits by poll(), which Windows does not have")
+    poller = select.poll()
+    bell, rope = os.pipe()
+    os.set_blocking(bell, False)
+    os.set_blocking(rope, False)
+    poller.register(bell, _READABLE)
+    return poller, bell, rope
+
+
+def _cancelled(task: Task) -> TaskCancelledError:
+    return TaskCancelledError(f"{task.describe()} was cancelled")
+
+
+#: Held while a worker is started: a fork in that moment would copy its end of the channel, and
+#: the worker's death would not be seen there.
+_starting = threading.RLock()
+_pausing = threading.Condition()
+_crews: WeakSet[Crew] = WeakSet()
+
+
+def end_all() -> None:
+    """Terminate every pool of this process, which ends."""
+    for crew in list(_crews):
+        crew.terminate()
+
+
+def _before_fork() -> None:
+    _starting.acquire()
+    for crew in list(_crews):
+        crew.pause()
+
+
+def _after_fork_in_parent() -> None:
+    for crew in list(_crews):
+        crew.resume()
+    _starting.release()
+
+
+def _after_fork_in_child() -> None:
+    global _starting, _pausing
+    _starting = threading.RLock()
+    _pausing = threading.Condition()
+    for crew in list(_crews):
+        crew.abandon()
+    _crews.clear()
+
+
+_watches_forks = False
+
+
+def _watch_forks() -> None:
+    global _watches_forks
+    if not _watches_forks and sys.platform != "win32":
+        _watches_forks = True
+        os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent)
+        in_forked_children(_after_fork_in_child)

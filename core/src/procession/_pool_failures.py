@@ -1,0 +1,91 @@
+"""Outcomes of tasks, from what a worker has said or how it ended. Only the parent's side."""
+
+from __future__ import annotations
+
+import marshal
+from typing import TYPE_CHECKING, Any
+
+from procession import _pool_wire as wire
+from procession._pickling import loads
+from procession.errors import BrokenPoolError, MaybeEncodingError, WorkerDiedError
+
+if TYPE_CHECKING:
+    from procession._channel import Buffer, Message
+    from procession._pool_member import Member
+    from procession._pool_task import Task
+
+
+class RemoteTraceback(Exception):
+    """The traceback of a worker, as the cause of the exception that it belongs to."""
+
+    def __init__(self, tb: str) -> None:
+        self.tb = tb
+
+    def __str__(self) -> str:
+        return self.tb
+
+
+def rebuild(kind: bytes, message: Message) -> tuple[bool, Any]:
+    """Return whether a task has succeeded and its result or exception."""
+    body, buffers = message
+    if kind != wire.DONE:
+        return False, _exception(body)[0]
+    try:
+        return True, loads(body, buffers)
+    except BaseException as error:
+        failure = MaybeEncodingError(error, "a result that cannot be unpickled")
+        failure.__cause__ = error
+        return False, failure
+
+
+def _exception(body: Buffer) -> tuple[BaseException, str]:
+    """Return the exception that *body* tells of, or one that describes it, and its text."""
+    name, text, traceback, pickled, why = marshal.loads(body)
+    error: Any = None
+    if pickled is not None:
+        try:
+            error = loads(pickled)
+        except BaseException as reason:
+            why = repr(reason)
+    if not isinstance(error, BaseException):
+        error = MaybeEncodingError(why or f"{name} is no exception here", text)
+    if traceback:
+        error.__cause__ = RemoteTraceback(f'\n"""\n{traceback}"""')
+    return error, text
+
+
+def initializer_failed(body: Buffer) -> tuple[BrokenPoolError, BaseException]:
+    """Return that a pool has stopped for its initializer, and what that has raised."""
+    error, text = _exception(body)
+    return BrokenPoolError(f"the pool has stopped: its initializer has failed with {text}"), error
+
+
+def died_with(task: Task, member: Member) -> WorkerDiedError:
+    """Return what becomes of *task* when *member* has died with it."""
+    return _died(member, f"in the middle of {task.describe()}", task.describe())
+
+
+def died_before_work(member: Member) -> WorkerDiedError:
+    """Return that *member* has died before it was ready."""
+    return _died(member, "before it was ready", None)
+
+
+def _died(member: Member, when: str, task: str | None) -> WorkerDiedError:
+    process = member.process
+    failure = process.failure
+    if failure is None:
+        summary = f"process {process.name!r} (pid {member.pid}) ended with exit code 0"
+        more = ""
+    else:
+        summary = failure.summary
+        more = str(failure)[len(summary) :]
+    error = WorkerDiedError(
+        f"{summary} {when}{more}",
+        process=process.name,
+        pid=member.pid,
+        exitcode=member.exit_code,
+        failure=failure,
+        task=task,
+    )
+    error.__cause__ = None if failure is None else failure.exception
+    return error

@@ -1,0 +1,221 @@
+"""A worker of a pool, as the pool sees it: what it was given, and what it owes."""
+
+from __future__ import annotations
+
+import marshal
+import select
+import sys
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+from procession import _pool_wire as wire
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from procession._channel import Channel
+    from procession._pool_task import Task
+    from procession.process import Process
+
+_SIGKILL, _SIGTERM = 9, 15
+#: What is sent to a worker that is at work has to fit here, so that sending never waits: the
+#: worker might be waiting for us, to take its result. A page is the least that a pipe holds.
+LONGEST_AHEAD = 3500
+#: How long a worker may go on after it has closed its channel, before it is killed.
+_ENDING_SECONDS = 5.0
+
+
+class Member:
+    """A worker of a pool. Belongs to the pool's own thread."""
+
+    def __init__(self, process: Process, channel: Channel, words: memoryview, slot: int) -> None:
+        """*words* is the memory of all workers, *slot* this one's place; both are lent."""
+        self.process = process
+        self.channel = channel
+        self.channel_fd = channel.fileno()
+        self.pid = process.pid
+        #: Its exit code, once it is buried.
+        self.exit_code: int | None = None
+        self.sentinel = process.sentinel
+        self.slot = slot
+        self._words = words
+        self._place = slot * wire.WORDS
+        self._functions: dict[int, Any] = {}
+        #: What it was given and has not answered; None stands for what was recalled.
+        self.outstanding: deque[Task | None] = deque()
+        #: Whether it is done with its initializer.
+        self.ready = False
+        #: Whether it was told to end, so that its end is no failure.
+        self.retiring = False
+        #: The task that we kill it for, and what becomes of that.
+        self.sentence: tuple[Task, BaseException] | None = None
+        self.begun_at = time.monotonic()
+        #: When it has begun, at the earliest, what it is at now.
+        self.at_work_since = 0.0
+        self.given = 0
+        self.answered = 0
+        #: The number from which on tasks are recalled; 0 for none.
+        self._recalled_from = 0
+        #: When the answer to a recall can be read; None if there is none.
+        self.recall_settles_at: float | None = None
+        #: When it will be killed.
+        self.kill_at: float | None = None
+        #: Whether the channel has ended.
+        self.is_silent = False
+        # -1 for a channel that does not tell: nothing is sent ahead then.
+        self._writer: int = getattr(channel, "writer", -1)
+
+    # -- giving
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it waits for a task."""
+        return self.ready and not self.outstanding and not self.retiring and self.sentence is None
+
+    def room(self, ahead: int, limit: int | None) -> int:
+        """Return how many tasks may be sent now.
+
+        *ahead* is how many it may have at once, *limit* how many in its life.
+        """
+        if not self.ready or self.retiring or self.sentence is not None or self.is_silent:
+            return 0
+        if self.outstanding and (self._recalled_from or self._writer < 0):
+            return 0
+        room = max(1, ahead) - len(self.outstanding)
+        return room if limit is None else min(room, limit - self.given)
+
+    def has_room_ahead(self) -> bool:
+        """Return whether a short message can be sent without waiting."""
+        if sys.platform == "win32":
+            return False
+        poller = select.poll()
+        poller.register(self._writer, select.POLLOUT)
+        return bool(poller.poll(0))
+
+    def send(self, tasks: Sequence[Task]) -> None:
+        """Send *tasks*, which are packed; a single one if one of them is long.
+
+        Raises `OSError` when it cannot be sent to any more; the tasks are outstanding even so.
+        """
+        entries = []
+        buffers: Sequence[Any] = ()
+        for task in tasks:
+            packed = task.packed
+            assert packed is not None
+            reference = task.job.function
+            function = None
+            if reference.number not in self._functions:
+                function = reference.pickled()
+                wire.remember(self._functions, reference.number, True)
+            if packed[1]:
+                buffers = packed[1]
+            entries.append((reference.number, function, task.mode, packed[0]))
+        if not self.outstanding:
+            # A recall that nothing was left for must not be read for what comes now.
+            self._recalled_from = 0
+            self.recall_settles_at = None
+            self._words[self._place + wire.RECALLED] = 0
+            self.at_work_since = time.monotonic()
+        self.outstanding.extend(tasks)
+        self.given += len(tasks)
+        self.channel.send(marshal.dumps(entries), buffers)
+
+    def length(self, task: Task) -> int:
+        """Return about how long a message *task* makes; it is packed."""
+        assert task.packed is not None
+        body, buffers = task.packed
+        length = len(body) + 64
+        if task.job.function.number not in self._functions:
+            length += len(task.job.function.pickled())
+        return length + LONGEST_AHEAD if buffers else length
+
+    def retire(self) -> None:
+        """Tell it to end; it owes nothing."""
+        self.retiring = True
+        try:
+            self.channel.send(b"")
+        except OSError:
+            return  # it ends anyway
+
+    # -- taking
+
+    def answer(self) -> Task | None:
+        """Return the task that the next answer is for; None if that was recalled."""
+        self.answered += 1
+        self.at_work_since = time.monotonic()
+        return self.outstanding.popleft()
+
+    def has_begun(self) -> bool:
+        """Return whether it has begun the first of its outstanding tasks."""
+        started: int = self._words[self._place + wire.STARTED]
+        return started > self.answered
+
+    # -- recalling
+
+    def may_recall(self) -> bool:
+        """Return whether it has something that was not recalled yet."""
+        return not self._recalled_from and len(self.outstanding) > 1
+
+    def recall(self) -> None:
+        """Ask for what it has not begun: all but the first of its outstanding tasks."""
+        if not self.may_recall():
+            return
+        self._recalled_from = self.answered + 2
+        self._words[self._place + wire.RECALLED] = self._recalled_from
+        self.recall_settles_at = time.monotonic() + wire.SETTLING_SECONDS
+
+    def recalled(self) -> list[Task]:
+        """Return what the recall has brought back, in order."""
+        self.recall_settles_at = None
+        started: int = self._words[self._place + wire.STARTED]
+        back: list[Task] = []
+        for at, task in enumerate(self.outstanding):
+            number = self.answered + 1 + at
+            if task is not None and number >= self._recalled_from and number > started:
+                back.append(task)
+                self.outstanding[at] = None
+        return back
+
+    # -- ending
+
+    def kill(self) -> None:
+        """Kill it."""
+        self.signal(_SIGKILL)
+
+    def terminate(self) -> None:
+        """End it by SIGTERM, and later by SIGKILL."""
+        if self.kill_at is None:
+            self.kill_at = time.monotonic() + _ENDING_SECONDS
+            self.signal(_SIGTERM)
+
+    def fall_silent(self) -> None:
+        """Note that nothing more will come from it, so that it must end soon."""
+        self.is_silent = True
+        if self.kill_at is None and not self.retiring:
+            self.kill_at = time.monotonic() + _ENDING_SECONDS
+
+    def signal(self, number: int) -> None:
+        """Send a signal; that it has ended is no error."""
+        self.process._signal(number)
+
+    def age(self) -> float:
+        """Return for how many seconds it has existed."""
+        return time.monotonic() - self.begun_at
+
+    def resident(self) -> int:
+        """Return how many bytes of it are resident; 0 when it has ended."""
+        from procession._limit_watch import _resident
+
+        assert self.pid is not None
+        return _resident(self.pid)
+
+    def bury(self) -> None:
+        """Collect the process, which has ended, and close the channel.
+
+        The process object is not closed: a program may have it from `active_children`.
+        """
+        self.channel.close()
+        self.process.join()
+        self.exit_code = self.process.exitcode

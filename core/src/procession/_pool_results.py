@@ -1,0 +1,188 @@
+"""What a program gets for the tasks that it gives to a pool."""
+
+from __future__ import annotations
+
+import threading
+import time
+from _thread import allocate_lock
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from procession._pool_task import FunctionReference, Task
+from procession.errors import TimeoutError as _TimeoutError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from procession._pool_crew import Crew
+
+
+class Waiters:
+    """Those who wait for something that happens once, or again and again.
+
+    Threads: any, and signal handlers: there is no lock that could be held. Who waits looks
+    again after it has joined the waiters, and who changes something wakes them afterwards.
+    """
+
+    __slots__ = ("_locks",)
+
+    def __init__(self) -> None:
+        self._locks: deque[Any] = deque()
+
+    def wait(self, is_over: Callable[[], bool], timeout: float | None, crew: Crew) -> bool:
+        """Wait until *is_over*, for up to *timeout* seconds; return whether it is."""
+        if is_over():
+            return True
+        until = None if timeout is None else time.monotonic() + timeout
+        while True:
+            left = -1.0 if until is None else until - time.monotonic()
+            if until is not None and left <= 0:
+                return is_over()
+            crew.check_may_wait()
+            lock = allocate_lock()
+            lock.acquire()
+            self._locks.append(lock)
+            try:
+                if not is_over():
+                    lock.acquire(timeout=min(left, threading.TIMEOUT_MAX))
+            finally:
+                if lock in self._locks:  # nobody has woken us
+                    self._forget(lock)
+            if is_over():
+                return True
+
+    def _forget(self, lock: Any) -> None:
+        try:
+            self._locks.remove(lock)
+        except (ValueError, IndexError):
+            return  # somebody wakes us just now
+
+    def wake(self) -> None:
+        """Let all who wait look again."""
+        locks = self._locks
+        while locks:
+            try:
+                lock = locks.popleft()
+            except IndexError:
+                return  # another thread wakes them as well
+            lock.release()
+
+
+class ApplyResult:
+    """The result of `Pool.apply_async`, which may not be there yet.
+
+    Threads: any. It keeps the pool alive, which runs as long as somebody waits.
+    """
+
+    def __init__(
+        self,
+        pool: Any,
+        function: FunctionReference,
+        callback: Callable[[Any], object] | None,
+        error_callback: Callable[[BaseException], object] | None,
+    ) -> None:
+        self._pool = pool
+        self._crew: Crew = pool._crew
+        self.function = function
+        self._callback = callback
+        self._error_callback = error_callback
+        self._waiters = Waiters()
+        self._is_ready = False
+        self._succeeded = False
+        self._value: Any = None
+        self._tasks: Sequence[Task] = ()
+
+    def get(self, timeout: float | None = None) -> Any:
+        """Wait for the result, up to *timeout* seconds (None: for ever), and return it.
+
+        Raises what the call has raised, with the worker's traceback as its cause;
+        `procession.TimeoutError` when the time is over; and what became of a task that was
+        not done: `WorkerDiedError`, `TaskTimeoutError`, `TaskCancelledError`,
+        `BrokenPoolError`, `MaybeEncodingError` (see `procession.errors`).
+        """
+        self.wait(timeout)
+        if not self._is_ready:
+            raise _TimeoutError
+        if self._succeeded:
+            return self._value
+        raise self._value
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Wait until the result is there, up to *timeout* seconds (None: for ever)."""
+        if not self._is_ready:
+            self._waiters.wait(self.ready, timeout, self._crew)
+
+    def ready(self) -> bool:
+        """Return whether the result is there."""
+        return self._is_ready
+
+    def successful(self) -> bool:
+        """Return whether the call has returned rather than raised.
+
+        Raises `ValueError` when the result is not there yet.
+        """
+        if not self._is_ready:
+            raise ValueError(f"{self!r} not ready")
+        return self._succeeded
+
+    def cancel(self) -> bool:
+        """Cancel what is not done yet; return whether there was anything to cancel.
+
+        A task that nobody has begun is dropped. A worker that is at it is killed, and
+        another one takes its place; a thread cannot be, so that a `ThreadPool` finishes
+        what it has begun. The result becomes `TaskCancelledError`, in a moment.
+        """
+        return not self._is_ready and self._crew.cancel(self._tasks)
+
+    def deliver(self, task: Task, succeeded: bool, value: Any) -> None:
+        """See `Job.deliver`."""
+        self._finish(succeeded, value)
+
+    def told(self) -> None:
+        """See `Job.told`."""
+
+    def _finish(self, succeeded: bool, value: Any) -> None:
+        self._tasks = ()
+        self._succeeded = succeeded
+        self._value = value
+        self._is_ready = True
+        callback = self._callback if succeeded else self._error_callback
+        self._callback = self._error_callback = None
+        self._waiters.wake()
+        if callback is not None:
+            self._crew.call_back(callback, value)
+
+
+class MapResult(ApplyResult):
+    """The result of a map: ready when all of it is done, or has failed.
+
+    When calls raise, the result is what the first one raised that is known of, once the
+    others have ended, too.
+    """
+
+    def __init__(
+        self,
+        pool: Any,
+        function: FunctionReference,
+        length: int,
+        callback: Callable[[Any], object] | None,
+        error_callback: Callable[[BaseException], object] | None,
+    ) -> None:
+        super().__init__(pool, function, callback, error_callback)
+        self._results: list[Any] = [None] * length
+        self._left = length
+        self._error: BaseException | None = None
+
+    def deliver(self, task: Task, succeeded: bool, value: Any) -> None:
+        """See `Job.deliver`."""
+        if succeeded:
+            self._results[task.position : task.position + task.size] = value
+        elif self._error is None:
+            self._error = value
+        self._left -= task.size
+        if not self._left:
+            results, self._results = self._results, []
+            if self._error is None:
+                self._finish(True, results)
+            else:
+                self._finish(False, self._error)

@@ -1,0 +1,55 @@
+"""What a pool and its workers say to each other.
+
+The pool sends tasks: a marshalled list of ``(function id, pickled function or None, mode,
+pickled arguments)``, with the buffers of its arguments when it is a single one. A function
+comes with its first task; both sides remember it (`remember`). An empty message is the end.
+
+A worker answers each task, in order, by one message whose last byte says what it is; the
+pickle of the result, or the marshalled description of an exception, comes before it.
+
+A worker that has tasks waiting notes the number of each one that it starts in a word that
+the pool can read, so that the pool knows of a dead worker which task it had begun. The pool
+can also *recall* those that are waiting, when the worker turns out to be busy for long:
+
+- The worker writes `STARTED`, and then reads `RECALLED`: from which number on it is not to do
+  any. It answers that it has skipped such a task.
+- The pool writes `RECALLED`, lets `SETTLING_SECONDS` go by, and then reads `STARTED`.
+
+What is written is seen by the other processor long before that time is over. So either the
+worker saw the recall, or the pool sees that the task was started; where both is true, the
+worker's answer decides.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
+if TYPE_CHECKING:
+    from typing import Any
+
+#: How a task's arguments are given to its function.
+APPLY, MAP, STARMAP = range(3)
+
+#: The last byte of an answer.
+READY = b"r"
+UNFIT = b"u"  # the initializer has failed
+DONE = b"d"
+FAILED = b"f"
+SKIPPED = b"s"
+
+#: The words that each worker has in the shared memory, and which they are.
+WORDS = 8  # a cache line: the processors do not take it away from each other
+STARTED, RECALLED = 0, 1
+#: Far more than a processor needs to make a write visible.
+SETTLING_SECONDS = 0.001
+
+_MOST_FUNCTIONS = 64
+
+
+def remember(functions: dict[int, Any], function_id: int, function: Any) -> None:
+    """Remember a function; forget all others when there are many.
+
+    Both sides do this in the same order, and so remember the same ones.
+    """
+    if len(functions) >= _MOST_FUNCTIONS:
+        functions.clear()
+    functions[function_id] = function

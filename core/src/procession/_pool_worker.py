@@ -1,0 +1,153 @@
+"""What a worker of a pool does: tasks, one after the other, until there are no more.
+
+Imported in every worker. What the parent sends and what the worker answers is described by
+`procession._pool_wire`.
+"""
+
+from __future__ import annotations
+
+import marshal
+from itertools import starmap
+
+from procession import _pool_wire as wire
+from procession._pickling import dumps, loads
+from procession.errors import MaybeEncodingError
+
+TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    from procession._channel import Buffer, Channel
+    from procession._shared_map import SharedMap
+
+
+def work(
+    channel: Channel,
+    shared: SharedMap,
+    slot: int,
+    initializer: Callable[..., object] | None,
+    initargs: Sequence[Any],
+) -> None:
+    """Be a worker: the target of its process.
+
+    Returns when the parent says so or is gone, and when the initializer has failed. What is
+    no `Exception`, such as SystemExit, ends the process in the middle of its task.
+    """
+    words = memoryview(shared.memory).cast("Q")
+    try:
+        if initializer is not None and not _initialize(channel, initializer, initargs):
+            return
+        channel.send(wire.READY)
+        _serve(channel, words, slot * wire.WORDS)
+    except BrokenPipeError:
+        return  # nobody waits for the rest
+    finally:
+        words.release()
+
+
+def _initialize(
+    channel: Channel, initializer: Callable[..., object], initargs: Sequence[Any]
+) -> bool:
+    try:
+        initializer(*initargs)
+    except Exception as error:
+        channel.send(_failure(error) + wire.UNFIT)
+        return False
+    return True
+
+
+def _serve(channel: Channel, words: memoryview, place: int) -> None:
+    functions: dict[int, Any] = {}
+    started = place + wire.STARTED
+    recalled = place + wire.RECALLED
+    number = 0
+    while True:
+        try:
+            body, buffers = channel.receive()
+        except EOFError:
+            return  # the parent is gone
+        if not body:
+            return
+        for function_id, function, mode, arguments in marshal.loads(body):
+            number += 1
+            words[started] = number
+            # In this order: see `procession._pool_wire`.
+            if 0 < words[recalled] <= number:
+                if function is not None:
+                    wire.remember(functions, function_id, function)
+                channel.send(wire.SKIPPED)
+                continue
+            answer, answer_buffers = _carry_out(
+                functions, function_id, function, mode, arguments, buffers
+            )
+            channel.send(answer, answer_buffers)
+            # Nothing of a task is kept while the next one is waited for.
+            del answer, answer_buffers
+        del body, buffers, function, arguments
+
+
+def _carry_out(
+    functions: dict[int, Any],
+    function_id: int,
+    function: bytes | None,
+    mode: int,
+    arguments: bytes,
+    buffers: Sequence[Buffer],
+) -> tuple[bytes, Sequence[Buffer]]:
+    """Return the answer to one task."""
+    try:
+        if function is not None:
+            wire.remember(functions, function_id, function)
+        known = functions[function_id]
+        if type(known) is bytes:  # not unpickled yet, or in vain: then it fails again
+            known = functions[function_id] = loads(known)
+        result = _call(known, mode, loads(arguments, buffers))
+    except Exception as error:
+        return _failure(error) + wire.FAILED, ()
+    try:
+        body, result_buffers = dumps(result)
+    except Exception as error:
+        return _failure(MaybeEncodingError(error, _text(result))) + wire.FAILED, ()
+    return body + wire.DONE, result_buffers
+
+
+def _call(function: Callable[..., Any], mode: int, arguments: Any) -> Any:
+    if mode == wire.APPLY:
+        return function(*arguments[0], **arguments[1])
+    if mode == wire.MAP:
+        return list(map(function, arguments))
+    return list(starmap(function, arguments))
+
+
+def _failure(error: Exception) -> bytes:
+    """Return what the parent has to know of *error*, which is pickled apart if it can be."""
+    import traceback
+
+    if isinstance(error, MaybeEncodingError):
+        text = ""
+    else:
+        text = "".join(traceback.format_exception(error))
+    kind = type(error)
+    name = kind.__qualname__
+    if kind.__module__ != "builtins":
+        name = f"{kind.__module__}.{name}"
+    pickled: bytes | None
+    why = ""
+    try:
+        pickled, buffers = dumps(error.with_traceback(None))
+        if buffers:  # large arrays in an exception
+            from procession._pickling import join
+
+            pickled = join(pickled, buffers)
+    except Exception as reason:
+        pickled, why = None, _text(reason)
+    return marshal.dumps((name, _text(error), text, pickled, why))
+
+
+def _text(value: Any) -> str:
+    """Return the repr of *value*, whatever its class does."""
+    try:
+        return repr(value)
+    except Exception as error:
+        return f"<{type(value).__name__} whose repr raises {type(error).__name__}>"

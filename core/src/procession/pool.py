@@ -1,0 +1,434 @@
+"""`Pool` and `ThreadPool`: workers that do what a program gives them.
+
+Only parents of workers import this.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from procession import _pool_wire as wire
+from procession._pool_crew import Crew, Recipe
+from procession._pool_failures import RemoteTraceback
+from procession._pool_results import ApplyResult, MapResult
+from procession._pool_stream import Feeder, IMapIterator, IMapUnorderedIterator
+from procession._pool_task import FunctionReference, FunctionReferences, Task
+from procession._pool_threads import ThreadCrew
+from procession.errors import MaybeEncodingError, TimeoutError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from typing import Self
+
+    from procession._pool_stream import Stream
+    from procession.context import BaseContext
+    from procession.process import Process
+
+__all__ = [
+    "ApplyResult",
+    "AsyncResult",
+    "IMapIterator",
+    "IMapUnorderedIterator",
+    "MapResult",
+    "MaybeEncodingError",
+    "Pool",
+    "RemoteTraceback",
+    "ThreadPool",
+    "TimeoutError",
+]
+
+AsyncResult = ApplyResult
+
+INIT, RUN, CLOSE, TERMINATE = "INIT", "RUN", "CLOSE", "TERMINATE"
+
+#: How many chunks per worker `imap` runs ahead of its results unless it is told otherwise.
+_AHEAD_PER_WORKER = 32
+# A map is cut into so many chunks per worker unless it is told otherwise.
+_CHUNKS_PER_WORKER = 4
+
+
+class Pool:
+    """Worker processes that call functions for this program.
+
+    *processes*: how many (None: as many as there are CPUs to use, see
+    `procession.available_cpus`). *initializer* is called with *initargs* by each worker
+    first; when it raises, the pool stops with that (`BrokenPoolError`). *context* is the
+    context whose processes and transport are used; the selected ones by default.
+
+    Workers are replaced, each when it has nothing to do, after *maxtasksperchild* tasks (a
+    chunk of a map is one), when they are *max_age* seconds old, or when more than *max_rss*
+    bytes of them are resident; None for never. They are daemonic, ignore Ctrl-C, which is
+    the parent's, and may have children and pools of their own.
+
+    A worker that dies is replaced; the task that it was at ends with `WorkerDiedError`,
+    unless it has ``retries`` left, and no other one is affected.
+
+    End a pool with `close` and `join`, or `terminate`, which leaving a ``with`` block does,
+    too. Threads: any. Fork: it works in the process that made it only.
+
+    Raises `ValueError` and `TypeError` for arguments that cannot be right, and what starting
+    a process raises.
+    """
+
+    _crew: Any  # one of two classes that do the same
+    _state = INIT
+
+    def __init__(
+        self,
+        processes: int | None = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: Iterable[Any] = (),
+        maxtasksperchild: int | None = None,
+        context: BaseContext | None = None,
+        *,
+        max_age: float | None = None,
+        max_rss: int | None = None,
+    ) -> None:
+        if context is None:
+            from procession.context import default_context as context
+        if maxtasksperchild is not None and (
+            not isinstance(maxtasksperchild, int) or maxtasksperchild <= 0
+        ):
+            raise ValueError("maxtasksperchild must be a positive int or None")
+        for name, limit in (("max_age", max_age), ("max_rss", max_rss)):
+            if limit is not None and not limit > 0:
+                raise ValueError(f"{name} must be more than 0, or None for no limit, not {limit!r}")
+        self._begin(processes, initializer)
+        recipe = Recipe(context, initializer, tuple(initargs), maxtasksperchild, max_age, max_rss)
+        self._crew = Crew(recipe, self._size)
+        self._state = RUN
+
+    def _begin(self, processes: int | None, initializer: Callable[..., object] | None) -> None:
+        """Check what all kinds of pools are made of."""
+        if processes is None:
+            from procession._available_cpus import available_cpus
+
+            processes = int(available_cpus())
+        if processes < 1:
+            raise ValueError("Number of processes must be at least 1")
+        if initializer is not None and not callable(initializer):
+            raise TypeError("initializer must be a callable")
+        self._size = int(range(processes)[-1]) + 1  # refuses what is no integer
+        self._references = FunctionReferences()
+
+    @staticmethod
+    def Process(ctx: BaseContext, *args: Any, **kwds: Any) -> Process:
+        """Return a process of a context, as `multiprocessing.pool.Pool.Process` does."""
+        return ctx.Process(*args, **kwds)
+
+    # -- single calls
+
+    def apply(
+        self,
+        func: Callable[..., Any],
+        args: Iterable[Any] = (),
+        kwds: Mapping[str, Any] | None = None,
+        *,
+        timeout: float | None = None,
+        retries: int = 0,
+    ) -> Any:
+        """Call *func* in a worker and return what it returns; see `apply_async`."""
+        return self.apply_async(func, args, kwds, timeout=timeout, retries=retries).get()
+
+    def apply_async(
+        self,
+        func: Callable[..., Any],
+        args: Iterable[Any] = (),
+        kwds: Mapping[str, Any] | None = None,
+        callback: Callable[[Any], object] | None = None,
+        error_callback: Callable[[BaseException], object] | None = None,
+        *,
+        timeout: float | None = None,
+        retries: int = 0,
+    ) -> ApplyResult:
+        """Have *func* called with *args* and *kwds* in a worker; return its result to come.
+
+        *callback* is called with the result, *error_callback* with the exception, in a thread
+        of the pool that does nothing else meanwhile.
+
+        *timeout*: how many seconds the call may take once a worker has it; then the worker
+        is killed, and the result is `TaskTimeoutError`. *retries*: how often to try again
+        when the worker dies or the time is over, for calls that may be made twice.
+
+        Raises `ValueError` ("Pool not running") and `BrokenPoolError`. What cannot be
+        pickled is the result.
+        """
+        self._check_options(timeout, retries)
+        result = ApplyResult(self, self._references.get(func), callback, error_callback)
+        task = Task(
+            result, wire.APPLY, (tuple(args), dict(kwds or ())), timeout=timeout, retries=retries
+        )
+        result._tasks = (task,)
+        self._crew.submit((task,))
+        return result
+
+    # -- maps
+
+    def map(
+        self,
+        func: Callable[[Any], Any],
+        iterable: Iterable[Any],
+        chunksize: int | None = None,
+        *,
+        timeout: float | None = None,
+        retries: int = 0,
+    ) -> list[Any]:
+        """Return what *func* returns for each item, in order; see `map_async`."""
+        result = self.map_async(func, iterable, chunksize, timeout=timeout, retries=retries)
+        return result.get()  # type: ignore[no-any-return]  # it is a list
+
+    def starmap(
+        self,
+        func: Callable[..., Any],
+        iterable: Iterable[Iterable[Any]],
+        chunksize: int | None = None,
+        *,
+        timeout: float | None = None,
+        retries: int = 0,
+    ) -> list[Any]:
+        """Like `map`, with each item unpacked to the arguments of a call."""
+        result = self.starmap_async(func, iterable, chunksize, timeout=timeout, retries=retries)
+        return result.get()  # type: ignore[no-any-return]  # it is a list
+
+    def map_async(
+        self,
+        func: Callable[[Any], Any],
+        iterable: Iterable[Any],
+        chunksize: int | None = None,
+        callback: Callable[[list[Any]], object] | None = None,
+        error_callback: Callable[[BaseException], object] | None = None,
+        *,
+        timeout: float | None = None,
+        retries: int = 0,
+    ) -> MapResult:
+        """Have *func* called for each item; return the list of results to come.
+
+        Items are given to workers in chunks of *chunksize* (None: about four chunks for each
+        worker, single items when there is a *timeout*). A chunk is a task: it fails as a
+        whole, *timeout* times its length is its time, and it is what *retries* counts for.
+        The rest is as for `apply_async`.
+
+        Raises what iterating raises, and as `apply_async` does.
+        """
+        return self._map(
+            func, iterable, chunksize, callback, error_callback, wire.MAP, timeout, retries
+        )
+
+    def starmap_async(
+        self,
+        func: Callable[..., Any],
+        iterable: Iterable[Iterable[Any]],
+        chunksize: int | None = None,
+        callback: Callable[[list[Any]], object] | None = None,
+        error_callback: Callable[[BaseException], object] | None = None,
+        *,
+        timeout: float | None = None,
+        retries: int = 0,
+    ) -> MapResult:
+        """Like `map_async`, with each item unpacked to the arguments of a call."""
+        return self._map(
+            func, iterable, chunksize, callback, error_callback, wire.STARMAP, timeout, retries
+        )
+
+    def _map(
+        self,
+        func: Callable[..., Any],
+        iterable: Iterable[Any],
+        chunk_size: int | None,
+        callback: Callable[[list[Any]], object] | None,
+        error_callback: Callable[[BaseException], object] | None,
+        mode: int,
+        timeout: float | None,
+        retries: int,
+    ) -> MapResult:
+        self._check_options(timeout, retries)
+        self._crew.check_runs()
+        items: Sequence[Any] = iterable if hasattr(iterable, "__len__") else list(iterable)  # type: ignore[assignment]
+        if chunk_size is None:
+            chunk_size = -(-len(items) // (_CHUNKS_PER_WORKER * self._size)) or 1
+            if timeout is not None:
+                chunk_size = 1
+        _check_chunk_size(chunk_size)
+        result = MapResult(self, FunctionReference(func), len(items), callback, error_callback)
+        tasks: list[Task] = []
+        position = 0
+        iterator = iter(items)
+        while chunk := tuple(islice(iterator, chunk_size)):
+            tasks.append(
+                Task(
+                    result,
+                    mode,
+                    chunk,
+                    position,
+                    len(chunk),
+                    len(tasks),
+                    timeout=timeout,
+                    retries=retries,
+                )
+            )
+            position += len(chunk)
+        if not tasks:
+            result._finish(True, [])
+            return result
+        result._tasks = tasks
+        self._crew.submit(tasks)
+        return result
+
+    def imap(
+        self,
+        func: Callable[[Any], Any],
+        iterable: Iterable[Any],
+        chunksize: int = 1,
+        *,
+        buffersize: int | None = None,
+        timeout: float | None = None,
+        retries: int = 0,
+    ) -> IMapIterator:
+        """Return an iterator over what *func* returns for each item, in order.
+
+        The input is read only so far ahead that at most *buffersize* chunks are waiting, at
+        work or not taken out yet (None: 32 for each worker). `join` has all of it done,
+        whether anybody takes results out or not.
+
+        Raises `ValueError`, and as `apply_async` does.
+        """
+        result = IMapIterator(self, FunctionReference(func))
+        self._stream(result, iterable, chunksize, buffersize, timeout, retries)
+        return result
+
+    def imap_unordered(
+        self,
+        func: Callable[[Any], Any],
+        iterable: Iterable[Any],
+        chunksize: int = 1,
+        *,
+        buffersize: int | None = None,
+        timeout: float | None = None,
+        retries: int = 0,
+    ) -> IMapUnorderedIterator:
+        """Like `imap`, with the results in the order in which they come."""
+        result = IMapUnorderedIterator(self, FunctionReference(func))
+        self._stream(result, iterable, chunksize, buffersize, timeout, retries)
+        return result
+
+    def _stream(
+        self,
+        stream: Stream,
+        iterable: Iterable[Any],
+        chunk_size: int,
+        ahead: int | None,
+        timeout: float | None,
+        retries: int,
+    ) -> None:
+        self._check_options(timeout, retries)
+        _check_chunk_size(chunk_size)
+        if ahead is None:
+            ahead = _AHEAD_PER_WORKER * self._size
+        elif ahead < 1:
+            raise ValueError(f"buffersize must be 1 or more, or None, not {ahead!r}")
+
+        def make_task(chunk: tuple[Any, ...], position: int, number: int) -> Task:
+            return Task(
+                stream, wire.MAP, chunk, position, len(chunk), number,
+                timeout=timeout, retries=retries,
+            )  # fmt: skip
+
+        feeder = Feeder(stream, self._crew, iterable, chunk_size, ahead, make_task)
+        self._crew.add_feeder(feeder)
+        stream.begin(feeder)
+
+    def _check_options(self, timeout: float | None, retries: int) -> None:
+        if timeout is not None and not timeout > 0:
+            raise ValueError(f"timeout must be more than 0 seconds, or None, not {timeout!r}")
+        if retries < 0:
+            raise ValueError(f"retries must be 0 or more, not {retries!r}")
+
+    # -- ending
+
+    def close(self) -> None:
+        """Take no more tasks; the workers end when everything is done. Idempotent."""
+        if self._state == RUN:
+            self._state = CLOSE
+            self._crew.close()
+
+    def terminate(self) -> None:
+        """End the workers at once, and wait until they have ended. Idempotent.
+
+        What is not done gets `TaskCancelledError`. The workers get SIGTERM, and SIGKILL when
+        they have not ended after five seconds.
+        """
+        self._state = TERMINATE
+        self._crew.terminate()
+
+    def join(self) -> None:
+        """Wait until everything is done and the workers have ended.
+
+        Raises `ValueError` ("Pool is still running") before `close` or `terminate`.
+        """
+        if self._state == RUN and self._crew.broken is None:
+            raise ValueError("Pool is still running")
+        self._crew.check_may_wait()
+        self._crew.lift()
+        self._crew.ended.wait()
+
+    def __enter__(self) -> Self:
+        """Return the pool. Raises `ValueError` when it does not run."""
+        self._crew.check_runs()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Terminate the pool."""
+        self.terminate()
+
+    def __reduce__(self) -> Any:
+        """Refuse: workers belong to the process that started them."""
+        raise NotImplementedError("pool objects cannot be passed between processes or pickled")
+
+    def __repr__(self) -> str:
+        """Return the class, the state and the size."""
+        kind = type(self)
+        return f"<{kind.__module__}.{kind.__qualname__} state={self._state} pool_size={self._size}>"
+
+    def __del__(
+        self,
+        warn: Callable[..., None] = warnings.warn,
+        is_finalizing: Callable[[], bool] = sys.is_finalizing,
+    ) -> None:
+        if self._state != RUN or is_finalizing() or self._crew.ended.is_set():
+            return
+        self._crew.terminate(wait=False)
+        if self._crew.is_mine():
+            warn(f"unclosed running pool {self!r}", ResourceWarning, source=self, stacklevel=2)
+
+
+class ThreadPool(Pool):
+    """A pool whose workers are threads of this process; otherwise the same.
+
+    Nothing is pickled. Threads cannot be killed: there is no *timeout* and nothing to retry,
+    `AsyncResult.cancel` drops only what was not begun, and `terminate` does not wait for the
+    rest, which `join` does.
+    """
+
+    def __init__(
+        self,
+        processes: int | None = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: Iterable[Any] = (),
+    ) -> None:
+        self._begin(processes, initializer)
+        self._crew = ThreadCrew(self._size, initializer, tuple(initargs))
+        self._state = RUN
+
+    def _check_options(self, timeout: float | None, retries: int) -> None:
+        if timeout is not None or retries:
+            raise ValueError(
+                "a ThreadPool has no timeout and no retries: threads cannot be killed; use a Pool"
+            )
+
+
+def _check_chunk_size(chunk_size: int) -> None:
+    if chunk_size < 1:
+        raise ValueError(f"Chunksize must be 1+, not {chunk_size}")
