@@ -178,7 +178,7 @@ def end_children() -> None:
     `TERMINATION_SECONDS`, by SIGKILL. The others are waited for, and helper processes are
     stopped. Runs at exit; idempotent.
     """
-    pools = sys.modules.get("procession._pool_crew")
+    pools = sys.modules.get("procession._pool_forks")
     if pools is not None:
         pools.end_all()  # before their workers, whom they would replace
     daemons = [child for child in process.active_children() if child.daemon]

@@ -9,31 +9,28 @@ worker that is at work fits into what its channel has room for.
 from __future__ import annotations
 
 import os
-import select
 import sys
 import threading
 import time
 from _thread import get_ident, start_new_thread
 from collections import deque
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
 
+from procession import _pool_forks as forks
 from procession import _pool_wire as wire
-from procession._after_fork import in_forked_children
-from procession._pool_failures import died_before_work, died_with, initializer_failed, rebuild
-from procession._pool_member import LONGEST_AHEAD, Member
-from procession._pool_worker import work
-from procession._shared_map import SharedMap
-from procession.errors import (
-    BrokenPoolError,
-    TaskCancelledError,
-    TaskTimeoutError,
-)
+from procession._pool_failures import died_before_work, died_with, initializer_failed
+from procession._pool_member import LONGEST_AHEAD
+from procession._pool_outcomes import Outcomes
+from procession._pool_staff import Staff
+from procession.errors import BrokenPoolError, TaskCancelledError, TaskTimeoutError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from procession._channel import Message
+    from procession._pool_member import Member
+    from procession._pool_staff import Recipe
     from procession._pool_stream import Feeder
     from procession._pool_task import Task
 
@@ -46,46 +43,11 @@ _MOST_AHEAD = 64
 _MOST_AT_ONCE = 15
 #: When a worker has been at one task for so long, it gives back what waits behind it.
 _RECALL_SECONDS = 0.01
-#: So many workers in a row may end before they are ready, and so many beyond one each.
-_MOST_FALSE_STARTS = 4
 #: How often a task may be given out again when the worker died before it began it.
 _MOST_FAILED_STARTS = 3
-#: The first pause before another try, in seconds, and the longest.
-_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.02, 1.0
-_WORD_BYTES = 8
-_READABLE = 1  # POLLIN
+#: When the workers have not ended by then, although they were told to, they are killed.
+_ENDING_SECONDS = 8.0
 _SIGKILL = 9
-
-
-class Recipe:
-    """How the workers of a pool are made, and when they are replaced."""
-
-    def __init__(
-        self,
-        context: Any,
-        initializer: Callable[..., object] | None,
-        initargs: Sequence[Any],
-        max_tasks: int | None,
-        max_age: float | None,
-        max_rss: int | None,
-    ) -> None:
-        self.context = context
-        self.initializer = initializer
-        self.initargs = tuple(initargs)
-        self.max_tasks = max_tasks
-        self.max_age = max_age
-        self.max_rss = max_rss
-        self.has_limits = not (max_tasks is max_age is max_rss is None)
-
-    def has_served(self, member: Member) -> bool:
-        """Return whether *member* is to be replaced before it does more."""
-        if not member.given:
-            return False  # a new one would be no better
-        if self.max_tasks is not None and member.given >= self.max_tasks:
-            return True
-        if self.max_age is not None and member.age() >= self.max_age:
-            return True
-        return self.max_rss is not None and member.resident() > self.max_rss
 
 
 class Crew:
@@ -100,19 +62,11 @@ class Crew:
         self._recipe = recipe
         self.size = size
         self._pid = os.getpid()
-        self._shared = SharedMap(size * wire.WORDS * _WORD_BYTES, "procession-pool")
-        self._words = memoryview(self._shared.memory).cast("Q")
-        self._free_slots = list(range(size - 1, -1, -1))
-        self.members: list[Member] = []
         self._pending: deque[Task] = deque()
         self._requests: deque[Callable[[], None]] = deque()
         self._feeders: set[Feeder] = set()
-        self._outcomes: list[tuple[Task, bytes, Any]] = []
-        self._channels: dict[int, Member] = {}
-        self._sentinels: dict[int, Member] = {}
+        self._outcomes = Outcomes()
         self._average: float | None = None
-        self._false_starts = 0
-        self._hire_at: float | None = None
         #: Why the pool has stopped by itself, if it has.
         self.broken: BrokenPoolError | None = None
         self._closing = False
@@ -122,19 +76,28 @@ class Crew:
         #: or about to fork itself.
         self._is_elsewhere = False
         self._pauses = False
-        self._gate = threading.Lock()  # between what is submitted last and the closing
+        self._pausing = threading.Condition()
+        # Between what is submitted last and the closing. Re-entrant: for signal handlers.
+        self._gate = threading.RLock()
         self.ended = threading.Event()
-        self._poller, self._bell, self._bell_rope = _poller_with_bell()
         self._is_rung = False
+        self._staff = Staff(recipe, size)
         try:
             for _ in range(size):
                 self._hire()
-            _watch_forks()
-            _crews.add(self)
+            forks.add(self)
             self._start_thread()
         except BaseException:
-            self._end()
+            if self._thread is None:
+                self._end()
+            else:
+                self.terminate(wait=False)  # a signal handler has raised
             raise
+
+    @property
+    def members(self) -> list[Member]:
+        """The workers. It is the pool's own thread that changes them."""
+        return self._staff.members
 
     # -- for everybody
 
@@ -150,7 +113,8 @@ class Crew:
 
     def feed(self, tasks: Iterable[Task]) -> None:
         """Have *tasks* done, which belong to a stream that was begun before."""
-        self._pending.extend(tasks)
+        with self._gate:
+            self._pending.extend(tasks)
         self._ring()
         if self.ended.is_set():
             self._give_up_pending()
@@ -237,7 +201,11 @@ class Crew:
         for feeder in list(self._feeders):
             feeder.stop()
         self._ring()
-        if wait and get_ident() != self._thread:
+        if wait and get_ident() != self._thread and not self.ended.wait(_ENDING_SECONDS):
+            # The thread cannot see to it: it is in the middle of a message, and the worker
+            # at the other end has been stopped.
+            for member in list(self.members):
+                member.kill()
             self.ended.wait()
 
     # -- between the threads
@@ -249,18 +217,19 @@ class Crew:
     def _ring(self) -> None:
         if not self._is_rung:
             self._is_rung = True
-            rope = self._bell_rope
-            try:
-                if rope >= 0:
-                    os.write(rope, b"!")
-            except BlockingIOError:
-                return  # it is ringing
+            bell = self._staff.bell  # kept open by this, whoever ends the pool now
+            if bell is not None:
+                bell.ring()
 
     def _start_thread(self) -> None:
         # Not a threading.Thread: it would be joined, listed, and warned of at a fork, for
         # which it is stopped.
         self._thread = 0
-        start_new_thread(self._run, ())
+        try:
+            start_new_thread(self._run, ())
+        except BaseException:
+            self._thread = None
+            raise
 
     def _run(self) -> None:
         self._thread = get_ident()
@@ -273,8 +242,8 @@ class Crew:
             self._end()
         finally:
             self._thread = None
-            with _pausing:
-                _pausing.notify_all()
+            with self._pausing:
+                self._pausing.notify_all()
 
     def pause(self) -> None:
         """Have no thread for a moment, around a fork; a callback that runs is not waited for."""
@@ -283,26 +252,25 @@ class Crew:
         self._pauses = True
         self._is_rung = False
         self._ring()
-        with _pausing:
+        with self._pausing:
             while self._thread is not None and not self._is_elsewhere:
-                _pausing.wait(0.1)
+                self._pausing.wait(0.1)
 
     def resume(self) -> None:
         """Have a thread again."""
         if self._pauses:
             self._pauses = False
             if self._thread is None and not self.ended.is_set():
-                self._start_thread()
+                try:
+                    self._start_thread()
+                except RuntimeError as error:  # no thread is to be had
+                    self._break(BrokenPoolError(f"the pool has failed: {error}"), error)
+                    self._end()
 
     def abandon(self) -> None:
         """Forget the workers in a forked child: they are its siblings."""
-        for member in self.members:
-            member.channel.close()
-        for fd in (self._bell, self._bell_rope):
-            if fd >= 0:
-                os.close(fd)
-        self._bell = self._bell_rope = -1
-        self._gate = threading.Lock()
+        self._staff.abandon()
+        self._gate = threading.RLock()
 
     # -- the thread
 
@@ -310,19 +278,15 @@ class Crew:
         """Wait for something, and see to it; return whether there is more to come."""
         if self._pauses:
             return False
-        ended = []
-        for fd, _ in self._poller.poll(self._patience()):
-            if fd in self._channels:
-                member = self._channels[fd]
-                self._receive(member)
-                if member.outstanding:
-                    self._hear(member, _MOST_AT_ONCE)
-            elif fd in self._sentinels:
-                ended.append(self._sentinels[fd])
-            else:
-                # In this order: who leaves word afterwards rings again.
-                os.read(self._bell, 512)
-                self._is_rung = False
+        speaking, ended, is_rung = self._staff.wait(self._patience())
+        if is_rung:
+            # In this order: who leaves word afterwards rings again.
+            self._staff.silence_bell()
+            self._is_rung = False
+        for member in speaking:
+            self._receive(member)
+            if member.outstanding:
+                self._hear(member, _MOST_AT_ONCE)
         for member in ended:
             # Last, as the descriptors that this closes are soon those of another worker.
             self._bury(member)
@@ -357,7 +321,8 @@ class Crew:
 
     def _patience(self) -> float | None:
         """Return for how many milliseconds nothing has to be done unless somebody calls."""
-        times = [] if self._hire_at is None else [self._hire_at]
+        hire_at = self._staff.hire_at
+        times = [] if hire_at is None else [hire_at]
         for member in self.members:
             if member.kill_at is not None:
                 times.append(member.kill_at)
@@ -379,15 +344,15 @@ class Crew:
 
     def _look_at_the_clock(self) -> None:
         now = time.monotonic()
-        if self._hire_at is not None and now >= self._hire_at:
-            self._hire_at = None
+        if self._staff.hire_at is not None and now >= self._staff.hire_at:
+            self._staff.hire_at = None
             self._fill_up()
         for member in self.members:
             if member.kill_at is not None and now >= member.kill_at:
                 member.kill_at = None
                 member.kill()
             if member.recall_settles_at is not None and now >= member.recall_settles_at:
-                self._take_back(member.recalled())
+                self._do_first(member.recalled())
                 if member.sentence is not None:
                     self._execute(member, *member.sentence)
             if not member.outstanding:
@@ -426,7 +391,7 @@ class Crew:
 
     def _hear(self, member: Member, most: int = sys.maxsize) -> None:
         """Take what *member* has said, up to *most* answers."""
-        while most and not member.is_silent and member.channel.wait(0):
+        while most and not member.is_silent and _has_said_something(member):
             self._receive(member)
             most -= 1
 
@@ -439,7 +404,8 @@ class Crew:
                 continue
             if self._recipe.has_limits and self._recipe.has_served(member):
                 if member.is_idle:
-                    self._retire(member)
+                    self._staff.retire(member)
+                    self._fill_up()
             elif self._pending and len(member.outstanding) * 2 <= ahead:
                 self._give(member, ahead)
 
@@ -455,40 +421,52 @@ class Crew:
         room = member.room(ahead, self._recipe.max_tasks)
         if room <= 0 or (member.outstanding and not member.has_room_ahead()):
             return
-        batch: list[Task] = []
-        length = 0
-        while room and self._pending:
-            task = self._pending.popleft()
-            if task.cancelled:
-                self._settle(task, wire.FAILED, _cancelled(task))
-                continue
-            try:
-                task.pack()
-                more = member.length(task)
-            except BaseException as error:
-                self._settle(task, wire.FAILED, error)
-                continue
-            if (batch or member.outstanding) and length + more > LONGEST_AHEAD:
-                self._pending.appendleft(task)
-                break
-            batch.append(task)
-            length += more
-            room -= 1
+        with self._elsewhere():
+            batch = self._pack(room, limited=bool(member.outstanding), member=member)
         if batch:
             try:
                 member.send(batch)
             except OSError:
-                member.fall_silent()
+                # It dies, or is dead. What it has said before is still to be taken.
+                member.is_deaf = True
+                member.expect_end()
+
+    def _pack(self, room: int, *, limited: bool, member: Member) -> list[Task]:
+        """Return up to *room* tasks for *member*, packed; at least one unless *limited*.
+
+        All of them make one short message, except for a single one. Runs code of the program.
+        """
+        batch: list[Task] = []
+        length = 0
+        while len(batch) < room and self._pending:
+            task = self._pending.popleft()
+            if task.done:
+                continue
+            if task.cancelled:
+                self._outcomes.fail(task, cancelled(task))
+                continue
+            try:
+                task.pack()
+                length += member.length(task)
+            except BaseException as error:
+                self._outcomes.fail(task, error)
+                continue
+            if (batch or limited) and length > LONGEST_AHEAD:
+                self._pending.appendleft(task)
+                break
+            batch.append(task)
+        return batch
 
     def _prepare(self) -> None:
-        """Pickle what comes next while the workers are at work."""
-        for at in range(min(self.size, len(self._pending))):
-            try:
-                self._pending[at].pack()
-            except BaseException:
-                return  # it is told when the task's turn has come, and it raises again
+        """Pickle what comes next while the workers are at work. Runs code of the program."""
+        with self._elsewhere():
+            for at in range(min(self.size, len(self._pending))):
+                try:
+                    self._pending[at].pack()
+                except BaseException:
+                    return  # it is told when the task's turn has come, and it raises again
 
-    def _take_back(self, tasks: Sequence[Task]) -> None:
+    def _do_first(self, tasks: Sequence[Task]) -> None:
         """Have *tasks*, which nobody has begun, done before all others."""
         self._pending.extendleft(reversed(tasks))
 
@@ -497,19 +475,24 @@ class Crew:
     def _receive(self, member: Member) -> None:
         try:
             message = member.channel.receive()
-        except (OSError, EOFError):
-            self._channels.pop(fd := member.channel_fd, None)
-            self._poller.unregister(fd)
-            member.fall_silent()
-            return
-        self._take(member, message)
+        except (EOFError, ConnectionError):
+            self._staff.stop_listening(member)
+            member.expect_end()
+        except Exception as error:
+            # No memory for the answer, say. What comes behind it is lost, too.
+            self._staff.stop_listening(member)
+            if member.outstanding and member.outstanding[0] is not None:
+                member.sentence = member.outstanding[0], error
+            member.kill()
+        else:
+            self._take(member, message)
 
     def _take(self, member: Member, message: Message) -> None:
         body = message[0]
         kind = bytes(body[-1:])
         if kind == wire.READY:
             member.ready = True
-            self._false_starts = 0
+            self._staff.false_starts = 0
             return
         if kind == wire.UNFIT:
             member.retiring = True
@@ -522,108 +505,54 @@ class Crew:
         if task is None:
             return
         if kind == wire.SKIPPED:
-            self._take_back([task])
+            self._do_first([task])
         elif member.sentence is not None and member.sentence[0] is task:
             # It is, or is to be, killed for this task: what comes as late changes nothing.
-            self._settle(task, wire.FAILED, member.sentence[1])
+            self._outcomes.fail(task, member.sentence[1])
         else:
-            self._settle(task, kind, message)
-
-    def _settle(self, task: Task, kind: bytes, outcome: Any) -> None:
-        """Let *outcome*, a message or an exception, be what became of *task*."""
-        task.done = True
-        task.arguments = task.packed = None
-        self._outcomes.append((task, kind, outcome))
+            self._outcomes.answer(task, kind, message)
 
     def _deliver(self) -> None:
         """Give the outcomes to those who wait for them. Runs code of the program."""
-        outcomes, self._outcomes = self._outcomes, []
-        self._is_elsewhere = bool(outcomes)
-        jobs = set()
-        for task, kind, outcome in outcomes:
-            succeeded = False
-            if isinstance(outcome, BaseException):
-                value: Any = outcome
-            else:
-                succeeded, value = rebuild(kind, outcome)
-            task.job.deliver(task, succeeded, value)
-            jobs.add(task.job)
-        for job in jobs:
-            job.told()
-        self._is_elsewhere = False
+        if self._outcomes:
+            with self._elsewhere():
+                self._outcomes.deliver()
+
+    @contextmanager
+    def _elsewhere(self) -> Iterator[None]:
+        self._is_elsewhere = True
+        try:
+            yield
+        finally:
+            self._is_elsewhere = False
 
     # -- workers that come and go
 
     def _hire(self) -> None:
-        """Start one more worker."""
-        recipe = self._recipe
-        slot = self._free_slots.pop()
-        try:
-            for word in range(slot * wire.WORDS, (slot + 1) * wire.WORDS):
-                self._words[word] = 0
-            self._is_elsewhere = True
-            with _starting:
-                ours, theirs = recipe.context._transport().pair(duplex=True)
-                try:
-                    process = recipe.context.Process(
-                        target=work,
-                        args=(theirs, self._shared, slot, recipe.initializer, recipe.initargs),
-                        daemon=True,
-                        sigint="ignore",
-                    )
-                    process.name = process.name.replace("Process", "PoolWorker")
-                    process._tolerates_threads = True
-                    process.start()
-                except BaseException:
-                    ours.close()
-                    raise
-                finally:
-                    theirs.close()
-        except BaseException:
-            self._free_slots.append(slot)
-            raise
-        finally:
-            self._is_elsewhere = False
-        member = Member(process, ours, self._words, slot)
-        self.members.append(member)
-        self._channels[member.channel_fd] = member
-        self._sentinels[member.sentinel] = member
-        self._poller.register(member.channel_fd, _READABLE)
-        self._poller.register(member.sentinel, _READABLE)
+        with self._elsewhere():
+            self._staff.hire()
 
     def _fill_up(self) -> None:
         """Start workers for those that are missing, and try again later if that fails."""
-        if self._terminating or self.broken is not None or self._hire_at is not None:
+        if self._terminating or self.broken is not None or self._staff.hire_at is not None:
             return
         try:
-            while self._free_slots and not (self._closing and self._is_done()):
+            while not self._staff.is_complete and not (self._closing and self._is_done()):
                 self._hire()
         except Exception as error:
             self._start_failed(error)
 
     def _start_failed(self, error: BaseException) -> None:
         """Note that a worker could not be had, or ended before it was ready."""
-        self._false_starts += 1
-        working = any(member.ready and not member.retiring for member in self.members)
-        if self._false_starts >= self.size + _MOST_FALSE_STARTS and not working:
+        if self._staff.note_false_start():
             self._break(
                 BrokenPoolError(
-                    f"the pool has stopped: {self._false_starts} workers in a row could not be "
-                    f"started, or ended before they were ready; the last one: {error}",
+                    f"the pool has stopped: {self._staff.false_starts} workers in a row could "
+                    f"not be started, or ended before they were ready; the last one: {error}",
                     failure=getattr(error, "failure", None),
                 ),
                 error,
             )
-            return
-        pause = min(_LONGEST_PAUSE, _SHORTEST_PAUSE * 2 ** min(self._false_starts, 10))
-        self._hire_at = time.monotonic() + pause
-
-    def _retire(self, member: Member) -> None:
-        """Have *member*, which owes nothing, end, and another one take its place."""
-        member.retire()
-        self._free_slots.append(member.slot)
-        member.slot = -1
-        self._fill_up()
 
     def _retire_all(self) -> None:
         for member in self.members:
@@ -642,11 +571,13 @@ class Crew:
                 task = self._pending.popleft()
             except IndexError:
                 return
+            if task.done:
+                continue
             if self.ended.is_set():  # the thread is gone, and this may be any other
                 task.job.deliver(task, False, self._why_not(task))
                 task.job.told()
             else:
-                self._settle(task, wire.FAILED, self._why_not(task))
+                self._outcomes.fail(task, self._why_not(task))
 
     def _why_not(self, task: Task) -> BaseException:
         if self.broken is not None:
@@ -656,20 +587,12 @@ class Crew:
     def _bury(self, member: Member) -> None:
         """Take leave of a worker that has ended."""
         self._hear(member)  # what it had said before it died counts
-        self._poller.unregister(member.sentinel)
-        del self._sentinels[member.sentinel]
-        if self._channels.pop(member.channel_fd, None) is not None:
-            self._poller.unregister(member.channel_fd)
-        has_begun = member.has_begun() if member.slot >= 0 else False
-        member.bury()
-        self.members.remove(member)
-        if member.slot >= 0:
-            self._free_slots.append(member.slot)
-        left = [task for task in member.outstanding if task is not None]
-        if member.outstanding and member.outstanding[0] is not None:
-            head = left.pop(0)
-            self._settle_dead(head, member, has_begun)
-        self._take_back(left)
+        has_begun = member.has_begun()  # while the place is still its own
+        self._staff.bury(member)
+        left = list(member.outstanding)
+        if left and left[0] is not None:
+            self._settle_dead(left[0], member, has_begun)
+        self._do_first([task for task in left[1:] if task is not None])
         if self._terminating or self.broken is not None:
             self._give_up_pending()
         elif not member.ready and not member.retiring:
@@ -681,32 +604,33 @@ class Crew:
         """Decide about the task that a dead worker had before it."""
         sentence = member.sentence
         if self._terminating or self.broken is not None:
-            self._settle(task, wire.FAILED, self._why_not(task))
+            self._outcomes.fail(task, self._why_not(task))
         elif task.cancelled:
-            self._settle(task, wire.FAILED, _cancelled(task))
-        elif has_begun or task.failed_starts >= _MOST_FAILED_STARTS:
-            if task.retries > 0:
-                task.retries -= 1
-                self._take_back([task])
-            elif sentence is not None and sentence[0] is task:
-                self._settle(task, wire.FAILED, sentence[1])
-            else:
-                self._settle(task, wire.FAILED, died_with(task, member))
-        else:
+            self._outcomes.fail(task, cancelled(task))
+        elif not has_begun and task.failed_starts < _MOST_FAILED_STARTS:
             task.failed_starts += 1
-            self._take_back([task])
+            self._do_first([task])
+        elif task.retries > 0:
+            task.retries -= 1
+            self._do_first([task])
+        elif sentence is not None and sentence[0] is task:
+            self._outcomes.fail(task, sentence[1])
+        else:
+            self._outcomes.fail(task, died_with(task, member))
 
     def _cancel(self, tasks: Sequence[Task]) -> None:
         for member in self.members:
             for at, task in enumerate(list(member.outstanding)):
                 if task is not None and task.cancelled and task in tasks:
                     if at == 0:
-                        self._execute(member, task, _cancelled(task))
+                        self._execute(member, task, cancelled(task))
                     else:
                         member.recall()
-        for task in [task for task in self._pending if task.cancelled]:
-            self._pending.remove(task)
-            self._settle(task, wire.FAILED, _cancelled(task))
+        given = {id(task) for member in self.members for task in member.outstanding}
+        for task in tasks:
+            # One that is still waiting is passed over when its turn comes.
+            if not task.done and id(task) not in given:
+                self._outcomes.fail(task, cancelled(task))
 
     def _break(self, error: BrokenPoolError, cause: BaseException | None = None) -> None:
         """Stop the pool, because of *error*."""
@@ -718,83 +642,26 @@ class Crew:
 
     def _end(self) -> None:
         """Give everything back. The thread ends, or has never begun."""
-        for member in self.members:
-            member.kill()
-        for member in self.members:
+        members = list(self.members)
+        self._staff.disband()
+        for member in members:
             for task in member.outstanding:
                 if task is not None:
-                    self._settle(task, wire.FAILED, self._why_not(task))
-            member.bury()
-        self.members.clear()
+                    self._outcomes.fail(task, self._why_not(task))
         self._give_up_pending()
-        bell, self._bell = self._bell, -1
-        rope, self._bell_rope = self._bell_rope, -1
-        os.close(bell)
-        os.close(rope)
-        self._words.release()
-        del self._shared
         self._deliver()
-        _crews.discard(self)
+        forks.discard(self)
         self.ended.set()
         self._give_up_pending()
 
 
-def _poller_with_bell() -> tuple[Any, int, int]:
-    """Return a poller, and the two ends of a pipe that it waits for."""
-    if sys.platform == "win32":
-        raise OSError("a pool waits by poll(), which Windows does not have")
-    poller = select.poll()
-    bell, rope = os.pipe()
-    os.set_blocking(bell, False)
-    os.set_blocking(rope, False)
-    poller.register(bell, _READABLE)
-    return poller, bell, rope
+def _has_said_something(member: Member) -> bool:
+    try:
+        return member.channel.wait(0)
+    except OSError:
+        return True  # receiving raises the same
 
 
-def _cancelled(task: Task) -> TaskCancelledError:
+def cancelled(task: Task) -> TaskCancelledError:
+    """Return what becomes of a task that is not wanted any more."""
     return TaskCancelledError(f"{task.describe()} was cancelled")
-
-
-#: Held while a worker is started: a fork in that moment would copy its end of the channel, and
-#: the worker's death would not be seen there.
-_starting = threading.RLock()
-_pausing = threading.Condition()
-_crews: WeakSet[Crew] = WeakSet()
-
-
-def end_all() -> None:
-    """Terminate every pool of this process, which ends."""
-    for crew in list(_crews):
-        crew.terminate()
-
-
-def _before_fork() -> None:
-    _starting.acquire()
-    for crew in list(_crews):
-        crew.pause()
-
-
-def _after_fork_in_parent() -> None:
-    for crew in list(_crews):
-        crew.resume()
-    _starting.release()
-
-
-def _after_fork_in_child() -> None:
-    global _starting, _pausing
-    _starting = threading.RLock()
-    _pausing = threading.Condition()
-    for crew in list(_crews):
-        crew.abandon()
-    _crews.clear()
-
-
-_watches_forks = False
-
-
-def _watch_forks() -> None:
-    global _watches_forks
-    if not _watches_forks and sys.platform != "win32":
-        _watches_forks = True
-        os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent)
-        in_forked_children(_after_fork_in_child)

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import marshal
-import select
-import sys
 import time
 from collections import deque
 from typing import TYPE_CHECKING
 
 from procession import _pool_wire as wire
+from procession._channel import Channel
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-    from procession._channel import Channel
     from procession._pool_task import Task
     from procession.process import Process
 
@@ -62,10 +60,12 @@ class Member:
         self.recall_settles_at: float | None = None
         #: When it will be killed.
         self.kill_at: float | None = None
-        #: Whether the channel has ended.
+        #: Whether all that it has said was taken, and no more will come.
         self.is_silent = False
-        # -1 for a channel that does not tell: nothing is sent ahead then.
-        self._writer: int = getattr(channel, "writer", -1)
+        #: Whether nothing can be sent to it any more, so that it must end soon.
+        self.is_deaf = False
+        # Whether the channel tells of its room; nothing is sent ahead if it does not.
+        self._tells_room = type(channel).wait_for_room is not Channel.wait_for_room
 
     # -- giving
 
@@ -79,20 +79,18 @@ class Member:
 
         *ahead* is how many it may have at once, *limit* how many in its life.
         """
-        if not self.ready or self.retiring or self.sentence is not None or self.is_silent:
+        if not self.ready or self.retiring or self.sentence is not None:
             return 0
-        if self.outstanding and (self._recalled_from or self._writer < 0):
+        if self.is_deaf or self.is_silent:
+            return 0
+        if self.outstanding and (self._recalled_from or not self._tells_room):
             return 0
         room = max(1, ahead) - len(self.outstanding)
         return room if limit is None else min(room, limit - self.given)
 
     def has_room_ahead(self) -> bool:
         """Return whether a short message can be sent without waiting."""
-        if sys.platform == "win32":
-            return False
-        poller = select.poll()
-        poller.register(self._writer, select.POLLOUT)
-        return bool(poller.poll(0))
+        return self.channel.wait_for_room(LONGEST_AHEAD, 0)
 
     def send(self, tasks: Sequence[Task]) -> None:
         """Send *tasks*, which are packed; a single one if one of them is long.
@@ -148,9 +146,12 @@ class Member:
         return self.outstanding.popleft()
 
     def has_begun(self) -> bool:
-        """Return whether it has begun the first of its outstanding tasks."""
-        started: int = self._words[self._place + wire.STARTED]
-        return started > self.answered
+        """Return whether it has begun the first of its outstanding tasks.
+
+        Of one that has ended this is true only when all its answers were taken.
+        """
+        begun: int = self._words[self._place + wire.BEGUN]
+        return begun > self.answered
 
     # -- recalling
 
@@ -169,11 +170,11 @@ class Member:
     def recalled(self) -> list[Task]:
         """Return what the recall has brought back, in order."""
         self.recall_settles_at = None
-        started: int = self._words[self._place + wire.STARTED]
+        claimed: int = self._words[self._place + wire.CLAIMED]
         back: list[Task] = []
         for at, task in enumerate(self.outstanding):
             number = self.answered + 1 + at
-            if task is not None and number >= self._recalled_from and number > started:
+            if task is not None and number >= self._recalled_from and number > claimed:
                 back.append(task)
                 self.outstanding[at] = None
         return back
@@ -190,9 +191,8 @@ class Member:
             self.kill_at = time.monotonic() + _ENDING_SECONDS
             self.signal(_SIGTERM)
 
-    def fall_silent(self) -> None:
-        """Note that nothing more will come from it, so that it must end soon."""
-        self.is_silent = True
+    def expect_end(self) -> None:
+        """Kill it later, if it has not ended by itself: its channel is of no use any more."""
         if self.kill_at is None and not self.retiring:
             self.kill_at = time.monotonic() + _ENDING_SECONDS
 

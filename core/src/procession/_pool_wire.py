@@ -7,16 +7,33 @@ comes with its first task; both sides remember it (`remember`). An empty message
 A worker answers each task, in order, by one message whose last byte says what it is; the
 pickle of the result, or the marshalled description of an exception, comes before it.
 
-A worker that has tasks waiting notes the number of each one that it starts in a word that
-the pool can read, so that the pool knows of a dead worker which task it had begun. The pool
-can also *recall* those that are waiting, when the worker turns out to be busy for long:
+Who has which task, and how far it is, must be known whenever a worker dies. At a worker a task
+takes these steps, each of which is one message or one store into a word that both see:
 
-- The worker writes `STARTED`, and then reads `RECALLED`: from which number on it is not to do
+=========  ==================================  ==========================================
+step       made by                             a worker that dies in this state
+=========  ==================================  ==========================================
+given      the pool sends it                   it was not begun: another worker does it
+claimed    `CLAIMED` becomes its number        the same: it is not known if it is recalled
+skipped    the worker answers `SKIPPED`        the same
+begun      `BEGUN` becomes its number          it ends with `WorkerDiedError`
+answered   the worker has sent all its answer  it is done
+=========  ==================================  ==========================================
+
+Steps are made in this order, for one task after the other. So what a dead worker leaves is what
+it has said, then at most one task that it has begun and not answered, then what it has not
+begun. This is only true when *all* that it has said was taken first, up to the end of its
+channel: that the pool could not send to it any more is no reason not to listen.
+
+The pool can *recall* what is waiting, when the worker turns out to be busy for long:
+
+- The worker writes `CLAIMED`, and then reads `RECALLED`: from which number on it is not to do
   any. It answers that it has skipped such a task.
-- The pool writes `RECALLED`, lets `SETTLING_SECONDS` go by, and then reads `STARTED`.
+- The pool writes `RECALLED`, lets `SETTLING_SECONDS` go by, and then reads `CLAIMED`. What is
+  not claimed will be skipped, and is given to somebody else at once.
 
 What is written is seen by the other processor long before that time is over. So either the
-worker saw the recall, or the pool sees that the task was started; where both is true, the
+worker saw the recall, or the pool sees that the task was claimed; where both is true, the
 worker's answer decides.
 """
 
@@ -38,7 +55,7 @@ SKIPPED = b"s"
 
 #: The words that each worker has in the shared memory, and which they are.
 WORDS = 8  # a cache line: the processors do not take it away from each other
-STARTED, RECALLED = 0, 1
+CLAIMED, BEGUN, RECALLED = 0, 1, 2
 #: Far more than a processor needs to make a write visible.
 SETTLING_SECONDS = 0.001
 

@@ -10,6 +10,7 @@ import marshal
 from itertools import starmap
 
 from procession import _pool_wire as wire
+from procession._after_fork import in_forked_children
 from procession._pickling import dumps, loads
 from procession.errors import MaybeEncodingError
 
@@ -34,6 +35,8 @@ def work(
     Returns when the parent says so or is gone, and when the initializer has failed. What is
     no `Exception`, such as SystemExit, ends the process in the middle of its task.
     """
+    # Who has a copy of our end could keep the pool waiting for us when we are dead.
+    in_forked_children(channel.close)
     words = memoryview(shared.memory).cast("Q")
     try:
         if initializer is not None and not _initialize(channel, initializer, initargs):
@@ -59,7 +62,8 @@ def _initialize(
 
 def _serve(channel: Channel, words: memoryview, place: int) -> None:
     functions: dict[int, Any] = {}
-    started = place + wire.STARTED
+    claimed = place + wire.CLAIMED
+    begun = place + wire.BEGUN
     recalled = place + wire.RECALLED
     number = 0
     while True:
@@ -71,13 +75,14 @@ def _serve(channel: Channel, words: memoryview, place: int) -> None:
             return
         for function_id, function, mode, arguments in marshal.loads(body):
             number += 1
-            words[started] = number
+            words[claimed] = number
             # In this order: see `procession._pool_wire`.
             if 0 < words[recalled] <= number:
                 if function is not None:
                     wire.remember(functions, function_id, function)
                 channel.send(wire.SKIPPED)
                 continue
+            words[begun] = number
             answer, answer_buffers = _carry_out(
                 functions, function_id, function, mode, arguments, buffers
             )

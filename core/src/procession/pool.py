@@ -11,9 +11,10 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from procession import _pool_wire as wire
-from procession._pool_crew import Crew, Recipe
+from procession._pool_crew import Crew
 from procession._pool_failures import RemoteTraceback
 from procession._pool_results import ApplyResult, MapResult
+from procession._pool_staff import Recipe
 from procession._pool_stream import Feeder, IMapIterator, IMapUnorderedIterator
 from procession._pool_task import FunctionReference, FunctionReferences, Task
 from procession._pool_threads import ThreadCrew

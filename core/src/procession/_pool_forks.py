@@ -1,0 +1,87 @@
+"""Pools and forks: no pool's thread runs while this process is forked.
+
+A forked child has no use for the pools of its parent, and must not keep their channels open.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+from weakref import WeakSet
+
+from procession._after_fork import in_forked_children
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Protocol
+
+    class Pausing(Protocol):
+        """What a pool does around forks."""
+
+        def pause(self) -> None:
+            """Have no thread for a moment."""
+
+        def resume(self) -> None:
+            """Have a thread again."""
+
+        def abandon(self) -> None:
+            """Close, in a forked child, what it must not keep open."""
+
+        def terminate(self) -> None:
+            """End."""
+
+
+_starting = threading.RLock()
+_pools: WeakSet[Pausing] = WeakSet()
+_watches = False
+
+
+@contextmanager
+def starting() -> Iterator[None]:
+    """Let nobody else fork meanwhile."""
+    with _starting:
+        yield
+
+
+def add(pool: Pausing) -> None:
+    """Pause *pool* around every fork, and end it with this process."""
+    global _watches
+    if not _watches and sys.platform != "win32":
+        _watches = True
+        os.register_at_fork(before=_before, after_in_parent=_after_in_parent)
+        in_forked_children(_after_in_child)
+    _pools.add(pool)
+
+
+def discard(pool: Pausing) -> None:
+    """Forget *pool*, which has ended."""
+    _pools.discard(pool)
+
+
+def end_all() -> None:
+    """Terminate every pool of this process, which ends."""
+    for pool in list(_pools):
+        pool.terminate()
+
+
+def _before() -> None:
+    _starting.acquire()
+    for pool in list(_pools):
+        pool.pause()
+
+
+def _after_in_parent() -> None:
+    for pool in list(_pools):
+        pool.resume()
+    _starting.release()
+
+
+def _after_in_child() -> None:
+    global _starting
+    _starting = threading.RLock()
+    for pool in list(_pools):
+        pool.abandon()
+    _pools.clear()

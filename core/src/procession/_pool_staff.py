@@ -1,0 +1,194 @@
+"""The workers that a pool has: hired, listened to, replaced and buried."""
+
+from __future__ import annotations
+
+import select
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from procession import _pool_wire as wire
+from procession._bell import Bell
+from procession._pool_forks import starting
+from procession._pool_member import Member
+from procession._pool_worker import work
+from procession._shared_map import SharedMap
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+#: So many workers in a row may end before they are ready, and so many beyond one each.
+_MOST_FALSE_STARTS = 4
+#: The first pause before another try, in seconds, and the longest.
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.02, 1.0
+_WORD_BYTES = 8
+_READABLE = 1  # POLLIN
+
+
+class Recipe:
+    """How the workers of a pool are made, and when they are replaced."""
+
+    def __init__(
+        self,
+        context: Any,
+        initializer: Callable[..., object] | None,
+        initargs: Sequence[Any],
+        max_tasks: int | None,
+        max_age: float | None,
+        max_rss: int | None,
+    ) -> None:
+        self.context = context
+        self.initializer = initializer
+        self.initargs = tuple(initargs)
+        self.max_tasks = max_tasks
+        self.max_age = max_age
+        self.max_rss = max_rss
+        self.has_limits = not (max_tasks is max_age is max_rss is None)
+
+    def has_served(self, member: Member) -> bool:
+        """Return whether *member* is to be replaced before it does more."""
+        if not member.given:
+            return False  # a new one would be no better
+        if self.max_tasks is not None and member.given >= self.max_tasks:
+            return True
+        if self.max_age is not None and member.age() >= self.max_age:
+            return True
+        return self.max_rss is not None and member.resident() > self.max_rss
+
+
+class Staff:
+    """The workers of one pool, each at a place of its own. Belongs to the pool's own thread.
+
+    Only the bell is for everybody: it ends a `wait`. Who rings it holds a reference, and the
+    last one closes it.
+    """
+
+    def __init__(self, recipe: Recipe, size: int) -> None:
+        if sys.platform == "win32":
+            raise OSError("a pool waits by poll(), which Windows does not have")
+        self._recipe = recipe
+        self.members: list[Member] = []
+        self.bell: Bell | None = Bell()
+        self._shared: SharedMap | None = SharedMap(
+            size * wire.WORDS * _WORD_BYTES, "procession-pool"
+        )
+        self._words = memoryview(self._shared.memory).cast("Q")
+        self._free_slots = list(range(size - 1, -1, -1))
+        self._most_false_starts = size + _MOST_FALSE_STARTS
+        self.false_starts = 0
+        #: When the next worker may be hired, if one is missing; None for at once.
+        self.hire_at: float | None = None
+        self._channels: dict[int, Member] = {}
+        self._sentinels: dict[int, Member] = {}
+        self._poller = select.poll()
+        self._poller.register(self.bell.fileno(), _READABLE)
+
+    def wait(self, milliseconds: float | None) -> tuple[list[Member], list[Member], bool]:
+        """Return who has said something, who has ended, and whether the bell rings."""
+        speaking, ended, is_rung = [], [], False
+        for fd, _ in self._poller.poll(milliseconds):
+            if fd in self._channels:
+                speaking.append(self._channels[fd])
+            elif fd in self._sentinels:
+                ended.append(self._sentinels[fd])
+            else:
+                is_rung = True
+        return speaking, ended, is_rung
+
+    def silence_bell(self) -> None:
+        """Have the bell ring no more, until it is rung again."""
+        assert self.bell is not None
+        self.bell.silence()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether there is no place free."""
+        return not self._free_slots
+
+    def hire(self) -> None:
+        """Start one more worker. Raises what starting a process raises."""
+        assert self._shared is not None
+        recipe = self._recipe
+        slot = self._free_slots.pop()
+        try:
+            for word in range(slot * wire.WORDS, (slot + 1) * wire.WORDS):
+                self._words[word] = 0
+            # A fork in this moment would copy the worker's end of the channel, and its death
+            # would not be seen there.
+            with starting():
+                ours, theirs = recipe.context._transport().pair(duplex=True)
+                try:
+                    process = recipe.context.Process(
+                        target=work,
+                        args=(theirs, self._shared, slot, recipe.initializer, recipe.initargs),
+                        daemon=True,
+                        sigint="ignore",
+                    )
+                    process.name = process.name.replace("Process", "PoolWorker")
+                    process._tolerates_threads = True
+                    process.start()
+                except BaseException:
+                    ours.close()
+                    raise
+                finally:
+                    theirs.close()
+        except BaseException:
+            self._free_slots.append(slot)
+            raise
+        member = Member(process, ours, self._words, slot)
+        self.members.append(member)
+        self._channels[member.channel_fd] = member
+        self._sentinels[member.sentinel] = member
+        self._poller.register(member.channel_fd, _READABLE)
+        self._poller.register(member.sentinel, _READABLE)
+
+    def note_false_start(self) -> bool:
+        """Note that a worker could not be had, or ended before it was ready; rest a while.
+
+        Returns whether that has happened too often to go on.
+        """
+        self.false_starts += 1
+        pause = min(_LONGEST_PAUSE, _SHORTEST_PAUSE * 2 ** min(self.false_starts, 10))
+        self.hire_at = time.monotonic() + pause
+        working = any(member.ready and not member.retiring for member in self.members)
+        return self.false_starts >= self._most_false_starts and not working
+
+    def retire(self, member: Member) -> None:
+        """Have *member*, which owes nothing, end; its place is free at once."""
+        member.retire()
+        self._leave(member)
+
+    def stop_listening(self, member: Member) -> None:
+        """Note that nothing more will come from *member*. Idempotent."""
+        if not member.is_silent:
+            member.is_silent = True
+            del self._channels[member.channel_fd]
+            self._poller.unregister(member.channel_fd)
+
+    def bury(self, member: Member) -> None:
+        """Take leave of a worker that has ended; its place is free."""
+        self.stop_listening(member)
+        self._poller.unregister(member.sentinel)
+        del self._sentinels[member.sentinel]
+        member.bury()
+        self.members.remove(member)
+        self._leave(member)
+
+    def _leave(self, member: Member) -> None:
+        if member.slot >= 0:
+            self._free_slots.append(member.slot)
+            member.slot = -1
+
+    def disband(self) -> None:
+        """Kill and bury everybody, and give the memory back."""
+        for member in self.members:
+            member.kill()
+        for member in list(self.members):
+            self.bury(member)
+        self._words.release()
+        self._shared = self.bell = None
+
+    def abandon(self) -> None:
+        """Forget the workers in a forked child: they are its siblings."""
+        for member in self.members:
+            member.channel.close()
