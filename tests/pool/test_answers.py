@@ -1,9 +1,11 @@
-"""What a worker has said before it died counts, wherever the pool is when it dies."""
+"""Workers that die, or are stopped, between two steps of a task or within a message."""
 
 from __future__ import annotations
 
 import os
+import signal
 import struct
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -11,8 +13,9 @@ from typing import Any
 
 import pytest
 
+from procession import _pool_crew
 from procession.connection import wait
-from procession.errors import WorkerDiedError
+from procession.errors import TaskCancelledError, WorkerDiedError
 from procession.testing import pooled
 
 SIGKILL = 9
@@ -64,3 +67,62 @@ def test_death_just_before_more_is_sent(
     assert killed.is_set()
     assert died <= 1
     assert list(range(1000)) == sorted(_recorded(journal))
+
+
+def test_death_within_an_answer_that_others_could_end(
+    make: Callable[..., Any], tmp_path: Any
+) -> None:
+    """A child of the dead worker does not keep the pool waiting for the rest of its message."""
+    flag = str(tmp_path / "flag")
+    pool = make(2)
+    dead = threading.Event()
+    result = pool.apply_async(pooled.die_while_answering, (flag, str(tmp_path / "copy")))
+
+    def watch_it_die(_: object) -> None:
+        # In the pool's thread, which takes nothing of the answer meanwhile.
+        (member,) = [each for each in pool._crew.members if each.outstanding]
+        pooled.touch(flag)
+        if wait([member.sentinel], 30):
+            dead.set()
+
+    pool.apply_async(pooled.same, (1,), callback=watch_it_die).wait(30)
+    with pytest.raises(WorkerDiedError, match="SIGKILL"):
+        result.get(30)
+    assert dead.is_set()
+    assert [1, 2] == pool.map(pooled.same, [1, 2])
+    pool.terminate()
+    os.kill(int((tmp_path / "copy").read_text()), SIGKILL)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGSTOP")
+def test_terminate_beside_a_stopped_worker(
+    make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pool that is in the middle of sending to a stopped worker can be terminated."""
+    monkeypatch.setattr(_pool_crew, "_ENDING_SECONDS", 0.5)
+    pool = make(1)
+    os.kill(pool.apply(pooled.pid), signal.SIGSTOP)
+    result = pool.apply_async(pooled.length, (bytes(64 << 20),))
+    result.wait(0.1)
+    pool.terminate()
+
+    with pytest.raises(TaskCancelledError):
+        result.get(30)
+
+
+def test_death_while_a_task_is_recalled(make: Callable[..., Any], tmp_path: Any) -> None:
+    """What waits behind a task that kills its worker is done by another one, and once."""
+    journal = tmp_path / "journal"
+    journal.touch()
+    pool = make(1)
+    for _ in range(20):
+        journal.write_bytes(b"")
+        pool.map(pooled.same, range(300), chunksize=1)
+        results = [pool.apply_async(pooled.record, (str(journal), number)) for number in range(40)]
+        fatal = pool.apply_async(pooled.die_later, (0.0105,))  # just when it is recalled
+        results += [pool.apply_async(pooled.record, (str(journal), 40 + n)) for n in range(40)]
+
+        with pytest.raises(WorkerDiedError):
+            fatal.get(30)
+        assert list(range(80)) == [result.get(30) for result in results]
+        assert list(range(80)) == sorted(_recorded(journal))

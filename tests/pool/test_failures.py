@@ -188,6 +188,14 @@ class TestWhatCannotTravel:
         assert "in raise_stubborn\n" in str(caught.value.__cause__)
         assert 1 == pool.apply(pooled.same, (1,))
 
+    def test_result_that_cannot_be_unpickled(self, pool: Any) -> None:
+        """So is a result, with what unpickling has raised as the cause."""
+        with pytest.raises(MaybeEncodingError, match="not here") as caught:
+            pool.apply(pooled.bomb)
+
+        assert isinstance(caught.value.__cause__, LookupError)
+        assert 1 == pool.apply(pooled.same, (1,))
+
     def test_exception_that_cannot_be_pickled(self, pool: Any) -> None:
         """So is one that cannot even be pickled."""
         with pytest.raises(MaybeEncodingError, match="secret") as caught:

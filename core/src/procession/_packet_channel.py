@@ -6,7 +6,7 @@ import os
 
 from procession._blocks import SMALLEST_BLOCK, blocks
 from procession._descriptor_channel import FREE, TORN, UNDER_WAY, DescriptorChannel
-from procession._vectors import fill, write_all
+from procession._vectors import fill, read_more, write_all
 from procession.errors import BrokenConnectionError, MessageTooLongError
 from procession.framing import (
     MOST_VIEWS,
@@ -175,7 +175,7 @@ class PacketChannel(DescriptorChannel):
         while len(body) < length:
             pieces.append(body)
             length -= len(body)
-            body = _read(self.bulk_reader, length)
+            body = read_more(self.bulk_reader, length)
             if not body:
                 raise BrokenConnectionError("got end of file during message")
         if not pieces[1:]:

@@ -422,7 +422,7 @@ class Crew:
         if room <= 0 or (member.outstanding and not member.has_room_ahead()):
             return
         with self._elsewhere():
-            batch = self._pack(room, limited=bool(member.outstanding), member=member)
+            batch = self._pack(member, room)
         if batch:
             try:
                 member.send(batch)
@@ -431,10 +431,10 @@ class Crew:
                 member.is_deaf = True
                 member.expect_end()
 
-    def _pack(self, room: int, *, limited: bool, member: Member) -> list[Task]:
-        """Return up to *room* tasks for *member*, packed; at least one unless *limited*.
+    def _pack(self, member: Member, room: int) -> list[Task]:
+        """Return up to *room* tasks for *member*, packed. Runs code of the program.
 
-        All of them make one short message, except for a single one. Runs code of the program.
+        All of them make one short message; a member that waits may get a single long one.
         """
         batch: list[Task] = []
         length = 0
@@ -451,7 +451,7 @@ class Crew:
             except BaseException as error:
                 self._outcomes.fail(task, error)
                 continue
-            if (batch or limited) and length > LONGEST_AHEAD:
+            if (batch or member.outstanding) and length > LONGEST_AHEAD:
                 self._pending.appendleft(task)
                 break
             batch.append(task)

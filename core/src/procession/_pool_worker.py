@@ -151,8 +151,8 @@ def _failure(error: Exception) -> bytes:
 
 
 def _text(value: Any) -> str:
-    """Return the repr of *value*, whatever its class does."""
+    """Return the repr of *value*, whatever its class does, as a plain string."""
     try:
-        return repr(value)
+        return "".join((repr(value),))
     except Exception as error:
         return f"<{type(value).__name__} whose repr raises {type(error).__name__}>"

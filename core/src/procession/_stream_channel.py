@@ -8,7 +8,7 @@ from struct import Struct
 from procession._blocks import blocks
 from procession._descriptor_channel import FREE, TORN, UNDER_WAY, DescriptorChannel
 from procession._pickling import join
-from procession._vectors import fill, write_all
+from procession._vectors import fill, read_more, write_all
 from procession.errors import BrokenConnectionError, MessageTooLongError
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
@@ -134,7 +134,7 @@ class StreamChannel(DescriptorChannel):
 
     def _complete(self, start: bytes, size: int) -> bytes:
         while len(start) < size:
-            more = _read(self.reader, size - len(start))
+            more = read_more(self.reader, size - len(start))
             if not more:
                 raise BrokenConnectionError("got end of file during message")
             start += more

@@ -23,7 +23,12 @@ def fill(fd: int, views: Sequence[memoryview]) -> None:
         raise OSError("this platform has no vectored reading")
     views = [view for view in views if view]
     while views:
-        count = os.readv(fd, views)
+        try:
+            count = os.readv(fd, views)
+        except ConnectionResetError:
+            # The peer closed without reading everything that we had sent. A socket says so
+            # once, and may do so before it gives the rest of what the peer had sent to us.
+            count = os.readv(fd, views)
         if not count:
             raise BrokenConnectionError("got end of file during message")
         if len(views) == 1:
@@ -32,6 +37,14 @@ def fill(fd: int, views: Sequence[memoryview]) -> None:
             views = [views[0][count:]]
         else:
             views = cut(views, count)[1]
+
+
+def read_more(fd: int, length: int) -> bytes:
+    """Read up to *length* bytes of a message from *fd*, as `fill` does; none at its end."""
+    try:
+        return os.read(fd, length)
+    except ConnectionResetError:
+        return os.read(fd, length)
 
 
 def write_all(fd: int, views: Sequence[memoryview]) -> None:

@@ -97,3 +97,17 @@ def test_unavailable_elsewhere(monkeypatch: pytest.MonkeyPatch, platform: str) -
     assert SocketPair.unavailable() is None
     monkeypatch.setattr(sys, "platform", platform)
     assert "SOCK_SEQPACKET" in str(SocketPair.unavailable())
+
+
+def test_a_whole_message_of_a_peer_that_did_not_read(
+    ends: tuple[SocketPairChannel, SocketPairChannel],
+) -> None:
+    """A peer that closes with messages unread has sent what it has sent, to the end."""
+    first, second = ends
+    first.send(b"never read")
+    body = bytes(range(256)) * 400  # more than one packet
+    second.send(body)
+    start = os.read(first.fileno(), first.longest_packet)
+    second.close()
+
+    assert (body, ()) == first._receive_long(start, None, None)

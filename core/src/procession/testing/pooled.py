@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any, NoReturn
@@ -244,3 +245,51 @@ class Counter:
     def get(self) -> int:
         """Return the state."""
         return self.value
+
+
+def leave_a_copy(_: Any = None) -> int:
+    """Fork a child that keeps what it has inherited, and return which one."""
+    if sys.platform == "win32":
+        raise OSError("no fork here")
+    child = os.fork()
+    if child == 0:
+        hang()
+    return child
+
+
+def die_later(seconds: float) -> NoReturn:
+    """Die after a while."""
+    time.sleep(seconds)
+    die()
+
+
+def die_while_answering(flag: str, copy: str) -> bytes:
+    """Wait for *flag* and return more than anybody takes at once; die within it.
+
+    The file *copy* tells of a child that lives on."""
+    Path(copy).write_text(str(leave_a_copy()))
+    wait_for(flag)
+    threading.Timer(0.5, die).start()
+    return b"x" * (8 << 20)
+
+
+class Bomb:
+    """Can be pickled in a worker, and not unpickled in the parent."""
+
+    def __init__(self) -> None:
+        self.home = os.getpid()
+
+    def __reduce__(self) -> Any:
+        return explode_away_from, (self.home,)
+
+
+def explode_away_from(home: int) -> str:
+    """Fail in every process but one."""
+    if os.getpid() != home:
+        raise LookupError("not here")
+    return "at home"
+
+
+def bomb(_: Any = None) -> Bomb:
+    """Return what cannot be unpickled."""
+    return Bomb()
