@@ -53,11 +53,11 @@ def test_one_outcome_each(make: Callable[..., Any], tmp_path: Any, recycled: int
         results.append(pool.apply_async(*call, callback=tell(number), error_callback=tell(number)))
     for _ in range(KILLS):
         done.wait(chance.random() * 0.05)
-        # Few of those who begin: a pool stops when too many in a row do not get ready.
-        members = [each for each in list(pool._crew.members) if each.ready or chance.random() < 0.1]
-        if members:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(chance.choice(members).pid, SIGKILL)
+        members = list(pool._crew.members)
+        if not any(each.ready for each in members):
+            continue  # a pool stops when too many in a row die before they are ready
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(chance.choice(members).pid, SIGKILL)
     died = set()
     for number, result in enumerate(results):
         try:

@@ -5,6 +5,7 @@ Only parents of workers import this.
 
 from __future__ import annotations
 
+import operator
 import sys
 import warnings
 from itertools import islice
@@ -108,11 +109,11 @@ class Pool:
             from procession._available_cpus import available_cpus
 
             processes = int(available_cpus())
-        if processes < 1:
+        self._size = operator.index(processes)
+        if self._size < 1:
             raise ValueError("Number of processes must be at least 1")
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
-        self._size = int(range(processes)[-1]) + 1  # refuses what is no integer
         self._references = FunctionReferences()
 
     @staticmethod
