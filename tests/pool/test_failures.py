@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import time
@@ -121,11 +122,12 @@ class TestDeadWorkers:
         """A worker that is killed while it sends a result is one that has died."""
         for _ in range(3):
             result = pool.apply_async(pooled.long_bytes, (64 << 20,))
-            victims = [worker.pid for worker in _workers(pool)]
-            while not result.ready() and not _is_sending(victims):
+            victims: list[int] = []
+            while not result.ready() and not (victims := _senders(pool)):
                 pass
             for pid in victims:
-                os.kill(pid, SIGKILL)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, SIGKILL)
             try:
                 assert 64 << 20 == len(result.get(30))
             except WorkerDiedError:
@@ -133,16 +135,17 @@ class TestDeadWorkers:
         assert 1 == pool.apply(pooled.same, (1,))
 
 
-def _workers(pool: Any) -> list[Any]:
-    return [member.process for member in pool._crew.members]
-
-
-def _is_sending(pids: list[Any]) -> bool:
-    """Whether one of the processes has the 64 MiB in its memory."""
-    sizes = []
-    for pid in pids:
-        sizes.append(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096)
-    return max(sizes) > 60 << 20
+def _senders(pool: Any) -> list[int]:
+    """Which workers have the 64 MiB in their memory."""
+    found = []
+    for member in list(pool._crew.members):
+        try:
+            pages = int(Path(f"/proc/{member.pid}/statm").read_text().split()[1])
+        except FileNotFoundError:
+            continue  # it is collected just now
+        if pages * 4096 > 60 << 20:
+            found.append(member.pid)
+    return found
 
 
 class TestInitializers:

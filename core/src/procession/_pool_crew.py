@@ -170,6 +170,10 @@ class Crew:
             self._request(lambda: self._cancel(open_ones))
         return bool(open_ones)
 
+    def waiting(self) -> list[Task]:
+        """Return the tasks that no worker has been given."""
+        return list(self._pending)
+
     def call_back(self, callback: Callable[[Any], object], value: Any) -> None:
         """Call *callback*; what it raises is shown as an exception of a thread is."""
         try:
@@ -442,7 +446,7 @@ class Crew:
             task = self._pending.popleft()
             if task.done:
                 continue
-            if task.cancelled:
+            if not task.job.wants(task):
                 self._outcomes.fail(task, cancelled(task))
                 continue
             try:

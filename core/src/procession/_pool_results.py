@@ -134,6 +134,10 @@ class ApplyResult:
         """
         return not self._is_ready and self._crew.cancel(self._tasks)
 
+    def wants(self, task: Task) -> bool:
+        """See `Job.wants`."""
+        return not task.cancelled
+
     def deliver(self, task: Task, succeeded: bool, value: Any) -> None:
         """See `Job.deliver`."""
         self._finish(succeeded, value)

@@ -174,6 +174,10 @@ class Stream:
         self._feeder = feeder
         feeder.start()
 
+    def wants(self, task: Task) -> bool:
+        """See `Job.wants`."""
+        return True
+
     def deliver(self, task: Task, succeeded: bool, value: Any) -> None:
         """See `Job.deliver`."""
         self._ready.append((succeeded, value))

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
         function: FunctionReference
 
+        def wants(self, task: Task) -> bool:
+            """Return whether *task* is to be done at all, before a worker gets it."""
+
         def deliver(self, task: Task, succeeded: bool, value: Any) -> None:
             """Take the one outcome of *task*; called once for each, by the pool's thread."""
 

@@ -90,6 +90,12 @@ def touch(flag: str) -> str:
     return flag
 
 
+def touch_and_wait(begun: str, flag: str) -> str:
+    """Make the file *begun*, and wait for the file *flag*."""
+    touch(begun)
+    return wait_for(flag)
+
+
 def begin_and_hang(flag: str) -> None:
     """Make the file *flag* and never return."""
     touch(flag)
