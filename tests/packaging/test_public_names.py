@@ -78,6 +78,7 @@ MODULES = {
     "context",
     "errors",
     "framing",
+    "futures",
     "managers",
     "plugin",
     "pool",
