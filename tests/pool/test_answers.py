@@ -128,3 +128,47 @@ def test_death_while_a_task_is_recalled(make: Callable[..., Any], tmp_path: Any)
             fatal.get(30)
         assert list(range(80)) == [result.get(30) for result in results]
         assert list(range(80)) == sorted(_recorded(journal))
+
+
+def test_worker_that_the_program_has_closed(pool: Any, ctx: Any) -> None:
+    """A program may end and close a worker that it has from `active_children`."""
+    busy = pool.apply_async(pooled.hang)
+    pid = pool.apply(pooled.pid)
+    for process in ctx.active_children():
+        if process.pid != pid:
+            process.kill()
+            process.join()
+            process.close()
+    with pytest.raises(WorkerDiedError, match=r"in the middle of hang\(\)"):
+        busy.get(30)
+
+    assert [1, 2] == pool.map(pooled.same, [1, 2])
+
+
+def test_signal_handler_that_ends_the_pool(pool: Any) -> None:
+    """A handler may terminate the pool that its thread is just giving tasks to."""
+    if sys.platform == "win32":
+        pytest.skip("no SIGALRM")
+    ended = []
+
+    def end(*_: object) -> None:
+        pool.terminate()
+        ended.append(True)
+
+    before = signal.signal(signal.SIGALRM, end)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        results = []
+        with pytest.raises(ValueError, match="Pool not running"):
+            while True:
+                results.append(pool.apply_async(pooled.same, (1,)))
+                next(pool.imap(pooled.same, range(100), buffersize=3), None)
+    except TaskCancelledError:
+        pass  # of the imap
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+    assert ended
+    for result in results:
+        result.wait(30)
+        assert result.ready()

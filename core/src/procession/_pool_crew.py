@@ -109,12 +109,15 @@ class Crew:
         with self._gate:
             self.check_runs()
             self._pending.extend(tasks)
-        self._ring()
+        self._wake()
 
     def feed(self, tasks: Iterable[Task]) -> None:
         """Have *tasks* done, which belong to a stream that was begun before."""
-        with self._gate:
-            self._pending.extend(tasks)
+        self._pending.extend(tasks)
+        self._wake()
+
+    def _wake(self) -> None:
+        """Have what is pending seen to, also when a signal handler has ended the pool."""
         self._ring()
         if self.ended.is_set():
             self._give_up_pending()

@@ -72,9 +72,10 @@ def died_before_work(member: Member) -> WorkerDiedError:
 
 def _died(member: Member, when: str, task: str | None) -> WorkerDiedError:
     process = member.process
-    failure = process.failure
+    failure = member.failure
     if failure is None:
-        summary = f"process {process.name!r} (pid {member.pid}) ended with exit code 0"
+        code = "" if member.exit_code is None else f" with exit code {member.exit_code}"
+        summary = f"process {process.name!r} (pid {member.pid}) ended{code}"
         more = ""
     else:
         summary = failure.summary

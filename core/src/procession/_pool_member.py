@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
+    from procession._failure import FailureReport
     from procession._pool_task import Task
     from procession.process import Process
 
@@ -34,8 +35,9 @@ class Member:
         self.channel = channel
         self.channel_fd = channel.fileno()
         self.pid = process.pid
-        #: Its exit code, once it is buried.
+        #: Its exit code, once it is buried, and how it has failed, if it has.
         self.exit_code: int | None = None
+        self.failure: FailureReport | None = None
         self.sentinel = process.sentinel
         self.slot = slot
         self._words = words
@@ -198,7 +200,10 @@ class Member:
 
     def signal(self, number: int) -> None:
         """Send a signal; that it has ended is no error."""
-        self.process._signal(number)
+        try:
+            self.process._signal(number)
+        except ValueError:
+            return  # it has ended, and the program has closed it
 
     def age(self) -> float:
         """Return for how many seconds it has existed."""
@@ -217,5 +222,9 @@ class Member:
         The process object is not closed: a program may have it from `active_children`.
         """
         self.channel.close()
-        self.process.join()
-        self.exit_code = self.process.exitcode
+        try:
+            self.process.join()
+            self.exit_code = self.process.exitcode
+            self.failure = self.process.failure
+        except ValueError:
+            return  # it has ended, and the program has closed it

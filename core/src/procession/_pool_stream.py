@@ -54,8 +54,9 @@ class Feeder:
         self._room = ahead
         # Room is filled up when there is so much: giving one by one costs more.
         self._worthwhile = max(1, ahead // 2)
-        self._giving = threading.Lock()  # held while input is taken
-        self._changed = threading.Condition(threading.Lock())
+        # Held while input is taken. Re-entrant, as is the condition: for signal handlers.
+        self._giving = threading.RLock()
+        self._changed = threading.Condition()
         self._unbounded = False
         self._stopped = False
         self._is_over = False
