@@ -326,3 +326,20 @@ class TestThreads:
         with pytest.raises(NotImplementedError):
             pickle.dumps(pool)
         pooled._initial.clear()
+
+
+def test_in_a_manager(ctx: Any) -> None:
+    """The server of a manager can have a pool, of which proxies work in any process."""
+    with ctx.Manager() as manager:
+        with manager.Pool(2) as pool:
+            assert 9 == pool.apply(pooled.square, (3,))
+            assert [0, 1, 4] == pool.map(pooled.square, range(3))
+            result = pool.apply_async(pooled.keyword, (1,), {"more": 2})
+            assert (1, 2) == result.get(30)
+            assert result.ready()
+            assert result.successful()
+            assert [0, 1, 4] == list(pool.imap(pooled.square, range(3)))
+            with pytest.raises(ValueError, match="bad"):
+                pool.apply(pooled.fail, (1,))
+        with pytest.raises(ValueError, match="Pool not running"):
+            pool.apply(pooled.same, (1,))

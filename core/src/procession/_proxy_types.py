@@ -334,3 +334,41 @@ _BaseArrayProxy = MakeProxyType("BaseArrayProxy", ("__len__", "__getitem__", "__
 
 class ArrayProxy(_BaseArrayProxy):  # type: ignore[misc,valid-type]
     """Stands for an `Array`."""
+
+
+_PoolMethods = MakeProxyType(
+    "_PoolMethods",
+    (
+        "apply",
+        "apply_async",
+        "close",
+        "imap",
+        "imap_unordered",
+        "join",
+        "map",
+        "map_async",
+        "starmap",
+        "starmap_async",
+        "terminate",
+    ),
+)
+
+
+class PoolProxy(_PoolMethods):  # type: ignore[misc, valid-type]  # a class made at run time
+    """Stands for a pool of worker processes, which are children of the server."""
+
+    _method_to_typeid_: ClassVar[dict[str, str] | None] = {
+        "apply_async": "AsyncResult",
+        "map_async": "AsyncResult",
+        "starmap_async": "AsyncResult",
+        "imap": "Iterator",
+        "imap_unordered": "Iterator",
+    }
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Terminate the pool."""
+        self._callmethod("terminate")

@@ -25,6 +25,7 @@ from procession._proxy_types import (
     ListProxy,
     Namespace,
     NamespaceProxy,
+    PoolProxy,
     SetProxy,
     Value,
     ValueProxy,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from typing import Any, ClassVar, Self
 
     from procession._address import Address
+    from procession.pool import Pool
     from procession.process import Process
     from procession.shared_memory import ShareableList, SharedMemory
     from procession.tls import Tls
@@ -62,6 +64,7 @@ __all__ = [
     "MakeProxyType",
     "Namespace",
     "NamespaceProxy",
+    "PoolProxy",
     "RebuildProxy",
     "RemoteError",
     "RemoteTraceback",
@@ -443,6 +446,7 @@ class SyncManager(BaseManager):
         def Event(self) -> EventProxy: ...
         def JoinableQueue(self, maxsize: int = 0) -> queue.Queue[Any]: ...
         def Lock(self) -> AcquirerProxy: ...
+        def Pool(self, *args: Any, **kwds: Any) -> PoolProxy: ...
         def Namespace(self, **kwds: Any) -> NamespaceProxy: ...
         def Queue(self, maxsize: int = 0) -> queue.Queue[Any]: ...
         def RLock(self) -> AcquirerProxy: ...
@@ -453,6 +457,12 @@ class SyncManager(BaseManager):
         def dict(self, *args: Any, **kwds: Any) -> Any: ...
         def list(self, *args: Any) -> Any: ...
         def set(self, *args: Any) -> Any: ...
+
+
+def _pool(*args: Any, **kwds: Any) -> Pool:
+    from procession.pool import Pool
+
+    return Pool(*args, **kwds)
 
 
 _LOCKS = {
@@ -474,7 +484,13 @@ SyncManager.register("set", set, SetProxy)
 SyncManager.register("Value", Value, ValueProxy)
 SyncManager.register("Array", Array, ArrayProxy)
 SyncManager.register("Namespace", Namespace, NamespaceProxy)
+SyncManager.register("Pool", _pool, PoolProxy)
 # Results of methods; not to be made on their own.
+SyncManager.register(
+    "AsyncResult",
+    exposed=("get", "wait", "ready", "successful", "cancel"),
+    create_method=False,
+)
 SyncManager.register("Iterator", proxytype=IteratorProxy, create_method=False)
 
 
