@@ -164,7 +164,7 @@ def test_signal_handler_that_ends_the_pool(pool: Any) -> None:
     before = signal.signal(signal.SIGALRM, end)
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.05)
-        with pytest.raises((ValueError, TaskCancelledError), match="Pool not running|terminated"):
+        with pytest.raises((ValueError, TaskCancelledError), match=r"Pool not running|terminated"):
             give()
     finally:
         signal.signal(signal.SIGALRM, before)
