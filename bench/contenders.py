@@ -112,6 +112,9 @@ class Context(Protocol):
     def Event(self) -> AnyEvent:
         """Make an event."""
 
+    def Pool(self, processes: int) -> Any:
+        """Make a pool."""
+
     # Any: managers have a method for each type that somebody has registered.
     def Manager(self) -> Any:
         """Start a manager."""

@@ -81,6 +81,18 @@ GOALS: tuple[Goal, ...] = (
     Goal("connections", "numpy 16 MiB", "throughput", "at least", 4, transport="pipe"),
     Goal("connections", "numpy 16 MiB", "throughput", "at least", 8, transport="socketpair"),
     Goal("managers", "dict", "get and set", "at least", 2),
+    *(
+        goal
+        for transport, tasks, arrays in (("ring", 4, 20), ("pipe", 2, 4))
+        for goal in (
+            Goal("pools", "short tasks", "imap_unordered", "at least", tasks, transport=transport),
+            Goal("pools", "short tasks", "apply_async", "at least", tasks, transport=transport),
+            Goal("pools", "numpy 32 MiB", "arguments", "at least", arrays, transport=transport),
+            Goal("pools", "numpy 32 MiB", "results", "at least", arrays, transport=transport),
+        )
+    ),
+    Goal("pools", "round trip", "apply", "at most", 0.33),
+    Goal("pools", "first result", "first result", "at most", 0.5),
 )
 
 

@@ -237,3 +237,15 @@ def answer_in_memory(connection: Any) -> None:
         memory.buf[0] = 1
         connection.send(True)
         memory.close()
+
+
+def length_of(array: Any) -> int:
+    """Return how many items an array has."""
+    return len(array)
+
+
+def array_of(length: int) -> Any:
+    """Return an array with *length* items."""
+    import numpy
+
+    return numpy.ones(length)

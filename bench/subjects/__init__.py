@@ -9,7 +9,17 @@ if TYPE_CHECKING:
     from subject import Subject
 
 #: In the order in which they are run and shown.
-NAMES = ("start", "memory", "imports", "queues", "connections", "locks", "shared", "managers")
+NAMES = (
+    "start",
+    "memory",
+    "imports",
+    "queues",
+    "connections",
+    "locks",
+    "shared",
+    "managers",
+    "pools",
+)
 
 
 def load(name: str) -> Subject:

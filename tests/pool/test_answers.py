@@ -130,16 +130,18 @@ def test_death_while_a_task_is_recalled(make: Callable[..., Any], tmp_path: Any)
         assert list(range(80)) == sorted(_recorded(journal))
 
 
-def test_worker_that_the_program_has_closed(pool: Any, ctx: Any) -> None:
+def test_worker_that_the_program_has_closed(pool: Any, ctx: Any, tmp_path: Any) -> None:
     """A program may end and close a worker that it has from `active_children`."""
-    busy = pool.apply_async(pooled.hang)
+    flag = str(tmp_path / "flag")
+    busy = pool.apply_async(pooled.begin_and_hang, (flag,))
     pid = pool.apply(pooled.pid)
+    pooled.wait_for(flag)
     for process in ctx.active_children():
         if process.pid != pid:
             process.kill()
             process.join()
             process.close()
-    with pytest.raises(WorkerDiedError, match=r"in the middle of hang\(\)"):
+    with pytest.raises(WorkerDiedError, match=r"in the middle of begin_and_hang\(\)"):
         busy.get(30)
 
     assert [1, 2] == pool.map(pooled.same, [1, 2])

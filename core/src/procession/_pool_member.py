@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import marshal
+import os
 import time
 from collections import deque
 from typing import TYPE_CHECKING
 
 from procession import _pool_wire as wire
+from procession._anonymous_file import above_standard
 from procession._channel import Channel
 
 if TYPE_CHECKING:
@@ -38,7 +40,8 @@ class Member:
         #: Its exit code, once it is buried, and how it has failed, if it has.
         self.exit_code: int | None = None
         self.failure: FailureReport | None = None
-        self.sentinel = process.sentinel
+        #: One of our own: a program may close the process, when it has ended.
+        self.sentinel = above_standard(os.dup(process.sentinel))
         self.slot = slot
         self._words = words
         self._place = slot * wire.WORDS
@@ -216,12 +219,17 @@ class Member:
         assert self.pid is not None
         return _resident(self.pid)
 
+    def close(self) -> None:
+        """Close the channel and the sentinel. Call it once."""
+        self.channel.close()
+        os.close(self.sentinel)
+
     def bury(self) -> None:
-        """Collect the process, which has ended, and close the channel.
+        """Collect the process, which has ended, and close what was open to it.
 
         The process object is not closed: a program may have it from `active_children`.
         """
-        self.channel.close()
+        self.close()
         try:
             self.process.join()
             self.exit_code = self.process.exitcode

@@ -127,6 +127,7 @@ class Staff:
                     process.name = process.name.replace("Process", "PoolWorker")
                     process._tolerates_threads = True
                     process.start()
+                    member = Member(process, ours, self._words, slot)
                 except BaseException:
                     ours.close()
                     raise
@@ -135,7 +136,6 @@ class Staff:
         except BaseException:
             self._free_slots.append(slot)
             raise
-        member = Member(process, ours, self._words, slot)
         self.members.append(member)
         self._channels[member.channel_fd] = member
         self._sentinels[member.sentinel] = member
@@ -191,4 +191,4 @@ class Staff:
     def abandon(self) -> None:
         """Forget the workers in a forked child: they are its siblings."""
         for member in self.members:
-            member.channel.close()
+            member.close()
