@@ -224,12 +224,15 @@ def _results(
 
 
 _executors: WeakSet[ProcessPoolExecutor] = WeakSet()
+_watches_end = False
 
 
 def _remember(executor: ProcessPoolExecutor) -> None:
-    if not _executors:
-        atexit.unregister(_shut_down_all)
-        # Later than what ends the children, and so run before it.
+    global _watches_end
+    if not _watches_end:
+        _watches_end = True
+        # Its workers have been started, so that this comes later than what ends children,
+        # and is run before it.
         atexit.register(_shut_down_all)
         in_forked_children(_executors.clear)
     _executors.add(executor)
