@@ -96,11 +96,12 @@ def test_death_within_an_answer_that_others_could_end(
     os.kill(int((tmp_path / "copy").read_text()), SIGKILL)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no SIGSTOP")
 def test_terminate_beside_a_stopped_worker(
     make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A pool that is in the middle of sending to a stopped worker can be terminated."""
+    if sys.platform == "win32":
+        pytest.skip("no SIGSTOP")
     monkeypatch.setattr(_pool_crew, "_ENDING_SECONDS", 0.5)
     pool = make(1)
     os.kill(pool.apply(pooled.pid), signal.SIGSTOP)

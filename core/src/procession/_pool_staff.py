@@ -64,8 +64,7 @@ class Staff:
     """
 
     def __init__(self, recipe: Recipe, size: int) -> None:
-        if sys.platform == "win32":
-            raise OSError("a pool waits by poll(), which Windows does not have")
+        self._poller = _new_poller()
         self._recipe = recipe
         self.members: list[Member] = []
         self.bell: Bell | None = Bell()
@@ -80,7 +79,6 @@ class Staff:
         self.hire_at: float | None = None
         self._channels: dict[int, Member] = {}
         self._sentinels: dict[int, Member] = {}
-        self._poller = select.poll()
         self._poller.register(self.bell.fileno(), _READABLE)
 
     def wait(self, milliseconds: float | None) -> tuple[list[Member], list[Member], bool]:
@@ -192,3 +190,9 @@ class Staff:
         """Forget the workers in a forked child: they are its siblings."""
         for member in self.members:
             member.close()
+
+
+def _new_poller() -> Any:  # of a class that has no public name
+    if sys.platform == "win32":
+        raise OSError("a pool waits by poll(), which Windows does not have")
+    return select.poll()
