@@ -9,19 +9,28 @@
 
 /* -- calls and locks ------------------------------------------------------------------- */
 
+static PyThread_type_lock
+new_gate(void)
+{
+    PyThread_type_lock gate = PyThread_allocate_lock();
+    if (gate == NULL)
+        PyErr_NoMemory();
+    else
+        PyThread_acquire_lock(gate, NOWAIT_LOCK);
+    return gate;
+}
+
 static int
 renew(End *self)
 {
     /* In a forked child: the parent's threads will never release anything here. */
     struct half *halves[] = {&self->in, &self->out};
     for (int i = 0; i < 2; i++) {
-        PyThread_type_lock lock = PyThread_allocate_lock();
-        if (lock == NULL) {
-            PyErr_NoMemory();
+        /* The old gate may be in use, and cannot be freed. */
+        if ((halves[i]->gate = new_gate()) == NULL)
             return -1;
-        }
-        halves[i]->lock = lock; /* the old one may be held, and cannot be freed */
-        halves[i]->depth = 0;
+        halves[i]->open = false;
+        halves[i]->depth = halves[i]->waiting = halves[i]->relying = 0;
         halves[i]->busy = false;
     }
     self->users = 0;
@@ -29,38 +38,63 @@ renew(End *self)
     return 0;
 }
 
+bool
+look_for_signals(void)
+{
+    unsigned generation = fork_generation;
+    if (PyErr_CheckSignals() < 0)
+        return false;
+    if (generation == fork_generation)
+        return true;
+    PyErr_SetString(busy_error, "cannot go on here: a signal handler has forked this process in "
+                                "the middle of a call, which is the parent's to finish");
+    return false;
+}
+
 /* No single wait for a lock is longer. */
 #define LONGEST_LOCKING (NANOSECONDS * 1000)
+
+/* Wait until no thread has the lock of *half*; as `lock_half`. */
+static int
+wait_for_half(struct half *half, int64_t longest)
+{
+    int64_t end = longest == FOR_EVER ? FOR_EVER : now_ns() + longest;
+    int result = 1;
+    half->waiting++;
+    while (half->depth > 0) {
+        if (end != FOR_EVER && (longest = end - now_ns()) <= 0) {
+            result = 0;
+            break;
+        }
+        if (longest == FOR_EVER || longest > LONGEST_LOCKING)
+            longest = LONGEST_LOCKING;
+        PyLockStatus status;
+        Py_BEGIN_ALLOW_THREADS
+        status = PyThread_acquire_lock_timed(half->gate, longest / 1000 + 1, 1);
+        Py_END_ALLOW_THREADS
+        if (status == PY_LOCK_ACQUIRED)
+            half->open = false;
+        if (status == PY_LOCK_INTR && !look_for_signals()) {
+            result = -1;
+            break;
+        }
+    }
+    if (half->waiting > 0) /* it is 0 in a child that a signal handler has forked */
+        half->waiting--;
+    return result;
+}
 
 int
 lock_half(struct half *half, int64_t longest)
 {
     unsigned long me = PyThread_get_thread_ident();
-    if (half->depth > 0 && half->owner == me) {
-        half->depth++;
-        return 1;
-    }
-    PyThread_type_lock lock = half->lock;
-    if (!PyThread_acquire_lock(lock, NOWAIT_LOCK)) {
-        int64_t end = longest == FOR_EVER ? FOR_EVER : now_ns() + longest;
-        PyLockStatus status;
-        do {
-            if (end != FOR_EVER) {
-                longest = end - now_ns();
-                if (longest <= 0)
-                    return 0;
-            }
-            if (longest == FOR_EVER || longest > LONGEST_LOCKING)
-                longest = LONGEST_LOCKING;
-            Py_BEGIN_ALLOW_THREADS
-            status = PyThread_acquire_lock_timed(lock, longest / 1000 + 1, 1);
-            Py_END_ALLOW_THREADS
-            if (status == PY_LOCK_INTR && PyErr_CheckSignals() < 0)
-                return -1;
-        } while (status != PY_LOCK_ACQUIRED);
+    if (half->depth > 0 && half->owner != me) {
+        int result = wait_for_half(half, longest);
+        if (result <= 0)
+            return result;
     }
     half->owner = me;
-    half->depth = 1;
+    half->depth++;
     return 1;
 }
 
@@ -70,8 +104,72 @@ unlock_half(struct half *half)
     /* Not ours any more if this is a child that was forked in the middle of a call. */
     if (half->depth == 0 || half->owner != PyThread_get_thread_ident())
         return;
-    if (--half->depth == 0)
-        PyThread_release_lock(half->lock);
+    if (--half->depth == 0 && half->waiting > 0 && !half->open) {
+        half->open = true;
+        PyThread_release_lock(half->gate);
+    }
+}
+
+/* The last holder of the side may have committed something and not have told the other side. */
+static void
+speak_for_the_dead(End *self, struct half *half)
+{
+    if (half == &self->out)
+        announce(&half->stream->alarm, self->out_bell);
+    else
+        wake_writer(self);
+}
+
+int
+take_side(End *self, struct half *half, int64_t end)
+{
+    if (half->relying == 0) {
+        int error = try_mutex(half->side);
+        while (error == EBUSY || error == ETIMEDOUT) {
+            int64_t longest = LONGEST_LOCKED_OUT_NS;
+            if (end != FOR_EVER) {
+                int64_t left = end - now_ns();
+                if (left <= 0)
+                    return 0;
+                if (left < longest)
+                    longest = left;
+            }
+            Py_BEGIN_ALLOW_THREADS
+            error = wait_for_mutex(half->side, longest);
+            Py_END_ALLOW_THREADS
+            if (error == ETIMEDOUT && !look_for_signals())
+                return -1;
+            bool broken = error == ETIMEDOUT && half == &self->out && peer_has_gone(self);
+            if (self->closed || broken) {
+                if (error == 0 || error == EOWNERDEAD)
+                    pthread_mutex_unlock(half->side);
+                raise_outcome(self, self->closed ? CLOSED : BROKEN);
+                return -1;
+            }
+        }
+        if (error == EDEADLK) {
+            /* Through another end of the same memory. */
+            refuse_busy(half == &self->out ? "sending" : "receiving");
+            return -1;
+        }
+        if (error == EOWNERDEAD)
+            speak_for_the_dead(self, half);
+        else if (error != 0) {
+            errno = error;
+            PyErr_SetFromErrno(PyExc_OSError);
+            return -1;
+        }
+    }
+    half->relying++;
+    return 1;
+}
+
+void
+leave_side(struct half *half)
+{
+    /* Refused by the C library in a child that was forked in the middle of a call. */
+    if (half->relying > 0 && --half->relying == 0)
+        pthread_mutex_unlock(half->side);
 }
 
 int
@@ -164,6 +262,19 @@ peer_has_gone(End *self)
     return poll(&peer, 1, 0) > 0 && (peer.revents & (POLLHUP | POLLERR)) != 0;
 }
 
+bool
+is_cut(const _Atomic uint64_t *position, pthread_mutex_t *side)
+{
+    if (!is_in_the_middle(atomic_load(position)))
+        return false;
+    int error = try_mutex(side);
+    if (error != 0 && error != EOWNERDEAD)
+        return false; /* it is being worked on */
+    bool cut = is_in_the_middle(atomic_load(position));
+    pthread_mutex_unlock(side);
+    return cut;
+}
+
 static int
 sleep_until(struct pollfd *ready, nfds_t count, int64_t longest)
 {
@@ -213,7 +324,9 @@ wait_for_data(End *self, int64_t longest, bool spin)
         return DONE;
     if (count > 0 && (ready[1].revents & (POLLHUP | POLLERR)))
         return has_data(stream) ? DONE : ENDED;
-    return LATE;
+    if (count == 0 && is_cut(&stream->tail, &stream->putting))
+        return has_data(stream) ? DONE : ENDED;
+    return INTERRUPTED;
 }
 
 enum outcome
@@ -241,7 +354,7 @@ wait_for_room(End *self, uint64_t position, uint64_t needed, int64_t longest)
     (void)drained;
     atomic_store(&stream->room_wanted, target + 1);
     atomic_thread_fence(memory_order_seq_cst);
-    enum outcome outcome = LATE;
+    enum outcome outcome = INTERRUPTED;
     if (HAS_ROOM())
         outcome = DONE;
     else if (self->closed)
@@ -252,11 +365,11 @@ wait_for_room(End *self, uint64_t position, uint64_t needed, int64_t longest)
         struct pollfd ready = {.fd = self->peer, .events = POLLIN};
         int count =
             sleep_until(&ready, 1, longest < LONGEST_SLEEP_NS ? longest : LONGEST_SLEEP_NS);
-        if (count < 0)
-            outcome = INTERRUPTED;
-        else if (HAS_ROOM())
+        if (count >= 0 && HAS_ROOM())
             outcome = DONE;
         else if (count > 0 && (ready.revents & (POLLHUP | POLLERR)))
+            outcome = BROKEN;
+        else if (count == 0 && is_cut(&stream->head, &stream->getting))
             outcome = BROKEN;
     }
     atomic_store(&stream->room_wanted, 0);
@@ -306,7 +419,9 @@ End_wait(PyObject *object, PyObject *const *args, Py_ssize_t count)
     if (self->in.stream == NULL || !self->readable)
         raise_outcome(self, CLOSED);
     else if (once) {
-        bool ready = has_data(self->in.stream) || peer_has_gone(self);
+        struct stream *stream = self->in.stream;
+        bool ready = has_data(stream) || peer_has_gone(self) ||
+                     is_cut(&stream->tail, &stream->putting);
         result = PyBool_FromLong(ready);
     }
     else {
@@ -319,7 +434,7 @@ End_wait(PyObject *object, PyObject *const *args, Py_ssize_t count)
                 result = PyBool_FromLong(1);
                 break;
             }
-            if (outcome == INTERRUPTED && PyErr_CheckSignals() < 0)
+            if (outcome == INTERRUPTED && !look_for_signals())
                 break;
             if (self->closed || outcome == CLOSED) {
                 raise_outcome(self, CLOSED);
@@ -452,13 +567,26 @@ wake_writer(End *self)
 /* -- making -------------------------------------------------------------------------------- */
 
 static int
-set_half(End *self, struct half *half, Py_ssize_t offset)
+make_locks(struct stream *stream)
 {
-    half->lock = PyThread_allocate_lock();
-    if (half->lock == NULL) {
-        PyErr_NoMemory();
+    int error = make_mutex(&stream->putting);
+    if (error == 0)
+        error = make_mutex(&stream->getting);
+    if (error != 0) {
+        errno = error;
+        PyErr_SetFromErrno(PyExc_OSError);
         return -1;
     }
+    stream->lock_size = sizeof(pthread_mutex_t);
+    return 0;
+}
+
+/* Find the ring at *offset*, and the lock of its side, which lies *side* behind its beginning. */
+static int
+set_half(End *self, struct half *half, Py_ssize_t offset, size_t side, bool create)
+{
+    if ((half->gate = new_gate()) == NULL)
+        return -1;
     half->patience.budget = LONGEST_SPIN;
     if (offset < 0)
         return 0;
@@ -472,21 +600,22 @@ set_half(End *self, struct half *half, Py_ssize_t offset)
         return -1;
     half->data = header + HEADER_SIZE;
     half->stream = (struct stream *)header;
-    return 0;
+    half->side = (pthread_mutex_t *)(header + side);
+    return create ? make_locks(half->stream) : check_lock_size(half->stream->lock_size);
 }
 
 static PyObject *
 End_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    int memory, in_bell, out_bell, peer;
+    int memory, in_bell, out_bell, peer, create;
     Py_ssize_t in_offset, out_offset;
     PyObject *take;
     if (kwargs != NULL && PyDict_Size(kwargs) > 0) {
         PyErr_SetString(PyExc_TypeError, "End() takes no keyword arguments");
         return NULL;
     }
-    if (!PyArg_ParseTuple(args, "iiiinnO:End", &memory, &in_bell, &out_bell, &peer, &in_offset,
-                          &out_offset, &take))
+    if (!PyArg_ParseTuple(args, "iiiinnOp:End", &memory, &in_bell, &out_bell, &peer, &in_offset,
+                          &out_offset, &take, &create))
         return NULL;
     allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
     End *self = (End *)allocate(type, 0);
@@ -497,8 +626,9 @@ End_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->generation = fork_generation;
     self->take = Py_NewRef(take);
     self->map = map_all(memory, &self->length);
-    if (self->map == NULL || set_half(self, &self->in, in_offset) < 0 ||
-        set_half(self, &self->out, out_offset) < 0) {
+    if (self->map == NULL ||
+        set_half(self, &self->in, in_offset, offsetof(struct stream, getting), create) < 0 ||
+        set_half(self, &self->out, out_offset, offsetof(struct stream, putting), create) < 0) {
         Py_DECREF(self);
         return NULL;
     }
@@ -519,10 +649,10 @@ End_dealloc(PyObject *object)
     End *self = (End *)object;
     close_end(self);
     give_back(self);
-    if (self->in.lock != NULL)
-        PyThread_free_lock(self->in.lock);
-    if (self->out.lock != NULL)
-        PyThread_free_lock(self->out.lock);
+    if (self->in.gate != NULL)
+        PyThread_free_lock(self->in.gate);
+    if (self->out.gate != NULL)
+        PyThread_free_lock(self->out.gate);
     Py_XDECREF(self->take);
     PyTypeObject *type = Py_TYPE(object);
     freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
@@ -562,7 +692,7 @@ static PyType_Slot slots[] = {
     {Py_tp_methods, methods},
     {Py_tp_members, members},
     {Py_tp_doc,
-     "End(memory, in_bell, out_bell, peer, in_offset, out_offset, take, /)\n--\n\n"
+     "End(memory, in_bell, out_bell, peer, in_offset, out_offset, take, create, /)\n--\n\n"
      "One end of a connection; takes over the descriptors if it can be made."},
     {0, NULL},
 };

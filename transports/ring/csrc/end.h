@@ -14,12 +14,21 @@ struct half {
        high; it is renewed whenever it does not suffice. Its lock's holder alone uses it. */
     uint64_t seen;
     struct patience patience;
-    /* Re-entrant, since a signal handler may use the end that the code it interrupts uses. */
-    PyThread_type_lock lock;
+    /* Its lock against other threads, which only changes with the GIL: who has it, and how
+       often, since a signal handler may use the end that the code it interrupts uses. */
     unsigned long owner;
     int depth;
+    /* How many threads wait for it, and what they sleep on, which is open for one of them when
+       it has become free. */
+    int waiting;
+    PyThread_type_lock gate;
+    bool open;
     /* In the middle of a message, where a signal handler is refused. */
     bool busy;
+    /* The lock of this side against other processes, taken by whoever has ours, and how many
+       calls of this thread rely on it: more than one in a signal handler. */
+    pthread_mutex_t *side;
+    int relying;
 };
 
 typedef struct {
@@ -42,7 +51,8 @@ typedef struct {
     uint32_t left_seen;
 } End;
 
-enum outcome { DONE, INTERRUPTED, BROKEN, ENDED, CORRUPT, LATE, CLOSED };
+/* INTERRUPTED: by a signal, or after so long that signals should be looked for. */
+enum outcome { DONE, INTERRUPTED, NOTHING, BROKEN, ENDED, CORRUPT, CLOSED };
 
 /* A wait for room is cut into such pieces, so that a close in this process is noticed; one
    for data, which a close ends, into pieces of a second. */
@@ -59,17 +69,25 @@ void give_back(End *self);
 /* Take the lock of *half*: 1, or 0 after *longest* nanoseconds, or -1 with an exception. */
 int lock_half(struct half *half, int64_t longest);
 void unlock_half(struct half *half);
+/* Take the side of *half*, whose lock is held, against other processes: 1, or 0 when *end* has
+   come, or -1 with an exception. */
+int take_side(End *self, struct half *half, int64_t end);
+void leave_side(struct half *half);
+/* Run signal handlers; false with an exception, also in a child that one of them forked. */
+bool look_for_signals(void);
 /* What an argument in seconds, or None, is in nanoseconds; -1 with an exception. */
 int read_timeout(PyObject *timeout, int64_t *longest);
 /* Raises nothing, and keeps an exception that is set. */
 void close_end(End *self);
 
 /* Wait without the GIL: for anything to receive, and for *needed* bytes of room at
-   *position*. Both return after a signal, after *longest* nanoseconds, or after a second
-   or `LONGEST_SLEEP_NS`, whichever comes first. */
+   *position*. Both return INTERRUPTED after a signal, after *longest* nanoseconds, or after a
+   second or `LONGEST_SLEEP_NS`, whichever comes first. */
 enum outcome wait_for_data(End *self, int64_t longest, bool spin);
 enum outcome wait_for_room(End *self, uint64_t position, uint64_t needed, int64_t longest);
 bool peer_has_gone(End *self);
+/* Whether the process that was in the middle of a message at *position* has left it for good. */
+bool is_cut(const _Atomic uint64_t *position, pthread_mutex_t *side);
 
 PyObject *raise_outcome(End *self, enum outcome outcome);
 PyObject *refuse_busy(const char *doing);
@@ -80,6 +98,20 @@ PyObject *End_wait_for_room(PyObject *object, PyObject *const *args, Py_ssize_t 
 
 void stop_reading(End *self);
 void wake_writer(End *self);
+
+static inline bool
+is_in_the_middle(uint64_t position)
+{
+    return position % ALIGNMENT != 0;
+}
+
+/* What to commit when a message is done up to *position* and not at its end. It is never less
+   than what was committed before. */
+static inline uint64_t
+part_up_to(uint64_t position)
+{
+    return is_in_the_middle(position) ? position : position - 1;
+}
 
 static inline bool
 has_data(const struct stream *stream)

@@ -86,11 +86,10 @@ corrupt_error(void)
 /* -- the locks ------------------------------------------------------------------------------- */
 
 static int
-settled(Lane *self, int error, pthread_mutex_t *mutex)
+settled(Lane *self, int error)
 {
     if (error != EOWNERDEAD)
         return error;
-    pthread_mutex_consistent(mutex);
     /* The dead may have put a packet and not have said so. */
     announce(&self->lane->alarm, self->bell);
     return 0;
@@ -100,21 +99,14 @@ settled(Lane *self, int error, pthread_mutex_t *mutex)
 static int
 try_lock(Lane *self, pthread_mutex_t *mutex)
 {
-    return settled(self, pthread_mutex_trylock(mutex), mutex);
+    return settled(self, try_mutex(mutex));
 }
 
 /* Wait for a lock for some time, without the GIL; ETIMEDOUT so that signals are looked for. */
 static int
 wait_lock(Lane *self, pthread_mutex_t *mutex)
 {
-    struct timespec limit;
-    clock_gettime(CLOCK_MONOTONIC, &limit);
-    limit.tv_nsec += 100000000;
-    if (limit.tv_nsec >= NANOSECONDS) {
-        limit.tv_nsec -= NANOSECONDS;
-        limit.tv_sec++;
-    }
-    return settled(self, pthread_mutex_clocklock(mutex, CLOCK_MONOTONIC, &limit), mutex);
+    return settled(self, wait_for_mutex(mutex, LONGEST_LOCKED_OUT_NS));
 }
 
 static int
@@ -439,16 +431,9 @@ Lane_close(PyObject *object, PyObject *unused)
 static int
 make_locks(struct lane *lane)
 {
-    pthread_mutexattr_t attributes;
-    int error = pthread_mutexattr_init(&attributes);
-    if (error == 0) {
-        pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED);
-        pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST);
-        error = pthread_mutex_init(&lane->putting, &attributes);
-        if (error == 0)
-            error = pthread_mutex_init(&lane->getting, &attributes);
-        pthread_mutexattr_destroy(&attributes);
-    }
+    int error = make_mutex(&lane->putting);
+    if (error == 0)
+        error = make_mutex(&lane->getting);
     if (error != 0)
         return lock_error(error);
     lane->lock_size = sizeof(pthread_mutex_t);
@@ -479,10 +464,8 @@ Lane_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->size = checked_size(lane, LANE_MAGIC, 0, self->length);
     if (self->size == 0 || (create && make_locks(lane) < 0))
         goto failed;
-    if (lane->lock_size != sizeof(pthread_mutex_t)) {
-        PyErr_SetString(PyExc_OSError, "the locks of this ring are another C library's");
+    if (check_lock_size(lane->lock_size) < 0)
         goto failed;
-    }
     self->lane = lane;
     self->data = self->map + HEADER_SIZE;
     /* So that some packets always find room, however long they are. */

@@ -13,8 +13,8 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
-/* "PRRING" and the version of this layout. */
-#define STREAM_MAGIC UINT64_C(0x3130474e49525250)
+/* "PRRING", "PRLANE", and the version of the layout. */
+#define STREAM_MAGIC UINT64_C(0x3230474e49525250)
 #define LANE_MAGIC UINT64_C(0x3130454e414c5250)
 
 /* A header has a page of its own, and the data come behind it. */
@@ -30,17 +30,21 @@ struct alarm {
     _Atomic uint32_t watched;
 };
 
-/* One direction of a connection: one writer, one reader, a stream of bytes. */
+/* One direction of a connection: a stream of bytes. Writers have a lock, and readers another,
+   which the kernel gives to the next one when the holder dies; "the writer" and "the reader"
+   are their holders. */
 struct stream {
     uint64_t magic;
     uint64_t size; /* of the data, a power of two */
+    uint64_t lock_size;
 
     /* Written by the writer: how many bytes were ever committed; on which CPU it last was,
-       plus one. */
+       plus one. A message ends at a multiple of `ALIGNMENT`, and a part of one never does, so
+       that the store that commits also says whether somebody was in the middle. */
     alignas(APART) _Atomic uint64_t tail;
     _Atomic uint32_t writer_cpu;
 
-    /* Written by the reader, likewise. */
+    /* Written by the reader, likewise: how many bytes were taken. */
     alignas(APART) _Atomic uint64_t head;
     _Atomic uint32_t reader_cpu;
 
@@ -53,6 +57,9 @@ struct stream {
     _Atomic uint32_t stopped;
     /* How many copies of the reader's end were closed in an orderly way. */
     _Atomic uint32_t left;
+
+    alignas(APART) pthread_mutex_t putting;
+    alignas(APART) pthread_mutex_t getting;
 };
 
 /* What a message in a stream begins with, at a multiple of `ALIGNMENT`. The lengths of the

@@ -88,9 +88,10 @@ offsets(PyObject *module, PyObject *unused)
     (void)module;
     (void)unused;
     return Py_BuildValue(
-        "[(ssi),(ssi),(ssi),(ssi),(ssi),(ssi),(ssi),(ssi),(ssi),(ssi),(ssi),(ssi),(ssi),(ssi),(ssi),(ssi),(ssi),(ssi)]",
+        "[(ssi),(ssi),(ssi),(ssi),(ssi),(ssi),(ssi),(ssi),(ssi),(ssi),(ssi),(ssi),(ssi),(ssi),(ssi),(ssi),(ssi),(ssi),(ssi),(ssi),(ssi)]",
         WORD(stream, magic),
         WORD(stream, size),
+        WORD(stream, lock_size),
         WORD(stream, tail),
         WORD(stream, writer_cpu),
         WORD(stream, head),
@@ -100,6 +101,8 @@ offsets(PyObject *module, PyObject *unused)
         WORD(stream, room_wanted),
         WORD(stream, stopped),
         WORD(stream, left),
+        WORD(stream, putting),
+        WORD(stream, getting),
         WORD(lane, magic),
         WORD(lane, size),
         WORD(lane, lock_size),

@@ -20,6 +20,7 @@ struct stream_in {
     size_t count, index;
     uint64_t done; /* of the current target */
     uint64_t position;
+    uint64_t end; /* of the message; 0 as long as that is not known */
 };
 
 /* Give the memory up to *head* back to the writer. */
@@ -68,13 +69,16 @@ read_targets(End *self, struct stream_in *state)
         if (!available_at(half, state->position, 1, &available))
             return CORRUPT;
         if (available == 0) {
+            /* That is the end of a message, and by its own account there must be more. */
+            if (!is_in_the_middle(state->position))
+                return CORRUPT;
             /* The mark is left where it is as long as nothing else was taken; from here on
                it must not look like something to take. */
             if (atomic_load_explicit(&half->stream->head, memory_order_relaxed) !=
                 state->position)
                 consume(self, state->position);
             enum outcome outcome = wait_for_data(self, LONGEST_SLEEP_NS, true);
-            if (outcome != DONE && outcome != LATE)
+            if (outcome != DONE)
                 return outcome;
             continue;
         }
@@ -86,23 +90,28 @@ read_targets(End *self, struct stream_in *state)
         copy_out(half->data, half->size, state->position, target->start + state->done, piece);
         state->done += piece;
         state->position += piece;
-        consume(self, state->position);
+        if (state->position != state->end)
+            consume(self, part_up_to(state->position));
     }
+    if (state->position == state->end)
+        consume(self, state->end);
     return DONE;
 }
 
 /* Receive into *targets* from where the stream is, and return whether that succeeded. What
    comes after an incomplete message would be taken for the rest of it: so that closes. */
 static bool
-receive_stream(End *self, uint64_t *position, const struct target *targets, size_t count)
+receive_stream(End *self, uint64_t *position, const struct target *targets, size_t count,
+               uint64_t end)
 {
-    struct stream_in state = {.targets = targets, .count = count, .position = *position};
+    struct stream_in state = {
+        .targets = targets, .count = count, .position = *position, .end = end};
     enum outcome outcome;
     do {
         Py_BEGIN_ALLOW_THREADS
         outcome = read_targets(self, &state);
         Py_END_ALLOW_THREADS
-    } while (outcome == INTERRUPTED && PyErr_CheckSignals() == 0 && !self->closed);
+    } while (outcome == INTERRUPTED && look_for_signals() && !self->closed);
     *position = state.position;
     if (outcome == INTERRUPTED && !PyErr_Occurred())
         outcome = CLOSED; /* by the signal handler */
@@ -116,49 +125,75 @@ receive_stream(End *self, uint64_t *position, const struct target *targets, size
     return false;
 }
 
-/* Wait for a message and read its mark; the position of the message is in *position*. */
+/* With the side taken: read the mark of the next message, whose position goes to *position*.
+   NOTHING means that another process was faster. */
+static enum outcome
+read_record(End *self, uint64_t *position, struct record *record)
+{
+    struct half *half = &self->in;
+    uint64_t available;
+    *position = atomic_load_explicit(&half->stream->head, memory_order_relaxed);
+    if (is_in_the_middle(*position))
+        return ENDED; /* of a message whose reader has gone */
+    if (!available_at(half, *position, sizeof *record, &available))
+        return CORRUPT;
+    if (available < sizeof *record)
+        return available == 0 ? NOTHING : CORRUPT;
+    copy_out(half->data, half->size, *position, record, sizeof *record);
+    if (record->mark != RECORD_MARK || record->body > LONGEST_MESSAGE ||
+        record->buffers > MOST_BUFFERS)
+        return CORRUPT;
+    return DONE;
+}
+
+/* Wait until there is something to receive, or false with an exception. No other process is
+   kept from it meanwhile. */
+static bool
+await_data(End *self, bool first)
+{
+    struct half *half = &self->in;
+    enum outcome outcome;
+    Py_BEGIN_ALLOW_THREADS
+    outcome = wait_for_data(self, NANOSECONDS, first);
+    Py_END_ALLOW_THREADS
+    if (outcome == INTERRUPTED && !look_for_signals())
+        return false; /* nothing was taken */
+    if (self->closed || !self->readable)
+        raise_outcome(self, CLOSED);
+    else if (half->busy)
+        refuse_busy("receiving");
+    else if (outcome != ENDED)
+        return true;
+    else if (is_in_the_middle(atomic_load(&half->stream->head)))
+        raise_outcome(self, ENDED);
+    else
+        PyErr_SetString(PyExc_EOFError, "the other end was closed");
+    return false;
+}
+
+/* Wait for a message and read its mark; the position of the message is in *position*. The
+   side is taken if that succeeds. */
 static bool
 next_record(End *self, uint64_t *position, struct record *record)
 {
     struct half *half = &self->in;
-    struct stream *stream = half->stream;
-    uint64_t available;
     for (bool first = true;; first = false) {
-        *position = atomic_load_explicit(&stream->head, memory_order_relaxed);
-        if (!available_at(half, *position, sizeof *record, &available))
-            goto corrupt;
-        if (available >= sizeof *record)
-            break;
-        if (available > 0)
-            goto corrupt;
-        enum outcome outcome;
-        Py_BEGIN_ALLOW_THREADS
-        outcome = wait_for_data(self, NANOSECONDS, first);
-        Py_END_ALLOW_THREADS
-        if (outcome == INTERRUPTED && PyErr_CheckSignals() < 0)
-            return false; /* nothing was taken */
-        if (self->closed || !self->readable) {
-            raise_outcome(self, CLOSED);
-            return false;
+        if (has_data(half->stream)) {
+            if (take_side(self, half, FOR_EVER) < 0)
+                return false;
+            enum outcome outcome = read_record(self, position, record);
+            if (outcome == DONE)
+                return true;
+            leave_side(half);
+            if (outcome != NOTHING) {
+                close_end(self);
+                raise_outcome(self, outcome);
+                return false;
+            }
         }
-        if (half->busy) {
-            refuse_busy("receiving");
+        if (!await_data(self, first))
             return false;
-        }
-        if (outcome == ENDED) {
-            PyErr_SetString(PyExc_EOFError, "the other end was closed");
-            return false;
-        }
     }
-    copy_out(half->data, half->size, *position, record, sizeof *record);
-    if ((*position % ALIGNMENT) != 0 || record->mark != RECORD_MARK ||
-        record->body > LONGEST_MESSAGE || record->buffers > MOST_BUFFERS)
-        goto corrupt;
-    return true;
-corrupt:
-    close_end(self);
-    raise_outcome(self, CORRUPT);
-    return false;
 }
 
 /* A short message that is there whole: the way of nearly all of them. */
@@ -289,7 +324,7 @@ receive_long(End *self, uint64_t position, struct record record, Py_buffer *into
         goto done;
     }
     position += sizeof record;
-    uint64_t total = 0;
+    uint64_t begun = position, total = 0;
     if (count > 0) {
         uint64_t size = count * sizeof *lengths;
         lengths = PyMem_Malloc(size);
@@ -298,7 +333,7 @@ receive_long(End *self, uint64_t position, struct record record, Py_buffer *into
             goto done;
         }
         struct target table = {(char *)lengths, size};
-        if (!receive_stream(self, &position, &table, 1))
+        if (!receive_stream(self, &position, &table, 1, 0))
             goto done;
         for (uint32_t i = 0; i < count; i++) {
             if (lengths[i] > LONGEST_MESSAGE || total > LONGEST_MESSAGE) {
@@ -315,7 +350,7 @@ receive_long(End *self, uint64_t position, struct record record, Py_buffer *into
     char padding[ALIGNMENT];
     uint64_t sum = count * sizeof *lengths + record.body + total;
     parts.targets[parts.count++] = (struct target){padding, aligned(sum) - sum};
-    good = receive_stream(self, &position, parts.targets, parts.count);
+    good = receive_stream(self, &position, parts.targets, parts.count, begun + aligned(sum));
     goto done;
 closing:
     /* Without the lengths, which were taken, the rest means nothing. */
@@ -337,18 +372,12 @@ done:
     return parts.body;
 }
 
+/* With the side taken: receive the message at *position*. */
 static PyObject *
-receive_one(End *self, Py_buffer *into, PyObject *into_object, uint64_t limit,
-            PyObject **buffers)
+receive_record(End *self, uint64_t position, struct record record, Py_buffer *into,
+               PyObject *into_object, uint64_t limit, PyObject **buffers)
 {
-    uint64_t position, available;
-    struct record record;
-    if (self->in.busy)
-        return refuse_busy("receiving");
-    if (!self->readable || self->closed)
-        return raise_outcome(self, CLOSED);
-    if (!next_record(self, &position, &record))
-        return NULL;
+    uint64_t available;
     if (record.body > limit) {
         stop_reading(self);
         PyErr_Format(too_long_error,
@@ -367,6 +396,23 @@ receive_one(End *self, Py_buffer *into, PyObject *into_object, uint64_t limit,
             return receive_short(self, position, record.body);
     }
     return receive_long(self, position, record, into, into_object, buffers);
+}
+
+static PyObject *
+receive_one(End *self, Py_buffer *into, PyObject *into_object, uint64_t limit,
+            PyObject **buffers)
+{
+    uint64_t position;
+    struct record record;
+    if (self->in.busy)
+        return refuse_busy("receiving");
+    if (!self->readable || self->closed)
+        return raise_outcome(self, CLOSED);
+    if (!next_record(self, &position, &record))
+        return NULL;
+    PyObject *body = receive_record(self, position, record, into, into_object, limit, buffers);
+    leave_side(&self->in);
+    return body;
 }
 
 PyObject *

@@ -9,7 +9,7 @@ struct span {
     uint64_t length;
 };
 
-/* Whether nobody can receive any more: asked for nothing most of the time, as a system call
+/* With the side taken: whether nobody can receive any more. The kernel is asked for nothing most of the time, as a system call
    would cost more than the message. A peer that goes in an orderly way says so; that it was
    killed is noticed when the clock has ticked (a few milliseconds) or the ring is full. */
 static bool
@@ -18,13 +18,16 @@ is_broken(End *self)
     struct stream *stream = self->out.stream;
     if (self->alone || atomic_load_explicit(&stream->stopped, memory_order_relaxed))
         return true;
+    /* Somebody began a message here and did not finish it; nobody can read past that. */
+    if (is_in_the_middle(atomic_load_explicit(&stream->tail, memory_order_relaxed)))
+        return true;
     uint32_t left = atomic_load_explicit(&stream->left, memory_order_acquire);
     int64_t time = tick();
     if (left == self->left_seen && time == self->looked)
         return false;
     self->left_seen = left;
     self->looked = time;
-    self->alone = peer_has_gone(self);
+    self->alone = peer_has_gone(self) || is_cut(&stream->head, &stream->getting);
     return self->alone;
 }
 
@@ -52,8 +55,18 @@ struct stream_out {
     const struct span *spans;
     size_t count, index;
     uint64_t done; /* of the current span */
-    uint64_t position, committed;
+    uint64_t begun, position, committed;
 };
+
+static void
+commit_part(End *self, struct stream_out *state)
+{
+    uint64_t tail = part_up_to(state->position);
+    if (tail == state->committed)
+        return;
+    commit(self, tail);
+    state->committed = tail;
+}
 
 /* Without the GIL: go on until all is written or something has to be seen to. */
 static enum outcome
@@ -68,17 +81,17 @@ write_spans(End *self, struct stream_out *state)
             state->done = 0;
             continue;
         }
-        uint64_t room = room_at(half, state->position, 1);
+        /* A part of a mark would be nothing that a reader can begin with. */
+        uint64_t least = state->position == state->begun ? 2 * sizeof(struct record) : 1;
+        uint64_t room = room_at(half, state->position, least);
         if (room > half->size)
             return CORRUPT;
-        if (room == 0) {
-            if (state->position != state->committed)
-                commit(self, state->position);
-            state->committed = state->position;
+        if (room < least) {
+            commit_part(self, state);
             /* A reader of this message takes all that is there: let it take a good part. */
             enum outcome outcome = wait_for_room(self, state->position, half->size / 4,
                                                  LONGEST_SLEEP_NS);
-            if (outcome != DONE && outcome != LATE)
+            if (outcome != DONE)
                 return outcome;
             continue;
         }
@@ -90,13 +103,10 @@ write_spans(End *self, struct stream_out *state)
         copy_in(half->data, half->size, state->position, span->start + state->done, piece);
         state->done += piece;
         state->position += piece;
-        if (state->position - state->committed >= PIECE) {
-            commit(self, state->position);
-            state->committed = state->position;
-        }
+        if (state->position - state->committed >= PIECE)
+            commit_part(self, state);
     }
-    if (state->position != state->committed)
-        commit(self, state->position);
+    commit(self, state->position);
     return DONE;
 }
 
@@ -105,16 +115,15 @@ send_stream(End *self, const struct span *spans, size_t count)
 {
     struct half *half = &self->out;
     struct stream_out state = {.spans = spans, .count = count};
-    state.position = state.committed =
+    state.begun = state.position = state.committed =
         atomic_load_explicit(&half->stream->tail, memory_order_relaxed);
-    uint64_t begun = state.position;
     half->busy = true;
     enum outcome outcome;
     do {
         Py_BEGIN_ALLOW_THREADS
         outcome = write_spans(self, &state);
         Py_END_ALLOW_THREADS
-    } while (outcome == INTERRUPTED && PyErr_CheckSignals() == 0 && !self->closed);
+    } while (outcome == INTERRUPTED && look_for_signals() && !self->closed);
     half->busy = false;
     if (outcome == DONE)
         return none();
@@ -125,7 +134,7 @@ send_stream(End *self, const struct span *spans, size_t count)
         return raise_outcome(self, outcome);
     }
     /* The next message would be taken for the rest of this one. */
-    if (state.committed != begun) {
+    if (state.committed != state.begun) {
         if (outcome == INTERRUPTED && !self->closed)
             self->torn = 1;
         close_end(self);
@@ -150,7 +159,7 @@ send_whole(End *self, const char *body, uint64_t length)
         Py_BEGIN_ALLOW_THREADS
         outcome = wait_for_room(self, tail, needed, LONGEST_SLEEP_NS);
         Py_END_ALLOW_THREADS
-        if (outcome == INTERRUPTED && PyErr_CheckSignals() < 0)
+        if (outcome == INTERRUPTED && !look_for_signals())
             return NULL; /* nothing of it was written */
         if (self->closed)
             return raise_outcome(self, CLOSED);
@@ -256,14 +265,17 @@ End_send(PyObject *object, PyObject *const *args, Py_ssize_t count)
             refuse_busy("sending");
         else if (!self->writable || self->closed)
             raise_outcome(self, CLOSED);
-        else if (is_broken(self))
-            raise_outcome(self, BROKEN);
-        else if (buffers == 0 && (uint64_t)length <= PIECE &&
-                 (uint64_t)length <= self->out.size / 4)
-            result = send_whole(self, body, (uint64_t)length);
-        else
-            result = send_spans(self, body, (uint64_t)length, count == 2 ? args[1] : NULL,
-                                buffers);
+        else if (take_side(self, &self->out, FOR_EVER) > 0) {
+            if (is_broken(self))
+                raise_outcome(self, BROKEN);
+            else if (buffers == 0 && (uint64_t)length <= PIECE &&
+                     (uint64_t)length <= self->out.size / 4)
+                result = send_whole(self, body, (uint64_t)length);
+            else
+                result = send_spans(self, body, (uint64_t)length, count == 2 ? args[1] : NULL,
+                                    buffers);
+            leave_side(&self->out);
+        }
         finish(self, &self->out);
     }
     if (!is_bytes)
@@ -271,7 +283,7 @@ End_send(PyObject *object, PyObject *const *args, Py_ssize_t count)
     return result;
 }
 
-/* Whether a send of so much would not wait for room to begin; its lock is held. */
+/* Whether a send of so much would not wait for room to begin; its side is taken. */
 static bool
 could_begin(End *self, uint64_t needed)
 {
@@ -283,7 +295,7 @@ could_begin(End *self, uint64_t needed)
     return room_at(half, tail, needed) >= needed;
 }
 
-/* The lock is held: senders wait for each other, and one at a time for room. */
+/* The side is taken: senders wait for each other, and one at a time for room. */
 static PyObject *
 wait_until_it_could_begin(End *self, uint64_t needed, int64_t end)
 {
@@ -305,7 +317,7 @@ wait_until_it_could_begin(End *self, uint64_t needed, int64_t end)
         Py_END_ALLOW_THREADS
         if (outcome == BROKEN)
             self->alone = true;
-        else if (outcome == INTERRUPTED && PyErr_CheckSignals() < 0)
+        else if (outcome == INTERRUPTED && !look_for_signals())
             return NULL;
     }
 }
@@ -330,17 +342,19 @@ End_wait_for_room(PyObject *object, PyObject *const *args, Py_ssize_t count)
     int64_t end = longest == FOR_EVER ? FOR_EVER : now_ns() + longest;
     struct half *half = &self->out;
     PyObject *result = NULL;
-    int locked = 0;
+    int locked = 0, taken = 0;
     if (!self->writable)
         raise_outcome(self, CLOSED);
-    else if ((locked = lock_half(half, longest)) == 0)
+    else if ((locked = lock_half(half, longest)) == 0 ||
+             (locked > 0 && (taken = take_side(self, half, end)) == 0))
         result = PyBool_FromLong(0);
-    else if (locked > 0) {
+    else if (taken > 0) {
         /* A longer message is streamed, and waits for so much itself. */
         uint64_t needed = half->size / 4;
         if ((uint64_t)length <= needed)
             needed = sizeof(struct record) + aligned((uint64_t)length);
         result = wait_until_it_could_begin(self, needed, end);
+        leave_side(half);
     }
     finish(self, locked > 0 ? half : NULL);
     return result;

@@ -35,6 +35,16 @@ void *map_all(int fd, size_t *length);
    magic number and a size that is a power of two and ends within it; 0 if it has not. */
 uint64_t checked_size(const void *header, uint64_t magic, size_t offset, size_t length);
 
+/* Robust mutexes in shared memory. All return error numbers, the last two EOWNERDEAD with
+   the lock held, and good for use, when its last holder died. */
+int make_mutex(pthread_mutex_t *mutex);
+int try_mutex(pthread_mutex_t *mutex);
+/* Wait at most so many nanoseconds, without the GIL; ETIMEDOUT then. */
+int wait_for_mutex(pthread_mutex_t *mutex, int64_t longest);
+
+/* What a mutex says of the implementation that made it must be this; -1 with an exception. */
+int check_lock_size(uint64_t lock_size);
+
 /* Py_RETURN_NONE of newer headers counts on a None that is immortal, as it is not in 3.11. */
 static inline PyObject *
 none(void)
@@ -44,6 +54,8 @@ none(void)
 
 #define NANOSECONDS INT64_C(1000000000)
 #define FOR_EVER INT64_C(-1)
+/* A wait for a lock is cut into such pieces, so that signals and a close are noticed. */
+#define LONGEST_LOCKED_OUT_NS (NANOSECONDS / 10)
 
 static inline int64_t
 now_ns(void)

@@ -117,13 +117,39 @@ def test_many_buffers(ends: tuple[Channel, Channel]) -> None:
     assert list(map(bytes, buffers)) == list(map(bytes, received))
 
 
-def test_both_implementations_understand_each_other(
+def test_many_odd_buffers_in_little_room() -> None:
+    """However the pieces fall, no position ever goes back."""
+    reader, writer = Ring(size=16 * KIB).pair(duplex=False)
+    data = memoryview(os.urandom(5 * KIB))
+    messages = [
+        [data[: (start * 37 + number * 101) % length] for start in range(40)]
+        for number in range(10)
+        for length in (9, 90, 900, len(data))
+    ]
+
+    def work() -> None:
+        for buffers in messages:
+            writer.send(buffers[0], buffers)
+
+    sender = threading.Thread(target=work)
+    sender.start()
+    for buffers in messages:
+        body, received = reader.receive()
+        assert buffers[0] == bytes(body)
+        assert list(map(bytes, buffers)) == list(map(bytes, received))
+    sender.join()
+    reader.close()
+    writer.close()
+
+
+def test_a_connection_is_of_one_implementation(
     implementation: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One end may be compiled and the other not: the protocol is the same."""
+    """A process that would use other locks is told so, and takes nothing over."""
     one, other = Ring(size=SIZE).pair()
     pytest.importorskip("procession_ring._native")
     monkeypatch.setenv(VARIABLE, PYTHON if implementation == NATIVE else NATIVE)
+    before = sorted(os.listdir("/proc/self/fd"))
 
     class Duplicates(Handoff):
         def give(self, fd: int, /) -> int:
@@ -133,27 +159,23 @@ def test_both_implementations_understand_each_other(
         def take(self, token: Any, /) -> int:
             return int(token)
 
-    copy = RingChannel.attach(other.export(Duplicates()), Taken())
-    other.close()
-    assert isinstance(one, RingChannel)
-    assert type(copy._end) is not type(one._end)
-
-    def echo() -> None:
-        for _ in range(300):
-            body, buffers = copy.receive()
-            copy.send(body, buffers)
-
-    thread = threading.Thread(target=echo)
-    thread.start()
-    for number in range(300):
-        message = bytes([number & 255]) * (number * 997 % (3 * SIZE))
-        one.send(message, [memoryview(message)] if number % 2 else ())
-        body, buffers = one.receive()
-        assert message == bytes(body)
-        assert all(message == bytes(buffer) for buffer in buffers)
-    thread.join()
+    with pytest.raises(OSError, match=f"of another implementation.*{VARIABLE}"):
+        RingChannel.attach(other.export(Duplicates()), Taken())
+    assert before == sorted(os.listdir("/proc/self/fd"))
+    one.send(b"goes on")
+    assert b"goes on" == other.receive()[0]
     one.close()
-    copy.close()
+    other.close()
+
+
+def test_a_message_of_nothing_into_memory(ends: tuple[Channel, Channel]) -> None:
+    """It is received once, and what comes after it next."""
+    reader, writer = ends
+    writer.send(b"")
+    writer.send(b"next")
+    into = memoryview(bytearray(10))
+    assert b"" == bytes(reader.receive(into)[0])
+    assert b"next" == bytes(reader.receive(into)[0])
 
 
 def test_the_memory_is_reserved_and_sealed(ends: tuple[Channel, Channel]) -> None:
@@ -567,7 +589,6 @@ def tail_of(channel: Channel) -> int:
         (OFFSETS["tail"], struct.pack("=Q", 1 << 63)),
         (OFFSETS["tail"], struct.pack("=Q", 5)),
         (OFFSETS["head"], struct.pack("=Q", (1 << 64) - 16)),
-        (OFFSETS["head"], struct.pack("=Q", 3)),
         (HEADER_SIZE, RECORD.pack(1 << 48, 0, RECORD_MARK)),
         (HEADER_SIZE, RECORD.pack(5, 1 << 31, RECORD_MARK)),
         (HEADER_SIZE, RECORD.pack(5, 0, 0)),
@@ -584,6 +605,18 @@ def test_corrupt_memory_is_an_error(
     with pytest.raises(OSError, match="bad message"):
         reader.receive()
     assert reader.closed
+
+
+def test_a_position_in_the_middle_of_a_message(ends: tuple[Channel, Channel]) -> None:
+    """Who left it there has gone: nothing can be received any more, nor sent."""
+    reader, writer = ends
+    writer.send(b"12345678")
+    os.pwrite(memory_of(reader), struct.pack("=Q", 3), OFFSETS["head"])
+    with pytest.raises(OSError, match="got end of file during message"):
+        reader.receive()
+    assert reader.closed
+    with pytest.raises(BrokenPipeError):
+        writer.send(b"")
 
 
 def test_foreign_memory_is_refused() -> None:

@@ -23,7 +23,8 @@ class RingChannel(Channel):
     """One end: memory for each direction, bells, and a socket by which it knows of the peer.
 
     What it does is done by an *end*, compiled or its pure-Python twin, whose methods are
-    called without anything in between. Threads, forks, closing: as `Channel` says.
+    called without anything in between. Threads, forks, closing: as `Channel` says. Any
+    number of processes may use one end at once; messages never interleave.
     """
 
     __slots__ = ("__weakref__", "_end", "_offsets", "receive", "send")
@@ -37,12 +38,19 @@ class RingChannel(Channel):
             """See `Channel.receive`."""
             ...
 
-    def __init__(self, descriptors: tuple[int, int, int, int], offsets: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        descriptors: tuple[int, int, int, int],
+        offsets: tuple[int, int],
+        *,
+        new: bool = False,
+    ) -> None:
         """Take over memory, bell in, bell out (or -1) and peer, unless this fails.
 
-        *offsets* say where the directions in and out begin in the memory, or -1.
+        *offsets* say where the directions in and out begin in the memory, or -1; if they are
+        *new*, they are made ready.
         """
-        self._end: NativeEnd | TwinEnd = _end_type()(*descriptors, *offsets, blocks.take)
+        self._end: NativeEnd | TwinEnd = _end_type()(*descriptors, *offsets, blocks.take, new)
         self._offsets = offsets
         self.send = self._end.send  # type: ignore[method-assign]
         self.receive = self._end.receive  # type: ignore[method-assign]

@@ -12,17 +12,18 @@ import sys
 HEADER_SIZE = 4096
 
 #: "PRRING" and "PRLANE", and the version of the layout.
-STREAM_MAGIC = 0x3130474E49525250
+STREAM_MAGIC = 0x3230474E49525250
 LANE_MAGIC = 0x3130454E414C5250
 
 #: What each header begins with: the magic number and the size of the data.
 BEGINNING = struct.Struct("=QQ")
 
-#: Where the words of a stream's header lie, in bytes. Positions have eight bytes, all other
-#: words four.
+#: Where the words of a stream's header lie, in bytes. Positions have eight bytes, as have the
+#: first three, and other words four; the last two are locks of the C library.
 OFFSETS = {
     "magic": 0,
     "size": 8,
+    "lock_size": 16,
     "tail": 128,
     "writer_cpu": 136,
     "head": 256,
@@ -32,12 +33,14 @@ OFFSETS = {
     "room_wanted": 512,
     "stopped": 520,
     "left": 524,
+    "putting": 640,
+    "getting": 768,
 }
 
 #: What a message begins with: the length of the body, the number of buffers, a mark.
 RECORD = struct.Struct("=QII")
 RECORD_MARK = 0x52657631
-#: Every message begins at a multiple of it.
+#: Every message begins and ends at a multiple of it, and no part of one does.
 ALIGNMENT = 16
 
 #: No address space can hold more.
@@ -54,6 +57,12 @@ LANE_OFFSETS = {
     "armed": 640,
     "watched": 644,
 }
+
+#: Why memory whose locks are of the other kind is refused.
+FOREIGN_LOCKS = (
+    "the locks of this ring are of another implementation; all processes that use it need the "
+    "same one (PROCESSION_RING_IMPLEMENTATION forces one)"
+)
 
 # The upper half of tail and head is a number of packets.
 _UPPER = 4 if sys.byteorder == "little" else 0

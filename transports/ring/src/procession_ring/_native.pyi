@@ -21,6 +21,7 @@ class End:
         in_offset: int,
         out_offset: int,
         take: Callable[[int], memoryview],
+        create: bool,
         /,
     ) -> End: ...
     def receive(self, into: memoryview | None = None, limit: int | None = None, /) -> Message: ...

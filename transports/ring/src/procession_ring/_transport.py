@@ -32,7 +32,8 @@ class Ring(Transport):
     """
 
     name: ClassVar[str] = "ring"
-    features: ClassVar[TransportFeatures] = TransportFeatures()
+    #: Messages up to a quarter of the ring are committed by one store.
+    features: ClassVar[TransportFeatures] = TransportFeatures(atomic_up_to=SMALLEST_SIZE // 4)
 
     def __init__(self, *, size: int | None = None) -> None:
         """Raises `ValueError` for a size that no ring can have."""
@@ -75,7 +76,7 @@ class Ring(Transport):
             one = (memory, bell, back_bell, peer)
             other = (other_memory, other_back_bell, other_bell, other_peer)
             for descriptors, offsets in ((one, (0, there)), (other, (there, 0))):
-                made.append(RingChannel(descriptors, offsets))
+                made.append(RingChannel(descriptors, offsets, new=not made))
                 opened = [fd for fd in opened if fd not in descriptors]
         except BaseException:
             for channel in made:

@@ -1,8 +1,8 @@
-"""The pure-Python twin of the compiled end: the same memory, the same protocol.
+"""The pure-Python twin of the compiled end: the same protocol, but locks of the kernel's files.
 
-Ends of both kinds understand each other. It relies on a processor that keeps stores in
-order (`Ring.unavailable` sees to that); where the protocol needs a store to be seen before
-a load, it takes a lock.
+So one connection is used by one kind only; which one made it is written in its header. It
+relies on a processor that keeps stores in order (`Ring.unavailable` sees to that); where the
+protocol needs a store to be seen before a load, it takes a lock.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ import time
 from _thread import RLock
 
 from procession.errors import BrokenConnectionError, BusyConnectionError, MessageTooLongError
+from procession.plugin import LockFile
 
 from ._layout import (
     ALIGNMENT,
     BEGINNING,
+    FOREIGN_LOCKS,
     HEADER_SIZE,
     LONGEST_MESSAGE,
     MOST_BUFFERS,
@@ -33,11 +35,15 @@ from ._layout import (
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import NoReturn
+    from typing import Any, NoReturn, TypeVar
 
     from procession.plugin import Buffer, Message
 
-_TAIL, _HEAD, _WANTED = (OFFSETS[name] // 8 for name in ("tail", "head", "room_wanted"))
+    T = TypeVar("T")
+
+_LOCK_SIZE, _TAIL, _HEAD, _WANTED = (
+    OFFSETS[name] // 8 for name in ("lock_size", "tail", "head", "room_wanted")
+)
 _ARMED, _WATCHED, _STOPPED, _LEFT = (
     OFFSETS[name] // 4 for name in ("armed", "watched", "stopped", "left")
 )
@@ -61,10 +67,24 @@ _TICK = 0.004
 class Half:
     """One direction, as an end uses it."""
 
-    __slots__ = ("busy", "data", "lock", "longs", "mask", "size", "words")
+    __slots__ = (
+        "busy",
+        "data",
+        "lock",
+        "longs",
+        "mask",
+        "other_side",
+        "relying",
+        "side",
+        "size",
+        "words",
+    )
 
-    def __init__(self, memory: memoryview, offset: int) -> None:
-        """Use what begins at *offset*; raises `OSError` if that is no ring."""
+    def __init__(self, memory: memoryview, offset: int, file: LockFile, side: int) -> None:
+        """Use what begins at *offset*; *side* is 0 for its writer and 1 for its reader.
+
+        Raises `OSError` if that is no ring, or not one of ours.
+        """
         header = memory[offset : offset + HEADER_SIZE]
         magic, size = BEGINNING.unpack_from(header)
         fits = HEADER_SIZE <= size <= len(memory) - offset - HEADER_SIZE
@@ -72,6 +92,12 @@ class Half:
             raise OSError("not the memory of a ring, or of another version of it")
         self.longs = header.cast("Q")
         self.words = header.cast("I")
+        if self.longs[_LOCK_SIZE]:
+            raise OSError(FOREIGN_LOCKS)
+        # Those of the first ring in the memory, and of the second.
+        first_lock = 2 if offset else 0
+        self.side = file.lock(first_lock + side)
+        self.other_side = file.lock(first_lock + 1 - side)
         self.data = memory[offset + HEADER_SIZE : offset + HEADER_SIZE + size]
         self.size = size
         self.mask = size - 1
@@ -81,6 +107,8 @@ class Half:
         """Start with a free lock: a forked child has nobody to release the old one."""
         self.lock = RLock()
         self.busy = False
+        # Whether this thread, which has `lock`, has taken the side against other processes.
+        self.relying = False
 
     def fence(self) -> None:
         """Have everything stored before this seen by others before anything is loaded."""
@@ -121,6 +149,7 @@ class TwinEnd:
         "_alone",
         "_descriptors",
         "_epoll",
+        "_file",
         "_in",
         "_in_bell",
         "_left_seen",
@@ -130,6 +159,7 @@ class TwinEnd:
         "_peer",
         "_pid",
         "_take",
+        "_users",
         "closed",
         "readable",
         "torn",
@@ -145,13 +175,17 @@ class TwinEnd:
         in_offset: int,
         out_offset: int,
         take: Callable[[int], memoryview],
+        create: bool,
         /,
     ) -> None:
         self.closed = True  # as long as nothing is ours
         self.torn = False
         view = memoryview(mmap.mmap(memory, 0))
-        self._in = Half(view, in_offset) if in_offset >= 0 else None
-        self._out = Half(view, out_offset) if out_offset >= 0 else None
+        # Of new memory, no lock has to be made.
+        self._file = LockFile(memory)
+        self._users = 0
+        self._in = Half(view, in_offset, self._file, 1) if in_offset >= 0 else None
+        self._out = Half(view, out_offset, self._file, 0) if out_offset >= 0 else None
         self._take = take
         self._in_bell, self._out_bell = in_bell, out_bell
         self._epoll = None
@@ -190,6 +224,7 @@ class TwinEnd:
             if half is not None:
                 half.renew()
         self._pid = os.getpid()
+        self._users = 0
 
     def _refuse_closed(self) -> NoReturn:
         raise OSError(errno.EBADF, "handle is closed")
@@ -204,41 +239,85 @@ class TwinEnd:
         self.close()
         raise OSError("bad message: the memory of the ring is corrupt")
 
+    # -- the sides ---------------------------------------------------------------------
+
+    def _exclusively(
+        self, half: Half, end: float | None, critical: Callable[..., T], *arguments: Any
+    ) -> T:
+        """Call *critical* with *half* and *arguments*, with its side taken from other processes.
+
+        Its lock is held. Raises `BlockingIOError` if the side cannot be had until *end*.
+        """
+        if half.relying:  # by the code that this signal handler has interrupted
+            return critical(half, *arguments)
+        self._users += 1
+        try:
+            while not self.closed:
+                soon = time.monotonic() + _LONGEST_SLEEP
+                until = soon if end is None else min(end, soon)
+                try:
+                    return half.side.run_within(until, _relying, half, critical, arguments)
+                except BlockingIOError:
+                    if end is not None and time.monotonic() >= end:
+                        raise
+                if half is self._out and self._peer_has_gone():
+                    raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+            self._refuse_closed()
+        finally:
+            self._users -= 1
+            if self.closed:
+                self._give_back_memory()
+
+    def _is_cut(self, half: Half, word: int) -> bool:
+        """Return whether the other side has left in the middle of a message for good.
+
+        *word* is its position.
+        """
+        if not _is_in_the_middle(half.longs[word]):
+            return False
+        try:
+            return half.other_side.run_within(0.0, lambda: _is_in_the_middle(half.longs[word]))
+        except (BlockingIOError, RuntimeError):
+            return False  # it is at work, or we are looking already
+
     # -- sending -----------------------------------------------------------------------
 
     def send(self, body: Buffer, buffers: Sequence[Buffer] = (), /) -> None:
         """See `procession.plugin.Channel.send`."""
         half = self._sending()
-        length = len(body)
         with half.lock:
             if half.busy:
                 self._refuse_busy("sending")
-            if self._is_broken(half):
-                raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
-            mark = RECORD.pack(length, len(buffers), RECORD_MARK)
-            if buffers or length > _PIECE or length > half.size // 4:
-                data = [memoryview(part) for part in (body, *buffers)]
-                self._send_stream(half, mark, data)
-                return
-            packet = memoryview(b"".join((mark, body, bytes(-length % ALIGNMENT))))
-            while True:
-                tail = half.longs[_TAIL]
-                if half.size - (tail - half.longs[_HEAD]) >= len(packet):
-                    break
-                self._wait_for_room(half, tail, len(packet))
-                if half.busy:
-                    self._refuse_busy("sending")
-            half.copy_in(tail, packet)
-            self._commit(half, tail + len(packet))
+            self._exclusively(half, None, self._send, body, buffers)
+
+    def _send(self, half: Half, body: Buffer, buffers: Sequence[Buffer]) -> None:
+        if self._is_broken(half):
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+        length = len(body)
+        mark = RECORD.pack(length, len(buffers), RECORD_MARK)
+        if buffers or length > _PIECE or length > half.size // 4:
+            data = [memoryview(part) for part in (body, *buffers)]
+            self._send_stream(half, mark, data)
+            return
+        packet = memoryview(b"".join((mark, body, bytes(-length % ALIGNMENT))))
+        while True:
+            tail = half.longs[_TAIL]
+            if half.size - (tail - half.longs[_HEAD]) >= len(packet):
+                break
+            self._wait_for_room(half, tail, len(packet))
+            if half.busy:
+                self._refuse_busy("sending")
+        half.copy_in(tail, packet)
+        self._commit(half, tail + len(packet))
 
     def _is_broken(self, half: Half) -> bool:
         """Return whether nobody can receive any more; see `is_broken` in `csrc/send.c`."""
-        if self._alone or half.words[_STOPPED]:
+        if self._alone or half.words[_STOPPED] or _is_in_the_middle(half.longs[_TAIL]):
             return True
         left, now = half.words[_LEFT], time.monotonic()
         if left != self._left_seen or now - self._looked > _TICK:
             self._left_seen, self._looked = left, now
-            self._alone = self._peer_has_gone()
+            self._alone = self._peer_has_gone() or self._is_cut(half, _HEAD)
         return self._alone
 
     def _commit(self, half: Half, tail: int) -> None:
@@ -262,9 +341,9 @@ class TwinEnd:
                     room = half.size - (position - half.longs[_HEAD])
                     if not 0 <= room <= half.size:
                         self._corrupt()
-                    if not room:
-                        self._commit(half, position)
-                        committed = position
+                    # A part of a mark would be nothing that a reader can begin with.
+                    if room < (2 * _MARK if position == begun else 1):
+                        committed = self._commit_part(half, position, committed)
                         self._wait_for_room(half, position, half.size // 4)
                         continue
                     piece = part[: min(room, _PIECE - (position - committed))]
@@ -272,8 +351,7 @@ class TwinEnd:
                     half.copy_in(position, piece)
                     position += len(piece)
                     if position - committed >= _PIECE:
-                        self._commit(half, position)
-                        committed = position
+                        committed = self._commit_part(half, position, committed)
             self._commit(half, position)
         except BrokenPipeError:
             raise  # nobody will see the part; what the peer has sent can still be read
@@ -284,6 +362,13 @@ class TwinEnd:
             raise
         finally:
             half.busy = False
+
+    def _commit_part(self, half: Half, position: int, committed: int) -> int:
+        """Commit what there is up to *position*; return up to where it is committed then."""
+        tail = _part_up_to(position)
+        if tail != committed:
+            self._commit(half, tail)
+        return tail
 
     def _tear(self, error: BaseException) -> None:
         """Close this end in the middle of a message that *error* has ended."""
@@ -303,17 +388,22 @@ class TwinEnd:
         if not half.lock.acquire(timeout=_within(timeout)):
             return False
         try:
-            while not self._could_begin(half, needed):
-                left = None if end is None else end - time.monotonic()
-                if left is not None and left <= 0:
-                    return False
-                try:
-                    self._wait_for_room(half, half.longs[_TAIL], needed, left)
-                except BrokenPipeError:
-                    return True
-            return True
+            return self._exclusively(half, end, self._wait_until_it_could_begin, needed, end)
+        except BlockingIOError:
+            return False
         finally:
             half.lock.release()
+
+    def _wait_until_it_could_begin(self, half: Half, needed: int, end: float | None) -> bool:
+        while not self._could_begin(half, needed):
+            left = None if end is None else end - time.monotonic()
+            if left is not None and left <= 0:
+                return False
+            try:
+                self._wait_for_room(half, half.longs[_TAIL], needed, left)
+            except BrokenPipeError:
+                return True
+        return True
 
     def _could_begin(self, half: Half, needed: int) -> bool:
         # In a message, or with nobody there, a send does not wait but fails.
@@ -340,7 +430,11 @@ class TwinEnd:
         try:
             if half.longs[_HEAD] >= target:
                 return
-            if half.words[_STOPPED] or self._poll([], longest, tokens=True):
+            if (
+                half.words[_STOPPED]
+                or self._poll([], longest, tokens=True)
+                or self._is_cut(half, _HEAD)
+            ):
                 self._alone = True
                 raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
             if self.closed:
@@ -356,46 +450,59 @@ class TwinEnd:
         with half.lock:
             if half.busy:
                 self._refuse_busy("receiving")
-            position = self._await_message(half)
-            length, count, mark = RECORD.unpack_from(half.data, position & half.mask)
-            if mark != RECORD_MARK or length > LONGEST_MESSAGE or count > MOST_BUFFERS:
-                self._corrupt()
-            if limit is not None and length > limit:
-                self._stop_reading(half)
-                raise MessageTooLongError(
-                    f"bad message length: {length} bytes have come and at most {limit} were "
-                    f"asked for; nothing more can be received here"
-                )
-            start = position + _MARK
-            end = start + length + -length % ALIGNMENT
-            whole = not count and length < _LONGEST_BYTES and half.longs[_TAIL] >= end
-            if not whole or into is not None:
-                return self._receive_long(half, position, length, count, into)
-            first = start & half.mask
-            if first + length <= half.size:
-                body = bytes(half.data[first : first + length])
-            else:
-                body = b"".join((half.data[first:], half.data[: first + length - half.size]))
-            self._consume(half, end)
+            while True:
+                if half.has_data():
+                    message = self._exclusively(half, None, self._receive_next, into, limit)
+                    if message is not None:
+                        return message
+                self._await_data(half)
+
+    def _receive_next(
+        self, half: Half, into: memoryview | None, limit: int | None
+    ) -> Message | None:
+        """Return the next message, or None if another process was faster."""
+        position = half.longs[_HEAD]
+        if _is_in_the_middle(position):
+            self.close()
+            raise BrokenConnectionError("got end of file during message")
+        available = half.longs[_TAIL] - position
+        if not available:
+            return None
+        if not _MARK <= available <= half.size:
+            self._corrupt()
+        length, count, mark = RECORD.unpack_from(half.data, position & half.mask)
+        if mark != RECORD_MARK or length > LONGEST_MESSAGE or count > MOST_BUFFERS:
+            self._corrupt()
+        if limit is not None and length > limit:
+            self._stop_reading(half)
+            raise MessageTooLongError(
+                f"bad message length: {length} bytes have come and at most {limit} were "
+                f"asked for; nothing more can be received here"
+            )
+        start = position + _MARK
+        end = start + length + -length % ALIGNMENT
+        whole = not count and length < _LONGEST_BYTES and half.longs[_TAIL] >= end
+        if not whole or into is not None:
+            return self._receive_long(half, position, length, count, into)
+        first = start & half.mask
+        if first + length <= half.size:
+            body = bytes(half.data[first : first + length])
+        else:
+            body = b"".join((half.data[first:], half.data[: first + length - half.size]))
+        self._consume(half, end)
         return body, ()
 
-    def _await_message(self, half: Half) -> int:
-        """Wait for a message and return its position."""
-        while True:
-            position = half.longs[_HEAD]
-            available = half.longs[_TAIL] - position
-            if available >= _MARK:
-                if available > half.size or position % ALIGNMENT:
-                    self._corrupt()
-                return position
-            if available:
-                self._corrupt()
-            if self._wait_for_data(half, None) and not half.has_data():
-                raise EOFError("the other end was closed")
-            if self.closed or not self.readable:
-                self._refuse_closed()
-            if half.busy:
-                self._refuse_busy("receiving")
+    def _await_data(self, half: Half) -> None:
+        """Wait until there may be a message; no other process is kept from it meanwhile."""
+        ended = self._wait_for_data(half, None) and not half.has_data()
+        if self.closed or not self.readable:
+            self._refuse_closed()
+        if half.busy:
+            self._refuse_busy("receiving")
+        if ended:
+            if _is_in_the_middle(half.longs[_HEAD]):
+                raise BrokenConnectionError("got end of file during message")
+            raise EOFError("the other end was closed")
 
     def _consume(self, half: Half, head: int) -> None:
         """Give the memory up to *head* back to the writer."""
@@ -428,13 +535,10 @@ class TwinEnd:
                 target = self._take(length)[:length]
                 body = target
             buffers = self._destinations(lengths, total)
-            position = self._fill(half, position, target)
-            for buffer in buffers:
-                position = self._fill(half, position, buffer)
             padding = memoryview(bytearray(-(length + 8 * count + total) % ALIGNMENT))
-            self._fill(half, position, padding)
-            if half.longs[_HEAD] == begun:
-                self._consume(half, begun + _MARK)  # a message of nothing at all
+            for part in (target, *buffers, padding):
+                position = self._fill(half, position, part)
+            self._consume(half, position)
         except BaseException as error:
             # What is left of the message would be taken for the next one.
             if half.longs[_HEAD] != begun:
@@ -465,6 +569,9 @@ class TwinEnd:
             if not 0 <= available <= half.size:
                 self._corrupt()
             if not available:
+                # That is the end of a message, and by its own account there must be more.
+                if not _is_in_the_middle(position):
+                    self._corrupt()
                 if half.longs[_HEAD] != position:
                     self._consume(half, position)
                 if self._wait_for_data(half, None) and not half.has_data():
@@ -476,7 +583,7 @@ class TwinEnd:
             half.copy_out(position, piece)
             target = target[len(piece) :]
             position += len(piece)
-            self._consume(half, position)
+            self._consume(half, _part_up_to(position))
         return position
 
     def _stop_reading(self, half: Half) -> None:
@@ -505,7 +612,8 @@ class TwinEnd:
             self._refuse_closed()
         if longest is None or longest > _LONGEST_SLEEP:
             longest = _LONGEST_SLEEP
-        return self._poll([self._in_bell], longest)
+        gone = self._poll([self._in_bell], longest)
+        return gone or (not half.has_data() and self._is_cut(half, _TAIL))
 
     def _settle(self, half: Half) -> None:
         """Make the bell silent, and be sure that it rings for the next message."""
@@ -545,7 +653,7 @@ class TwinEnd:
             if half.has_data():
                 return True
             if left is not None and left <= 0:
-                return self._peer_has_gone() or half.has_data()
+                return self._peer_has_gone() or half.has_data() or self._is_cut(half, _TAIL)
             if self._wait_for_data(half, left):
                 return True
             if self.closed:
@@ -588,6 +696,8 @@ class TwinEnd:
         if self.closed:
             return
         self.closed = True
+        if self._pid != os.getpid():
+            self._users = 0  # they are the parent's
         if self._in is not None:
             self._in.words[_LEFT] = (self._in.words[_LEFT] + 1) & 0xFFFFFFFF
             self._in.words[_ARMED] = 0
@@ -597,15 +707,50 @@ class TwinEnd:
         if sys.platform == "linux" and self._epoll is not None:
             self._epoll.close()
         self._peer.close()
-        memory, in_bell, out_bell, _ = self._descriptors
-        for fd in (memory, in_bell, out_bell):
-            if fd >= 0:
-                os.close(fd)
+        for bell in (self._in_bell, self._out_bell):
+            if bell >= 0:
+                os.close(bell)
+        self._give_back_memory()
+
+    def _give_back_memory(self) -> None:
+        """Close the file of the locks, as soon as nobody needs them."""
+        if self._users > 0:
+            return
+        memory, in_bell, out_bell, peer = self._descriptors
+        self._descriptors = (-1, in_bell, out_bell, peer)
+        if memory >= 0:
+            self._file.close()
+            os.close(memory)
 
     def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
         if is_finalizing():
             return  # the modules are half gone, and the kernel closes everything anyway
-        self.close()
+        if getattr(self, "_descriptors", None):
+            self._users = 0
+            self.close()
+            self._give_back_memory()
+
+
+def _relying(half: Half, critical: Callable[..., T], arguments: tuple[Any, ...]) -> T:
+    """Call *critical* while signal handlers can see that the side is taken."""
+    half.relying = True
+    try:
+        return critical(half, *arguments)
+    finally:
+        half.relying = False
+
+
+def _is_in_the_middle(position: int) -> bool:
+    """Return whether a message goes on at *position*."""
+    return position % ALIGNMENT != 0
+
+
+def _part_up_to(position: int) -> int:
+    """Return what to commit when a message is done up to *position* and not at its end.
+
+    It is never less than what was committed before.
+    """
+    return position if _is_in_the_middle(position) else position - 1
 
 
 def _within(timeout: float | None) -> float:

@@ -12,7 +12,14 @@ import sys
 
 from procession.plugin import LockFile
 
-from ._layout import ALIGNMENT, BEGINNING, HEADER_SIZE, LANE_MAGIC, LANE_OFFSETS
+from ._layout import (
+    ALIGNMENT,
+    BEGINNING,
+    FOREIGN_LOCKS,
+    HEADER_SIZE,
+    LANE_MAGIC,
+    LANE_OFFSETS,
+)
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
@@ -52,7 +59,7 @@ class TwinLane:
         self._longs = view[:HEADER_SIZE].cast("Q")
         self._words = view[:HEADER_SIZE].cast("I")
         if self._longs[_LOCK_SIZE]:
-            raise OSError("the locks of this ring are of another implementation")
+            raise OSError(FOREIGN_LOCKS)
         self._data = view[HEADER_SIZE : HEADER_SIZE + size]
         self._size, self._mask = size, size - 1
         self.limit = min(size // 4, _LONGEST)
