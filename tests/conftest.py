@@ -32,6 +32,9 @@ from typing import Any
 
 import pytest
 
+from procession import _selection
+from procession._primitive_choice import BUILT_IN, VARIABLE
+from procession._shared_words import reserve
 from procession.testing import leaks, payloads
 
 _DOMAINS = {"method": "start method", "transport": "transport"}
@@ -120,9 +123,20 @@ def _installed(subject: str) -> dict[str, list[str]]:
     return {"method": methods, "transport": list(module.get_all_transports())}
 
 
+def _primitives(subject: str) -> list[str]:
+    """What locks can be made of here."""
+    if subject == "multiprocessing":
+        return ["stdlib"]
+    registry = _selection.registry()
+    names = registry.names("primitive")
+    return [BUILT_IN, *(name for name in names if registry.problem("primitive", name) is None)]
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Parametrize over the installed plugins, or mark the test as needing an absent one."""
     subject = metafunc.config.getoption("--subject")
+    if "primitive" in metafunc.fixturenames:
+        metafunc.parametrize("primitive", _primitives(subject), indirect=True)
     wanted = {"pair", "method", "transport"} & set(metafunc.fixturenames)
     if not wanted:
         return
@@ -229,6 +243,14 @@ def transport(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
+def primitive(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What the locks of a test are made of."""
+    name = str(request.param)
+    monkeypatch.setenv(VARIABLE, name)
+    return name
+
+
+@pytest.fixture
 def ctx(pair: Pair) -> Any:
     """A context of one start method x transport."""
     return pair.ctx
@@ -282,6 +304,8 @@ def warm_handing_over(subject: str, warm: None) -> None:
 @pytest.fixture(autouse=True)
 def nothing_left_behind(warm: None, temporary_directory: Path) -> Iterator[None]:
     """Fail a test that leaves a process, thread, descriptor or file behind, and name it."""
+    # The memory that locks are made in stays, and its guard, which only some of them need.
+    reserve(1)[0].guard(0).run(bool)
     before = leaks.Snapshot.take(temporary_directory)
     yield
     left = before.leaks()

@@ -15,6 +15,8 @@ import pytest
 
 from procession.testing import locking
 
+pytestmark = pytest.mark.usefixtures("primitive")
+
 DEADLINE = 30.0
 Make = Callable[..., Any]
 one_pair = pytest.mark.one_pair_per("method")

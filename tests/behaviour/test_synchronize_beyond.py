@@ -22,7 +22,10 @@ from procession.testing.leaks import descriptors
 if sys.platform != "linux":
     pytest.skip("these tests need /proc", allow_module_level=True)
 
-pytestmark = pytest.mark.beyond("multiprocessing's locks stay held by the dead")
+pytestmark = [
+    pytest.mark.beyond("multiprocessing's locks stay held by the dead"),
+    pytest.mark.usefixtures("primitive"),
+]
 
 DEADLINE = 30.0
 #: "Promptly", on a machine that has a lot else to do.

@@ -207,6 +207,7 @@ SUBJECTS: dict[str, tuple[Callable[[], Any], Callable[..., None], Callable[[Any]
 
 
 @pytest.mark.parametrize("name", SUBJECTS)
+@pytest.mark.usefixtures("primitive")
 def test_killed_users(name: str) -> None:
     """Whoever is killed, and wherever: the others go on, and nothing stays held by the dead."""
     seed = int(os.environ.get("PROCESSION_SEED") or random.SystemRandom().randrange(1 << 32))

@@ -77,7 +77,8 @@ def test_a_plugin_has_one_name_all_the_way_down(name: str) -> None:
     folder = PLUGINS[name].parent.name
     group = "procession." + {"backends": "start_methods"}.get(folder, folder)
     assert project["name"] == f"procession-{name}"
-    assert project["entry-points"] == {group: {name: f"procession_{name}.hooks"}}
+    groups = [group, *(["procession.primitives"] if name == "ring" else [])]
+    assert project["entry-points"] == dict.fromkeys(groups, {name: f"procession_{name}.hooks"})
     assert "procession-plugin" in project["keywords"]
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from procession._anonymous_file import anonymous_file as anonymous_file
+    from procession._bell import Bell as Bell
     from procession._blocks import blocks as blocks
     from procession._channel import Buffer as Buffer
     from procession._channel import Channel as Channel
@@ -29,9 +30,11 @@ if TYPE_CHECKING:
     from procession._handoff import Recipe as Recipe
     from procession._handoff import Takeover as Takeover
     from procession._handoff import Token as Token
+    from procession._holder import RECORD_WORDS as RECORD_WORDS
     from procession._holder import Holder as Holder
     from procession._holder import myself as myself
     from procession._holder import owner_died as owner_died
+    from procession._holder import write_record as write_record
     from procession._hookspecs import hookimpl as hookimpl
     from procession._interpreter import helper_command as helper_command
     from procession._lane import Lane as Lane
@@ -46,6 +49,8 @@ if TYPE_CHECKING:
     from procession._primitives import RECURSIVE as RECURSIVE
     from procession._primitives import SEMAPHORE as SEMAPHORE
     from procession._primitives import Primitive as Primitive
+    from procession._shared_words import SharedWords as SharedWords
+    from procession._shared_words import reserve as reserve
     from procession._spawn import spawn_interpreter as spawn_interpreter
     from procession._start_method import StartMethod as StartMethod
     from procession._stream_channel import StreamChannel as StreamChannel
@@ -55,6 +60,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "anonymous_file": "_anonymous_file",
+    "Bell": "_bell",
     "blocks": "_blocks",
     "Buffer": "_channel",
     "Channel": "_channel",
@@ -82,8 +88,11 @@ _HOMES = {
     "PidChild": "_child_handle",
     "Primitive": "_primitives",
     "Recipe": "_handoff",
+    "RECORD_WORDS": "_holder",
     "RECURSIVE": "_primitives",
+    "reserve": "_shared_words",
     "SEMAPHORE": "_primitives",
+    "SharedWords": "_shared_words",
     "spawn_interpreter": "_spawn",
     "StartFeatures": "_features",
     "StartMethod": "_start_method",
@@ -94,6 +103,7 @@ _HOMES = {
     "TransportFeatures": "_features",
     "wait_readable": "_waiting",
     "write_all": "_vectors",
+    "write_record": "_holder",
 }
 
 __all__ = sorted(_HOMES)  # from the table, so that the two cannot differ

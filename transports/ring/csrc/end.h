@@ -75,8 +75,6 @@ int take_side(End *self, struct half *half, int64_t end);
 void leave_side(struct half *half);
 /* Run signal handlers; false with an exception, also in a child that one of them forked. */
 bool look_for_signals(void);
-/* What an argument in seconds, or None, is in nanoseconds; -1 with an exception. */
-int read_timeout(PyObject *timeout, int64_t *longest);
 /* Raises nothing, and keeps an exception that is set. */
 void close_end(End *self);
 

@@ -1,4 +1,5 @@
-/* The module procession_ring._native: `End` for connections, `Lane` for queues. */
+/* The module procession_ring._native: `End` for connections, `Lane` for queues, `Units` for
+   locks. */
 
 #include "support.h"
 
@@ -116,6 +117,9 @@ offsets(PyObject *module, PyObject *unused)
 static PyMethodDef methods[] = {
     {"offsets", offsets, METH_NOARGS,
      "offsets()\n--\n\nReturn kind of header, word and offset, for every word."},
+    {"set_people", set_people, METH_VARARGS,
+     "set_people(identify, bury, /)\n--\n\n"
+     "Say how this process is recorded as a holder, and which error tells of a dead one."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -153,7 +157,8 @@ PyInit__native(void)
     Py_DECREF(errors);
     if (busy_error == NULL || broken_error == NULL || too_long_error == NULL)
         goto failed;
-    if (add_type(module, "End", &end_spec) < 0 || add_type(module, "Lane", &lane_spec) < 0)
+    if (add_type(module, "End", &end_spec) < 0 || add_type(module, "Lane", &lane_spec) < 0 ||
+        add_type(module, "Units", &units_spec) < 0)
         goto failed;
     if (pthread_atfork(NULL, NULL, count_fork) != 0) {
         PyErr_NoMemory();

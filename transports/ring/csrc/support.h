@@ -27,6 +27,12 @@ extern unsigned fork_generation;
 
 extern PyType_Spec end_spec;
 extern PyType_Spec lane_spec;
+extern PyType_Spec units_spec;
+
+PyObject *set_people(PyObject *module, PyObject *args);
+
+/* What an argument in seconds, or None, is in nanoseconds; -1 with an exception. */
+int read_timeout(PyObject *timeout, int64_t *longest);
 
 /* Map the whole of *fd*, whose size is stored, with its pages there already. */
 void *map_all(int fd, size_t *length);
