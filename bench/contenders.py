@@ -92,6 +92,22 @@ class AnyEvent(Protocol):
         """Wait until it is set."""
 
 
+class AnyCondition(Protocol):
+    """What the benchmarks ask of a condition."""
+
+    def __enter__(self) -> bool:
+        """Take its lock."""
+
+    def __exit__(self, *_: object) -> None:
+        """Give its lock back."""
+
+    def wait_for(self, predicate: Callable[[], bool]) -> bool:
+        """Wait until *predicate* holds."""
+
+    def notify(self) -> None:
+        """Wake one that waits."""
+
+
 class Context(Protocol):
     """What the benchmarks ask of a context; the names are multiprocessing's."""
 
@@ -108,6 +124,12 @@ class Context(Protocol):
 
     def Lock(self) -> AnyLock:
         """Make a lock."""
+
+    def Semaphore(self, value: int) -> AnyLock:
+        """Make a semaphore."""
+
+    def Condition(self) -> AnyCondition:
+        """Make a condition."""
 
     def Event(self) -> AnyEvent:
         """Make an event."""

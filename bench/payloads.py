@@ -18,7 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from contenders import AnyConnection, AnyEvent, AnyLock, AnyQueue
+    from contenders import AnyCondition, AnyConnection, AnyEvent, AnyLock, AnyQueue
 
 #: How long an idle child sleeps if nobody ends it: a guard against orphans.
 IDLE_SECONDS = 600
@@ -216,6 +216,27 @@ def time_wakings(event: AnyEvent, back: AnyEvent, path: str, count: int) -> None
         event.wait()
         board[count + index] = time.monotonic_ns()
         event.clear()
+        back.set()
+
+
+def time_acquires(semaphore: AnyLock, back: AnyEvent, path: str, count: int) -> None:
+    """As `time_wakings`, with a semaphore."""
+    board = Board(path)
+    board[2 * count] = READY
+    for index in range(count):
+        semaphore.acquire()
+        board[count + index] = time.monotonic_ns()
+        back.set()
+
+
+def time_notices(condition: AnyCondition, back: AnyEvent, path: str, count: int) -> None:
+    """As `time_wakings`, with a condition; what is waited for is the other side's stamp."""
+    board = Board(path)
+    board[2 * count] = READY
+    for index in range(count):
+        with condition:
+            condition.wait_for(lambda slot=index: board[slot] != 0)  # type: ignore[misc]
+            board[count + index] = time.monotonic_ns()
         back.set()
 
 

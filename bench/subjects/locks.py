@@ -13,7 +13,7 @@ from payloads import READY
 from subject import NOTHING, Case, Effort, Figure, Subject, board
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from contenders import Contender
 
@@ -56,25 +56,55 @@ def wanted(workers: int, contender: Contender, effort: Effort) -> Mapping[str, f
     return {"acquire and release": (end - begin) / (count * workers)}
 
 
-def waking(contender: Contender, effort: Effort) -> Mapping[str, float]:
+def event(contender: Contender, effort: Effort) -> Mapping[str, float]:
     """Set an event for a process that sleeps until then."""
+    there = contender.context().Event()
+    return {"set to awake": _wake(contender, effort, payloads.time_wakings, there, there.set)}
+
+
+def semaphore(contender: Contender, effort: Effort) -> Mapping[str, float]:
+    """Give a semaphore a unit for which a process sleeps."""
+    there = contender.context().Semaphore(0)
+    took = _wake(contender, effort, payloads.time_acquires, there, there.release)
+    return {"release to awake": took}
+
+
+def condition(contender: Contender, effort: Effort) -> Mapping[str, float]:
+    """Notify a process that sleeps until then, with the lock of the condition."""
+    there = contender.context().Condition()
+
+    def notify() -> None:
+        with there:
+            there.notify()
+
+    return {"notify to awake": _wake(contender, effort, payloads.time_notices, there, notify)}
+
+
+def _wake(
+    contender: Contender,
+    effort: Effort,
+    target: Callable[..., object],
+    there: object,
+    wake: Callable[[], None],
+) -> float:
+    """Return the microseconds from *wake* until the sleeping process is awake."""
     context = contender.context()
     warming = effort.of(20, 5)
     count = warming + effort.of(500, 20)
-    there, back = context.Event(), context.Event()
-    # One slot for the time of each set, one for the time of each waking, one for "ready".
+    back = context.Event()
+    # One slot for the time of each call, one for the time of each waking, one for "ready".
     with board(2 * count + 1) as (path, numbers):
-        process = started(context, payloads.time_wakings, there, back, path, count)
+        process = started(context, target, there, back, path, count)
         numbers.wait(2 * count)
         for index in range(count):
             time.sleep(PAUSE_SECONDS)
             numbers[index] = time.monotonic_ns()
-            there.set()
+            wake()
             back.wait()
             back.clear()
         join([process])
         delays = [(numbers[count + k] - numbers[k]) / 1e3 for k in range(warming, count)]
-    return {"set to awake": median(delays)}
+    return median(delays)
 
 
 PAIR = (Figure("acquire and release", "ns"),)
@@ -90,6 +120,8 @@ SUBJECT = Subject(
             Case(f"Lock wanted by {workers}", PAIR, functools.partial(wanted, workers), NOTHING)
             for workers in (2, 4)
         ),
-        Case("Event", (Figure("set to awake", "us"),), waking, NOTHING),
+        Case("Event", (Figure("set to awake", "us"),), event, NOTHING),
+        Case("Semaphore", (Figure("release to awake", "us"),), semaphore, NOTHING),
+        Case("Condition", (Figure("notify to awake", "us"),), condition, NOTHING),
     ),
 )

@@ -78,7 +78,7 @@ def test_a_plugin_has_one_name_all_the_way_down(name: str) -> None:
     group = "procession." + {"backends": "start_methods"}.get(folder, folder)
     assert project["name"] == f"procession-{name}"
     groups = [group, *(["procession.primitives"] if name == "ring" else [])]
-    assert project["entry-points"] == dict.fromkeys(groups, {name: f"procession_{name}.hooks"})
+    assert project["entry-points"] == {each: {name: f"procession_{name}.hooks"} for each in groups}
     assert "procession-plugin" in project["keywords"]
 
 
