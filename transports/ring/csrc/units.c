@@ -7,7 +7,9 @@
    single store: the number of units in a slot is the truth, and the rest follows from it.
 
    A thread of another process can hold the guard and not run: whoever waits for it for
-   longer than a moment gives up the GIL. */
+   longer than a moment gives up the GIL.
+
+   Whether a process lives is asked by its number, so that all must be of one pid namespace. */
 
 #include "support.h"
 
@@ -100,7 +102,9 @@ know_myself(void)
     memcpy(&me, bytes, sizeof me);
     Py_DECREF(record);
     my_guard = guard_of(me.pid, me.start);
-    my_generation = fork_generation;
+    /* In a child whose other fork handlers come later it may still be the parent's. */
+    if (me.pid == (uint64_t)getpid())
+        my_generation = fork_generation;
     return 0;
 }
 
