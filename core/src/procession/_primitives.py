@@ -50,7 +50,8 @@ class Primitive(Exportable):
 
     **A holder that dies.** Who holds is recorded in the same step that takes the unit, as
     process id *and* start time, so that a recycled id fools nobody. An `acquire` that finds
-    no free unit looks at who holds them, at once and every `NOTICE_SECONDS` while it waits.
+    no free unit looks at who holds them, at the latest after a millisecond or when it gives
+    up, and every `NOTICE_SECONDS` while it waits.
     If one of them has ended, all its units become free in one step, and this acquire raises
     `OwnerDiedError` (from `procession.plugin.owner_died`) **without holding anything**:
     whoever acquires next, the same caller included, gets a unit as usual. There is one

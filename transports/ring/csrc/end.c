@@ -165,10 +165,11 @@ take_side(End *self, struct half *half, int64_t end)
 }
 
 void
-leave_side(struct half *half)
+leave_side(End *self, struct half *half)
 {
-    /* Refused by the C library in a child that was forked in the middle of a call. */
-    if (half->relying > 0 && --half->relying == 0)
+    /* In a child that was forked in the middle of a call, it is gone if the end was closed,
+       and else the C library refuses it. */
+    if (half->relying > 0 && --half->relying == 0 && self->map != NULL)
         pthread_mutex_unlock(half->side);
 }
 

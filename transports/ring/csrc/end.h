@@ -72,7 +72,7 @@ void unlock_half(struct half *half);
 /* Take the side of *half*, whose lock is held, against other processes: 1, or 0 when *end* has
    come, or -1 with an exception. */
 int take_side(End *self, struct half *half, int64_t end);
-void leave_side(struct half *half);
+void leave_side(End *self, struct half *half);
 /* Run signal handlers; false with an exception, also in a child that one of them forked. */
 bool look_for_signals(void);
 /* Raises nothing, and keeps an exception that is set. */

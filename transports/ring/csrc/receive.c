@@ -184,7 +184,7 @@ next_record(End *self, uint64_t *position, struct record *record)
             enum outcome outcome = read_record(self, position, record);
             if (outcome == DONE)
                 return true;
-            leave_side(half);
+            leave_side(self, half);
             if (outcome != NOTHING) {
                 close_end(self);
                 raise_outcome(self, outcome);
@@ -411,7 +411,7 @@ receive_one(End *self, Py_buffer *into, PyObject *into_object, uint64_t limit,
     if (!next_record(self, &position, &record))
         return NULL;
     PyObject *body = receive_record(self, position, record, into, into_object, limit, buffers);
-    leave_side(&self->in);
+    leave_side(self, &self->in);
     return body;
 }
 

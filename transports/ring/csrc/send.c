@@ -274,7 +274,7 @@ End_send(PyObject *object, PyObject *const *args, Py_ssize_t count)
             else
                 result = send_spans(self, body, (uint64_t)length, count == 2 ? args[1] : NULL,
                                     buffers);
-            leave_side(&self->out);
+            leave_side(self, &self->out);
         }
         finish(self, &self->out);
     }
@@ -354,7 +354,7 @@ End_wait_for_room(PyObject *object, PyObject *const *args, Py_ssize_t count)
         if ((uint64_t)length <= needed)
             needed = sizeof(struct record) + aligned((uint64_t)length);
         result = wait_until_it_could_begin(self, needed, end);
-        leave_side(half);
+        leave_side(self, half);
     }
     finish(self, locked > 0 ? half : NULL);
     return result;

@@ -23,10 +23,12 @@ import pytest
 if sys.platform != "linux":
     pytest.skip("rings are a Linux thing", allow_module_level=True)
 
+from procession.errors import BusyConnectionError
 from procession.plugin import Channel
 from procession.testing.forked import DEADLINE, Forked, crew, sleeps, until
 from procession.testing.killing import Journal
 from procession_ring import Ring
+from procession_ring._implementation import NATIVE
 
 KILLS = int(os.environ.get("PROCESSION_KILLS", "10"))
 COUNT = 300
@@ -548,3 +550,39 @@ def test_a_message_that_a_signal_handler_cuts_breaks_it_for_all(
         assert not process.stopped()
     os.close(done)
     os.close(tell)
+
+
+def test_a_child_forked_in_the_middle_of_a_message_does_not_send_the_rest(
+    implementation: str, ends: tuple[Channel, Channel]
+) -> None:
+    """The message is its parent's: the child gets an error, and the message arrives whole."""
+    if implementation != NATIVE:
+        pytest.skip("Python code can be interrupted anywhere, and not only where it waits")
+    reader, writer = ends
+
+    def forking() -> None:
+        children: list[int] = []
+        signal.signal(signal.SIGUSR1, lambda *_: children.append(os.fork()))
+        try:
+            writer.send(bytes(3 * SIZE))
+            writer.send(b"from the parent")
+        except BusyConnectionError:
+            os._exit(7 if children == [0] else 8)
+        (child,) = children
+        os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+    with crew() as fork:
+        process = fork(forking)
+        until(lambda: sleeps(process.pid) and reader.wait(0))
+        os.kill(process.pid, signal.SIGUSR1)
+        until(lambda: has_child(process.pid))
+        assert bytes(3 * SIZE) == bytes(reader.receive()[0])
+        assert b"from the parent" == bytes(reader.receive()[0])
+        assert 7 == process.join()
+    assert not reader.wait(0)
+
+
+def has_child(pid: int) -> bool:
+    """Whether process *pid* has a child."""
+    with open(f"/proc/{pid}/task/{pid}/children") as file:
+        return bool(file.read())
