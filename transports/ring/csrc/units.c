@@ -108,23 +108,29 @@ know_myself(void)
     return 0;
 }
 
+static bool
+is_nobody_s(uint64_t pid)
+{
+    return kill((pid_t)pid, 0) < 0 && errno == ESRCH;
+}
+
 /* Whether the process has ended; of *start*, as many bits as *mask* has are compared. What
    cannot be found out, for want of descriptors say, has not. */
 static bool
 has_ended(uint64_t pid, uint64_t start, uint64_t mask)
 {
     if ((start & mask) == 0)
-        return kill((pid_t)pid, 0) < 0 && errno == ESRCH;
+        return is_nobody_s(pid);
     char text[1024];
     snprintf(text, sizeof text, "/proc/%llu/stat", (unsigned long long)pid);
     int fd = open(text, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return errno == ENOENT || errno == ESRCH;
+    if (fd < 0) /* it may be hidden, too, or there is no /proc here */
+        return is_nobody_s(pid);
     ssize_t length = read(fd, text, sizeof text - 1);
     int error = errno;
     close(fd);
     if (length <= 0)
-        return length < 0 && error == ESRCH;
+        return length < 0 && error == ESRCH && is_nobody_s(pid);
     text[length] = 0;
     char *field = strrchr(text, ')'); /* the name may contain anything */
     if (field == NULL)
