@@ -301,11 +301,20 @@ def warm_handing_over(subject: str, warm: None) -> None:
             end.close()
 
 
+def _have_memory_for_locks() -> None:
+    """See to it that the locks of a test need no further file, which would stay open after it."""
+    space, position = reserve(1)
+    size = len(space.words)
+    if position > size // 2:
+        reserve(size - position - 8)  # the rest, behind the cache line of the one word
+        space, _ = reserve(1)
+    space.guard(0).run(bool)  # only some kinds of lock need it
+
+
 @pytest.fixture(autouse=True)
 def nothing_left_behind(warm: None, temporary_directory: Path) -> Iterator[None]:
     """Fail a test that leaves a process, thread, descriptor or file behind, and name it."""
-    # The memory that locks are made in stays, and its guard, which only some of them need.
-    reserve(1)[0].guard(0).run(bool)
+    _have_memory_for_locks()
     before = leaks.Snapshot.take(temporary_directory)
     yield
     left = before.leaks()
