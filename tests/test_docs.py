@@ -22,7 +22,7 @@ PAGES = [
     ROOT / "core" / "README.md",
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
-FENCE = re.compile(r"^```(?P<language>[\w-]*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r"^```(?P<language>[\w{}-]*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 SHELL_BUILTINS = {".", "cd", "export"}
 EVERY_PLUGIN = {"fork", "spawn", "forkserver", "pipe", "socketpair", "tcp"}
 
