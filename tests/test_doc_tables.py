@@ -11,6 +11,7 @@ import attrs
 import pytest
 
 import procession.plugin
+from procession._port.names import NAMES
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "docs" / "reference"
@@ -64,3 +65,16 @@ def test_what_our_plugins_declare(kind: str) -> None:
         assert row == {
             feature: _as_shown(value) for feature, value in attrs.asdict(hook().features).items()
         }
+
+
+def test_the_migration_page_has_the_table_of_the_command() -> None:
+    """`procession port` and the page say the same of every name."""
+    shown = [
+        (row["multiprocessing"], row["procession"], row[""], row["note"])
+        for row in rows(REFERENCE / "migration.md", "multiprocessing")
+    ]
+    expected = [
+        (path, name.ours or "-", name.verdict, "" if name.verdict == "moved" else name.note)
+        for path, name in NAMES.items()
+    ]
+    assert shown == [(*cells, note.replace("`", "")) for *cells, note in expected]
