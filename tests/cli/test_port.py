@@ -135,6 +135,20 @@ def test_methods_are_found_by_what_variables_hold(source: str) -> None:
     assert "queues.Queue.join_thread" in found(source)
 
 
+def test_a_variable_means_what_its_own_scope_says() -> None:
+    """The same short names are used for everything, in one function and the next."""
+    source = (
+        "import multiprocessing as mp\n"
+        "def one():\n    q = mp.Queue()\n    q.join_thread()\n"
+        "def two(q):\n    q.join_thread()\n"
+        "def three():\n    q = open('file')\n    q.join_thread()\n"
+        "def four():\n    def inner(): q.join_thread()\n    q = mp.Queue()\n"
+        "def five():\n    global g\n    g = mp.Queue()\n"
+        "g = None\ng.join_thread()\n"
+    )
+    assert found(source)["queues.Queue.join_thread"] == [4, 11, 17]
+
+
 def test_both_ends_of_a_pipe_are_known() -> None:
     """What a function returns two of is unpacked."""
     source = "import multiprocessing as mp\na, b = mp.Pipe()\na._handle\nb._handle\n"
@@ -157,11 +171,18 @@ def test_names_that_nobody_knows_are_missing() -> None:
         "Queue._feed",
     }
     assert found("from multiprocessing import *") == {"*": [1]}
+    proxy = "from multiprocessing import Manager\ndef work(m: Manager):\n    m._process._popen\n"
+    assert found(proxy).keys() == {"Manager", "managers.SyncManager._process"}
+    assert found(proxy.replace("_process._popen", "_getvalue()")).keys() == {"Manager"}
 
 
 def test_a_module_s_entry_is_for_all_its_names() -> None:
-    """`dummy` is a module of threads, whatever is used of it."""
+    """`dummy` is a module of threads, whatever is used of it; what its objects do is theirs."""
     assert found("from multiprocessing.dummy import Pool\n") == {"dummy.Pool": [1]}
+    assert found("from multiprocessing import dummy\ndummy.Pool().map()") == {"dummy.Pool": [2]}
+    assert found("from multiprocessing.dummy.connection import Pipe") == {
+        "dummy.connection.Pipe": [1]
+    }
 
 
 GUARDED = "import multiprocessing as mp\nif __name__ == '__main__':\n    mp.Process().start()\n"

@@ -186,6 +186,7 @@ _MISSING: Final = {
     "connection.XmlClient": '`BaseManager(serializer="xmlrpclib")`',
     "connection.XmlListener": '`BaseManager(serializer="xmlrpclib")`',
     "dummy.*": _THREADS,
+    "dummy.connection.*": _THREADS,
     "forkserver.*": _INTERNAL,
     "heap.*": "`procession.shared_memory.AnonymousMemory`",
     "managers.PoolProxy": _POOL,

@@ -9,25 +9,10 @@ from typing import Final
 
 import attrs
 
-from procession._port.names import CLASSES, NAMES, WHOLE_MODULE, Name, Verdict
+from procession._port.meanings import OBJECT, Meanings, join, within_package
+from procession._port.names import NAMES, WHOLE_MODULE, Name, Verdict
 
 __all__ = ["Finding", "examine"]
-
-_PACKAGE: Final = "multiprocessing"
-
-_OBJECT: Final = "()"
-"""The end of what stands for an object; before it stands its class."""
-
-_MADE_BY: Final = {
-    **{name: (path + _OBJECT,) for name, path in CLASSES.items()},
-    "Manager": ("managers.SyncManager" + _OBJECT,),
-    "Pipe": ("connection.Connection" + _OBJECT, "connection.Connection" + _OBJECT),
-    "connection.Client": ("connection.Connection" + _OBJECT,),
-    "current_process": ("Process" + _OBJECT,),
-    "parent_process": ("Process" + _OBJECT,),
-    "get_context": ("",),
-}
-"""What functions return. A context is the package again."""
 
 _STARTERS: Final = {"Process", "Pool", "Manager", "context.Process", "pool.Pool"}
 
@@ -68,106 +53,30 @@ def examine(source: bytes, filename: str) -> list[Finding]:
         warnings.simplefilter("ignore")  # an invalid escape is the program's business
         tree = ast.parse(source, filename)
     program = _Program(tree)
-    program.follow_assignments()
     program.find_uses()
     return sorted(program.findings(), key=lambda each: (each.lines, each.name.theirs))
 
 
 class _Program:
-    """A program, what its expressions stand for, and what was found in it.
-
-    What an expression stands for is a set of names without ``multiprocessing.``: of modules,
-    functions, classes, and of classes with `_OBJECT`; "" is the package, or a context. Scopes
-    are not told apart: one text means the same wherever it stands in the file.
-    """
+    """A program, and what was found in it."""
 
     def __init__(self, tree: ast.Module) -> None:
         self._tree = tree
-        self._nodes = list(ast.walk(tree))
-        self._bound: defaultdict[str, set[str]] = defaultdict(set)
+        self._meanings = Meanings(tree)
+        self._nodes = self._meanings.nodes()
         self._lines: defaultdict[Name, set[int]] = defaultdict(set)
 
     def findings(self) -> list[Finding]:
+        """Return what `find_uses` has found."""
         return [Finding(name, sorted(lines)) for name, lines in self._lines.items()]
 
-    # -- what expressions stand for ----------------------------------------------------
-
-    def follow_assignments(self) -> None:
-        for node in self._nodes:
-            self._follow_import(node)
-        size = -1
-        # Again, until nothing is learned any more: a use may stand before what it depends on.
-        while size != (size := sum(map(len, self._bound.values()))):
-            for node in self._nodes:
-                self._follow(node)
-
-    def _follow_import(self, node: ast.AST) -> None:
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                package, _, module = alias.name.partition(".")
-                if package == _PACKAGE:
-                    # "import a.b" binds a, and "import a.b as c" what b is.
-                    self._bound[alias.asname or package].add(module if alias.asname else "")
-        elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
-            package, _, module = node.module.partition(".")
-            if package == _PACKAGE:
-                for alias in node.names:
-                    self._bound[alias.asname or alias.name].add(_join(module, alias.name))
-
-    def _follow(self, node: ast.AST) -> None:
-        if isinstance(node, ast.Assign):
-            for target in node.targets:
-                self._bind(target, node.value)
-        elif isinstance(node, ast.NamedExpr):
-            self._bind(node.target, node.value)
-        elif isinstance(node, ast.withitem) and node.optional_vars is not None:
-            self._bind(node.optional_vars, node.context_expr)
-        elif isinstance(node, ast.AnnAssign):
-            self._bound[ast.unparse(node.target)] |= self._single(node.annotation)
-        elif isinstance(node, ast.arg) and node.annotation is not None:
-            self._bound[node.arg] |= self._single(node.annotation)
-        elif isinstance(node, ast.ClassDef):
-            for base in node.bases:
-                self._bound[node.name] |= self._meaning(base)
-
-    def _bind(self, target: ast.expr, value: ast.expr) -> None:
-        if isinstance(target, (ast.Name, ast.Attribute)):
-            self._bound[ast.unparse(target)] |= self._meaning(value)
-        elif isinstance(target, ast.Tuple) and isinstance(value, ast.Call):
-            for made in self._made_by(value.func):
-                for each, kind in zip(target.elts, made, strict=False):
-                    self._bound[ast.unparse(each)].add(kind)
-
-    def _meaning(self, node: ast.expr) -> set[str]:
-        if isinstance(node, ast.Name):
-            return self._bound.get(node.id, set())
-        if isinstance(node, ast.Attribute):
-            through = {_join(owner, node.attr) for owner in self._meaning(node.value)}
-            return through | self._bound.get(ast.unparse(node), set())
-        if isinstance(node, ast.Call):
-            return self._single(node.func)
-        return set()
-
-    def _single(self, function: ast.expr) -> set[str]:
-        return {made[0] for made in self._made_by(function) if len(made) == 1}
-
-    def _made_by(self, function: ast.expr) -> list[tuple[str, ...]]:
-        found = []
-        for name in self._meaning(function):
-            if name in _MADE_BY:
-                found.append(_MADE_BY[name])
-            elif name.rpartition(".")[2][:1].isupper():  # a class
-                found.append((name + _OBJECT,))
-        return found
-
-    # -- what is used ------------------------------------------------------------------
-
     def find_uses(self) -> None:
+        """Look at every name that the program mentions, and at what it does on import."""
         for node in self._nodes:
             if isinstance(node, ast.ImportFrom):
                 self._use_import(node)
             elif isinstance(node, (ast.Name, ast.Attribute)) and isinstance(node.ctx, ast.Load):
-                for meaning in self._meaning(node):
+                for meaning in self._meanings.of(node):
                     self._use(meaning, node)
             elif isinstance(node, ast.keyword):
                 self._use_keyword(node)
@@ -175,17 +84,17 @@ class _Program:
             self._find_what_needs_fork()
 
     def _use_import(self, node: ast.ImportFrom) -> None:
+        module = None if node.level else within_package(node.module or "")
+        if module is None:
+            return
         for alias in node.names:
-            if node.level or not node.module or node.module.partition(".")[0] != _PACKAGE:
-                return
             if alias.name == "*":
                 self._note(Name(f"{node.module}.*", None, Verdict.MISSING, _STAR), node)
             else:
-                for meaning in self._bound[alias.asname or alias.name]:
-                    self._use(meaning, node)
+                self._use(join(module, alias.name), node)
 
     def _use_keyword(self, node: ast.keyword) -> None:
-        if node.arg in _CONTEXT_KEYWORDS and "" in self._meaning(node.value):
+        if node.arg in _CONTEXT_KEYWORDS and "" in self._meanings.of(node.value):
             self._note(Name(node.arg, None, Verdict.MISSING, _PASSED_ON), node)
 
     def _use(self, meaning: str, node: ast.AST) -> None:
@@ -200,7 +109,7 @@ class _Program:
 
     def _calls(self, nodes: list[ast.AST], names: set[str]) -> list[ast.Call]:
         calls = [node for node in nodes if isinstance(node, ast.Call)]
-        return [call for call in calls if self._meaning(call.func) & names]
+        return [call for call in calls if self._meanings.of(call.func) & names]
 
     def _chooses_fork(self) -> bool:
         return any(
@@ -217,10 +126,8 @@ class _Program:
             self._note(Name("__main__", None, Verdict.DIFFERS, _UNGUARDED), call)
 
 
-def _join(owner: str, name: str) -> str:
-    owner = owner.removesuffix(_OBJECT)
-    return f"{owner}.{name}" if owner else name
-
+_DOCUMENTED: Final = {"_callmethod", "_getvalue"}
+"""Names of proxies that are public in spite of their underscore."""
 
 _MODULES: Final = {"", *(name.rpartition(".")[0] for name in NAMES)} - NAMES.keys()
 
@@ -230,10 +137,12 @@ def _look_up(meaning: str) -> Name | None:
     if meaning in NAMES:
         return NAMES[meaning]
     owner, _, last = meaning.rpartition(".")
-    if meaning in _MODULES or meaning.endswith(_OBJECT) or last.startswith("__"):
+    if meaning in _MODULES or meaning.endswith(OBJECT) or last.startswith("__"):
+        return None
+    if last in _DOCUMENTED or "._" in owner:
         return None
     theirs = f"multiprocessing.{meaning}"
-    whole = NAMES.get(meaning.partition(".")[0] + WHOLE_MODULE)
+    whole = NAMES.get(owner + WHOLE_MODULE)
     if whole is not None:
         return attrs.evolve(whole, theirs=theirs)
     if last.startswith("_"):
