@@ -1,6 +1,6 @@
 """Every name of multiprocessing, and what becomes of it.
 
-``docs/reference/migration.md`` shows this table; a test compares the two, and both with what
+``docs/write_migration.py`` makes the documentation's page of it. A test compares it with what
 there is: a name that has been built moves from `_MISSING` to `_SAME` or `_DIFFERENT`.
 """
 
@@ -159,7 +159,7 @@ _MOVED: Final = {
     "util.get_logger": "procession.get_logger",
 }
 
-_POOL = "Not there yet; `concurrent.futures.ProcessPoolExecutor` is the standard library's"
+_POOL = "Not there yet: keep the standard library's, or `concurrent.futures.ProcessPoolExecutor`"
 _THREADS = "Threads, not processes: keep the standard library's"
 _INTERNAL = "How the standard library starts processes; write a start method instead"
 _LOGGER = "Call the method of `procession.get_logger()`"
