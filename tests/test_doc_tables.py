@@ -77,3 +77,14 @@ def test_the_migration_page_has_the_table_of_the_command(tmp_path: Path) -> None
 
     written = (tmp_path / "reference" / "migration.md").read_text(encoding="utf-8")
     assert (REFERENCE / "migration.md").read_text(encoding="utf-8") == written
+
+
+def test_every_public_module_is_in_the_reference() -> None:
+    """What has docstrings for users or plugin authors is to be found there."""
+    folder = ROOT / "core" / "src" / "procession"
+    public = {f"procession.{path.stem}" for path in folder.glob("[!_]*.py")}
+    text = "".join(
+        (REFERENCE / name).read_text(encoding="utf-8") for name in ("api.md", "plugin-api.md")
+    )
+    # The command line has a page of its own, where options are described rather than functions.
+    assert public - set(re.findall(r"automodule:: (\S+)", text)) == {"procession.cli"}
