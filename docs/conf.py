@@ -31,7 +31,7 @@ autodoc_typehints = "none"  # the signatures are long, and the docstrings say it
 autodoc_default_options = {"members": True, "show-inheritance": True}
 
 CONTENTS = {
-    "Tutorial": ["tutorial/first-process", "tutorial/first-queue"],
+    "Tutorial": ["tutorial/first-process", "tutorial/first-queue", "tutorial/first-pool"],
     "How to": ["how-to/*"],
     "Reference": ["reference/*"],
     "Explanation": ["explanation/*"],

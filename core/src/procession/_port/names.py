@@ -74,12 +74,22 @@ _SAME: Final = [
     "managers.ListProxy",
     "managers.MakeProxyType",
     "managers.Namespace",
+    "managers.PoolProxy",
+    "managers.SyncManager.Pool",
     "managers.NamespaceProxy",
     "managers.RebuildProxy",
     "managers.RemoteError",
     "managers.Token",
     "managers.Value",
     "managers.ValueProxy",
+    "pool.ApplyResult",
+    "pool.AsyncResult",
+    "pool.IMapIterator",
+    "pool.IMapUnorderedIterator",
+    "pool.MapResult",
+    "pool.MaybeEncodingError",
+    "pool.RemoteTraceback",
+    "pool.ThreadPool",
     "process.AuthenticationString",
     "process.BaseProcess",
     "process.active_children",
@@ -91,6 +101,7 @@ _SAME: Final = [
 
 _ENDS_WITH_PARENT = "The server is a daemonic process and ends with the process that started it"
 _NO_FEEDER = "`put` itself raises what cannot be pickled; there is no thread behind it"
+_POOL = "A dead worker is replaced, and its task raises `WorkerDiedError`"
 _OWNER_DIED = "When its holder was killed, the next `acquire` raises `OwnerDiedError`"
 _SHARED = "Can be sent through connections and queues; `copy.deepcopy` makes memory of its own"
 
@@ -104,6 +115,9 @@ _DIFFERENT: Final = {
     "queues.JoinableQueue.join": "Raises `PeerDiedError` when who has the rest was killed",
     "Lock": _OWNER_DIED,
     "Manager": _ENDS_WITH_PARENT,
+    "Pool": _POOL,
+    "pool.Pool.imap": "Reads its input a bounded way ahead of the results that were taken out",
+    "pool.Pool.imap_unordered": "Reads its input a bounded way ahead of the results taken out",
     "Pipe": "Where the counterpart was killed, the error is a `PeerDiedError` (an `EOFError`)",
     "Process": "By default children are started by `forkserver`; daemonic ones end with their "
     "parent, however it ends, and may have children",
@@ -159,7 +173,6 @@ _MOVED: Final = {
     "util.get_logger": "procession.get_logger",
 }
 
-_POOL = "Not there yet: keep the standard library's, or `concurrent.futures.ProcessPoolExecutor`"
 _THREADS = "Threads, not processes: keep the standard library's"
 _INTERNAL = "How the standard library starts processes; write a start method instead"
 _LOGGER = "Call the method of `procession.get_logger()`"
@@ -169,7 +182,6 @@ _SEND_FDS = "`socket.send_fds`, `socket.recv_fds`; connections and queues can be
 _FINALIZE = "`weakref.finalize`, or `atexit.register`, which works in all children"
 
 _MISSING: Final = {
-    "Pool": _POOL,
     "allow_connection_pickling": "Leave it out: connections can always be sent",
     "reducer": _PICKLE,
     "context.ForkContext": '`procession.get_context("fork")`',
@@ -189,11 +201,6 @@ _MISSING: Final = {
     "dummy.connection.*": _THREADS,
     "forkserver.*": _INTERNAL,
     "heap.*": "`procession.shared_memory.AnonymousMemory`",
-    "managers.PoolProxy": _POOL,
-    "managers.SyncManager.Pool": _POOL,
-    "pool.Pool": _POOL,
-    "pool.ThreadPool": _THREADS,
-    "pool.*": _POOL,
     "popen_fork.*": _INTERNAL,
     "popen_forkserver.*": _INTERNAL,
     "popen_spawn_posix.*": _INTERNAL,
@@ -230,6 +237,7 @@ CLASSES: Final = {
     "Event": "synchronize.Event",
     "JoinableQueue": "queues.JoinableQueue",
     "Lock": "synchronize.Lock",
+    "Pool": "pool.Pool",
     "Queue": "queues.Queue",
     "RLock": "synchronize.RLock",
     "Semaphore": "synchronize.Semaphore",
