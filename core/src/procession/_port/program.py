@@ -27,7 +27,7 @@ _UNGUARDED: Final = (
     'move that below `if __name__ == "__main__":`'
 )
 _PASSED_ON: Final = (
-    "Other libraries need objects of multiprocessing: give them a context of multiprocessing"
+    "Other libraries need a context of multiprocessing; `procession.futures` has an executor"
 )
 _LAMBDA: Final = "A lambda cannot be pickled, as every start method but `fork` has to"
 
