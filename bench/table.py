@@ -86,7 +86,7 @@ def _failures(failures: Sequence[Failure]) -> Iterator[str]:
 
 def _measured(spread: Spread, unit: str) -> str:
     """Return the median, and half the range as a percentage of it."""
-    middle = f"{_number(spread.median)} {unit}".rstrip()
+    middle = f"{number(spread.median)} {unit}".rstrip()
     if spread.median == 0 or spread.lowest == spread.highest:
         return middle
     return f"{middle} \N{PLUS-MINUS SIGN}{_half_range(spread):.0%}"
@@ -99,17 +99,17 @@ def _half_range(spread: Spread) -> float:
 def _range(spread: Spread) -> str:
     """Return the median with the lowest and the highest."""
     if spread.lowest == spread.highest:
-        return _number(spread.median)
-    return f"{_number(spread.median)} ({_number(spread.lowest)}-{_number(spread.highest)})"
+        return number(spread.median)
+    return f"{number(spread.median)} ({number(spread.lowest)}-{number(spread.highest)})"
 
 
-def _number(number: float) -> str:
-    """Return *number* with three digits that mean something."""
-    if number == float("inf"):
+def number(value: float) -> str:
+    """Return *value* with three digits that mean something."""
+    if value == float("inf"):
         return "inf"
-    if abs(number) >= 100 or number == int(number):
-        return f"{number:.0f}"
-    return f"{number:#.3g}"
+    if abs(value) >= 100 or value == int(value):
+        return f"{value:.0f}"
+    return f"{value:#.3g}"
 
 
 def _style(gain: float) -> str:

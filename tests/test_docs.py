@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
@@ -22,7 +23,9 @@ PAGES = [
     ROOT / "core" / "README.md",
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
-FENCE = re.compile(r"^```(?P<language>[\w-]*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r"^```(?P<language>[\w{}-]*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+# A block that begins with its path is a file of the project that its page makes.
+PATH = re.compile(r"# (?P<path>[\w./-]+\.(?:py|toml))\n")
 SHELL_BUILTINS = {".", "cd", "export"}
 EVERY_PLUGIN = {"fork", "spawn", "forkserver", "pipe", "socketpair", "tcp"}
 
@@ -36,6 +39,12 @@ class Block:
     language: str
     text: str
     output: str | None = None
+
+    @property
+    def path(self) -> str | None:
+        """Where the block belongs in its page's project; None if it is a program of its own."""
+        match = PATH.match(self.text)
+        return match["path"] if match else None
 
     def __str__(self) -> str:
         return f"{self.page.relative_to(ROOT)}:{self.line}"
@@ -58,17 +67,43 @@ BLOCKS = [block for page in PAGES for block in blocks_of(page, page.read_text(en
 
 
 def _in(language: str) -> pytest.MarkDecorator:
-    chosen = [block for block in BLOCKS if block.language == language]
+    chosen = [block for block in BLOCKS if block.language == language and not block.path]
     return pytest.mark.parametrize("block", chosen, ids=str)
 
 
+def install(page: Path, folder: Path) -> Path:
+    """Put the project that *page* makes into *folder*; return what to put on the path for it.
+
+    Its metadata are written as an installer would, which takes seconds and an index to ask.
+    """
+    for block in BLOCKS:
+        if block.page == page and block.path:
+            file = folder / block.path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(block.text, encoding="utf-8")
+    source = folder / "src"
+    if (folder / "pyproject.toml").exists():
+        project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        metadata = source / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
+        metadata.mkdir()
+        (metadata / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
+        )
+        lines = []
+        for group, entries in project["entry-points"].items():
+            lines += [f"[{group}]", *(f"{name} = {value}" for name, value in entries.items())]
+        (metadata / "entry_points.txt").write_text("\n".join(lines))
+    return source
+
+
 def run(block: Block, folder: Path) -> str:
-    """Run *block* as a program of its own and return what it printed."""
+    """Run *block* as a program, with what its page installs, and return what it printed."""
     program = folder / "program.py"
     program.write_text(block.text, encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "-W", "error", program],
         cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(install(block.page, folder))},
         capture_output=True,
         text=True,
         timeout=40,
@@ -91,6 +126,14 @@ def test_programs_run(block: Block, tmp_path: Path) -> None:
     output = run(block, tmp_path)
     if block.output is not None:
         assert output == block.output
+
+
+def test_a_page_with_a_project_uses_it() -> None:
+    """Nobody runs the files of a project but the program that uses what they make."""
+    pages = {block.page for block in BLOCKS if block.path}
+    programs = {block.page for block in BLOCKS if block.language == "python" and not block.path}
+    assert pages
+    assert pages <= programs
 
 
 @_in("toml")

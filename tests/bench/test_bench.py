@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -68,3 +69,30 @@ def test_unknown_name_is_refused_in_one_line(arguments: list[str]) -> None:
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
     assert arguments[1] in done.stderr
+
+
+def test_the_published_figures_are_those_of_a_run(tmp_path: Path) -> None:
+    """Page and picture are written by a program: nobody has made a figure nicer by hand."""
+    root = RUN.parents[1]
+    names = ["bench/published.json", "docs/explanation/benchmarks.md"]
+    names.append("docs/explanation/benchmarks.svg")
+    copy = tmp_path / "bench"
+    shutil.copytree(RUN.parent, copy, ignore=shutil.ignore_patterns("results", "__pycache__"))
+    (tmp_path / "docs" / "explanation").mkdir(parents=True)
+    subprocess.run([sys.executable, copy / "page.py", copy / "published.json"], check=True)
+
+    for name in names:
+        assert (tmp_path / name).read_text() == (root / name).read_text(), name
+
+
+def test_what_is_no_result_is_not_published(tmp_path: Path) -> None:
+    """The page that is there stays as it is."""
+    path = tmp_path / "results.json"
+    page = RUN.with_name("page.py")
+    for text in (None, "{", "[]", '{"format": 0}'):
+        if text is not None:
+            path.write_text(text)
+        done = subprocess.run([sys.executable, page, path], capture_output=True, text=True)
+        assert done.returncode == 2
+        assert done.stderr.startswith("page.py: ")
+        assert done.stderr.count("\n") == 1

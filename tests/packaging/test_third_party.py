@@ -89,3 +89,11 @@ def test_a_copy_of_its_folder_passes_its_own_tests(outside: Path) -> None:
     """The author's view: nothing in the plugin needs this repository around it."""
     shutil.copytree(EXAMPLE / "tests", outside / "tests")
     _python(outside, "-m", "pytest", "-W", "error", "--import-mode=importlib", "tests")
+
+
+def test_the_index_would_accept_it() -> None:
+    """Twine renders the README and checks the metadata as the index does."""
+    (wheel,) = Path(WHEELHOUSE or "").glob("procession_niced-*.whl")
+    subprocess.run(
+        [sys.executable, "-m", "twine", "--no-color", "check", "--strict", wheel], check=True
+    )
