@@ -14,8 +14,6 @@ from __future__ import annotations
 import os
 import sys
 
-from procession._waiting import wait_readable
-
 # Written out because the signal module costs a child more than a quarter of its own start.
 _SIGKILL = 9
 
@@ -36,8 +34,12 @@ def end_with_parent(lifeline: int, parent: int | None = None) -> None:
         import _thread
 
         _thread.start_new_thread(_wait_and_end, (lifeline,))
-    if os.getppid() != parent and wait_readable(lifeline, 0):
-        _end()
+    if os.getppid() != parent:
+        # Not at the top: most children need neither this module nor `select`.
+        from procession._waiting import wait_readable
+
+        if wait_readable(lifeline, 0):
+            _end()
 
 
 def _ask_kernel(lifeline: int) -> bool:
@@ -64,6 +66,8 @@ def _ask_kernel(lifeline: int) -> bool:
 
 
 def _wait_and_end(lifeline: int) -> None:
+    from procession._waiting import wait_readable
+
     wait_readable(lifeline, None)
     _end()
 

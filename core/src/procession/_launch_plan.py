@@ -182,6 +182,7 @@ class LaunchPlan:
             "name": self.process.name,
             "lifeline": handoff.give(self.lifeline),
             "daemon": self.daemon,
+            "parent": os.getpid(),
             "sigint": self.process.sigint,
             "report": None if self.report is None else handoff.give(self.report),
             "keep": [handoff.give(fd) for fd in keep],

@@ -168,7 +168,7 @@ def _open(parcel: int, descriptors: Sequence[int]) -> tuple[process.Process, int
             lifeline = takeover.take(preparation["lifeline"])
             if preparation["daemon"]:
                 # Before anything else, as the main module may take its time.
-                end_with_parent(lifeline)
+                end_with_parent(lifeline, preparation["parent"])
             _sigint.apply(preparation["sigint"])
             _sigint.unblock()
             for token in preparation["keep"]:

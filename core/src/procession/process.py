@@ -13,16 +13,6 @@ import sys
 from procession import _sigint, abc
 from procession._authentication_string import AuthenticationString
 from procession._variables import variable
-from procession.errors import (
-    DaemonicProcessError,
-    ForeignProcessError,
-    ProcessClosedError,
-    ProcessFailedError,
-    ProcessNotStartedError,
-    ProcessRunningError,
-    ProcessStartedError,
-    UnstartedSignalError,
-)
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
@@ -43,6 +33,13 @@ __all__ = ["BaseProcess", "Process", "active_children", "current_process", "pare
 _SIGINT, _SIGTERM, _SIGKILL = 2, 15, 9
 # The variable that asks for stacks on a signal; see `procession._stack_file`.
 _DUMP_SIGNAL = "PROCESSION_DUMP_SIGNAL"
+
+
+def _errors() -> Any:
+    """Return the module of the errors, which makes fifty classes: most children raise none."""
+    from procession import errors
+
+    return errors
 
 
 class BaseProcess(abc.Process):
@@ -81,11 +78,11 @@ class BaseProcess(abc.Process):
 
     def _check_open(self) -> None:
         if self._closed:
-            raise ProcessClosedError("process object is closed")
+            raise _errors().ProcessClosedError("process object is closed")
 
     def _check_mine(self, what: str) -> None:
         if self._parent_pid != os.getpid():
-            raise ForeignProcessError(
+            raise _errors().ForeignProcessError(
                 f"can only {what}; this one was created by process {self._parent_pid}, "
                 f"and this is process {os.getpid()}"
             )
@@ -93,7 +90,9 @@ class BaseProcess(abc.Process):
     def _signal(self, number: int) -> None:
         self._check_open()
         if self._child is None:
-            raise UnstartedSignalError("process not started: there is nothing to signal yet")
+            raise _errors().UnstartedSignalError(
+                "process not started: there is nothing to signal yet"
+            )
         self._last_signal = number or self._last_signal
         self._child.signal(number)
 
@@ -111,7 +110,7 @@ class BaseProcess(abc.Process):
 
     def start(self) -> None:
         """See `Process.start`; this object stands for a process that runs already."""
-        raise ProcessStartedError("cannot start a process twice")
+        raise _errors().ProcessStartedError("cannot start a process twice")
 
     def interrupt(self) -> None:
         """Send SIGINT to the child; nothing happens when it has ended."""
@@ -151,7 +150,9 @@ class BaseProcess(abc.Process):
         self._check_open()
         self._check_mine("stop a child process")
         if self._child is None:
-            raise UnstartedSignalError("process not started: there is nothing to stop yet")
+            raise _errors().UnstartedSignalError(
+                "process not started: there is nothing to stop yet"
+            )
         stage = stop(self._child, self._sigint, grace, tree=tree)
         if stage == "terminated" or stage == "killed":
             self._last_signal = _SIGTERM if stage == "terminated" else _SIGKILL
@@ -168,7 +169,7 @@ class BaseProcess(abc.Process):
         self._check_open()
         self._check_mine("join a child process")
         if self._child is None:
-            raise ProcessNotStartedError("can only join a started process")
+            raise _errors().ProcessNotStartedError("can only join a started process")
         if self._child.wait(timeout) is not None:
             self._leave()
 
@@ -225,7 +226,7 @@ class BaseProcess(abc.Process):
             return
         if self._child is not None:
             if self._child.poll() is None:
-                raise ProcessRunningError(
+                raise _errors().ProcessRunningError(
                     "Cannot close a process while it is still running. "
                     "You should first call join() or terminate()."
                 )
@@ -256,7 +257,7 @@ class BaseProcess(abc.Process):
     def daemon(self, daemonic: bool) -> None:
         self._check_open()
         if self._child is not None:
-            raise ProcessStartedError("process has already started")
+            raise _errors().ProcessStartedError("process has already started")
         self._daemon = bool(daemonic)
 
     @property
@@ -273,7 +274,7 @@ class BaseProcess(abc.Process):
     def sigint(self, policy: str) -> None:
         self._check_open()
         if self._child is not None:
-            raise ProcessStartedError("process has already started")
+            raise _errors().ProcessStartedError("process has already started")
         self._sigint = _sigint.check(policy)
 
     @property
@@ -320,7 +321,7 @@ class BaseProcess(abc.Process):
     def process_options(self, options: ProcessOptions | None) -> None:
         self._check_open()
         if self._child is not None:
-            raise ProcessStartedError("process has already started")
+            raise _errors().ProcessStartedError("process has already started")
         if options is not None:
             from procession._process_options import combine
 
@@ -366,7 +367,7 @@ class BaseProcess(abc.Process):
         """
         self._check_open()
         if self._child is None:
-            raise ProcessNotStartedError("process not started: it has no sentinel yet")
+            raise _errors().ProcessNotStartedError("process not started: it has no sentinel yet")
         return self._child.sentinel
 
     def __repr__(self) -> str:
@@ -469,11 +470,13 @@ class Process(BaseProcess):
 
         self._check_open()
         if self._child is not None:
-            raise ProcessStartedError("cannot start a process twice")
+            raise _errors().ProcessStartedError("cannot start a process twice")
         self._check_mine("start a process object created by current process")
         if _current._daemon and _current._strict_daemons:
             # The words are multiprocessing's.
-            raise DaemonicProcessError("daemonic processes are not allowed to have children")
+            raise _errors().DaemonicProcessError(
+                "daemonic processes are not allowed to have children"
+            )
         _reap()
         launch(self)
 
@@ -489,7 +492,7 @@ class Process(BaseProcess):
         """
         super().join(timeout)
         if check and (failure := self.failure) is not None:
-            raise ProcessFailedError(str(failure), failure=failure) from failure.exception
+            raise _errors().ProcessFailedError(str(failure), failure=failure) from failure.exception
 
     def _forget_work(self) -> None:
         """Drop the target and its arguments: the child has them now."""
