@@ -44,6 +44,9 @@ if TYPE_CHECKING:
     from procession._packet_channel import PacketChannel as PacketChannel
     from procession._packet_lane import PacketLane as PacketLane
     from procession._packet_mailbox import PacketMailbox as PacketMailbox
+    from procession._packet_sockets import PacketSocketChannel as PacketSocketChannel
+    from procession._packet_sockets import PacketSocketLane as PacketSocketLane
+    from procession._packet_sockets import packet_socket_pair as packet_socket_pair
     from procession._primitives import LOCK as LOCK
     from procession._primitives import NOTICE_SECONDS as NOTICE_SECONDS
     from procession._primitives import RECURSIVE as RECURSIVE
@@ -83,7 +86,10 @@ _HOMES = {
     "owner_died": "_holder",
     "PacketChannel": "_packet_channel",
     "PacketLane": "_packet_lane",
+    "packet_socket_pair": "_packet_sockets",
     "PacketMailbox": "_packet_mailbox",
+    "PacketSocketChannel": "_packet_sockets",
+    "PacketSocketLane": "_packet_sockets",
     "Parcel": "_launch_plan",
     "PidChild": "_child_handle",
     "Primitive": "_primitives",

@@ -12,22 +12,22 @@ import pytest
 if sys.platform != "linux":
     pytest.skip("needs SOCK_SEQPACKET", allow_module_level=True)
 
+from procession.plugin import PacketSocketChannel
 from procession_socketpair import SocketPair
-from procession_socketpair._channel import SocketPairChannel
 
 
 @pytest.fixture
-def ends() -> Iterator[tuple[SocketPairChannel, SocketPairChannel]]:
+def ends() -> Iterator[tuple[PacketSocketChannel, PacketSocketChannel]]:
     """A duplex pair."""
     first, second = SocketPair().pair(duplex=True)
-    assert isinstance(first, SocketPairChannel)
-    assert isinstance(second, SocketPairChannel)
+    assert isinstance(first, PacketSocketChannel)
+    assert isinstance(second, PacketSocketChannel)
     yield first, second
     first.close()
     second.close()
 
 
-def test_one_descriptor_at_each_end(ends: tuple[SocketPairChannel, SocketPairChannel]) -> None:
+def test_one_descriptor_at_each_end(ends: tuple[PacketSocketChannel, PacketSocketChannel]) -> None:
     """Both directions and the bulk share one socket, which programs do not inherit."""
     for end in ends:
         assert end.reader == end.writer == end.bulk_reader == end.bulk_writer == end.fileno()
@@ -36,7 +36,7 @@ def test_one_descriptor_at_each_end(ends: tuple[SocketPairChannel, SocketPairCha
 
 @pytest.mark.parametrize("length", [0, 1, 4096, 65535])
 def test_a_short_message_is_one_packet(
-    ends: tuple[SocketPairChannel, SocketPairChannel], length: int
+    ends: tuple[PacketSocketChannel, PacketSocketChannel], length: int
 ) -> None:
     """Up to 64 KiB, a message is read alone, in one system call."""
     first, second = ends
@@ -48,7 +48,7 @@ def test_a_short_message_is_one_packet(
 
 
 def test_bulk_is_in_packets_that_fit(
-    ends: tuple[SocketPairChannel, SocketPairChannel],
+    ends: tuple[PacketSocketChannel, PacketSocketChannel],
 ) -> None:
     """No packet of a long message is longer than what default buffers take."""
     first, second = ends
@@ -60,7 +60,7 @@ def test_bulk_is_in_packets_that_fit(
 
 
 def test_room_is_all_that_the_kernel_has(
-    ends: tuple[SocketPairChannel, SocketPairChannel],
+    ends: tuple[PacketSocketChannel, PacketSocketChannel],
 ) -> None:
     """Who watches over the wait for room can be as far ahead as who does not."""
     _, writer = ends
@@ -100,7 +100,7 @@ def test_unavailable_elsewhere(monkeypatch: pytest.MonkeyPatch, platform: str) -
 
 
 def test_a_whole_message_of_a_peer_that_did_not_read(
-    ends: tuple[SocketPairChannel, SocketPairChannel],
+    ends: tuple[PacketSocketChannel, PacketSocketChannel],
 ) -> None:
     """A peer that closes with messages unread has sent what it has sent, to the end."""
     first, second = ends

@@ -1,4 +1,4 @@
-"""`SocketLane`: packets of every size, counted by the kernel."""
+"""`PacketSocketLane`: packets of every size, counted by the kernel."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import pytest
 if sys.platform != "linux":
     pytest.skip("sockets of this kind are a Linux thing", allow_module_level=True)
 
-from procession_socketpair._lane import SocketLane
+from procession.plugin import PacketSocketLane
 
 
 @pytest.fixture
-def lane() -> Iterator[SocketLane]:
+def lane() -> Iterator[PacketSocketLane]:
     """A new lane."""
-    lane = SocketLane.create()
+    lane = PacketSocketLane.create()
     yield lane
     lane.close()
 
 
-def test_packets_of_every_length(lane: SocketLane) -> None:
+def test_packets_of_every_length(lane: PacketSocketLane) -> None:
     """Each length comes out as it went in, with its kind, and counts as one."""
     for length in (*range(2100), *range(4000, lane.limit, 997), lane.limit):
         packet = bytes([length & 255]) * length
@@ -33,7 +33,7 @@ def test_packets_of_every_length(lane: SocketLane) -> None:
 
 
 @pytest.mark.parametrize("length", [0, 508, 509, 4093, 32765])
-def test_every_packet_is_counted(lane: SocketLane, length: int) -> None:
+def test_every_packet_is_counted(lane: PacketSocketLane, length: int) -> None:
     """The count is exact from empty to full and back, and a full lane takes nothing."""
     sent = 0
     while lane.send(bytes(length)):
@@ -45,7 +45,7 @@ def test_every_packet_is_counted(lane: SocketLane, length: int) -> None:
         assert left == lane.pending()
 
 
-def test_close(lane: SocketLane) -> None:
+def test_close(lane: PacketSocketLane) -> None:
     """Closing twice is no error, and closes each descriptor once."""
     fd = lane.fileno()
     lane.close()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import sys
 from collections.abc import Iterator
 
@@ -26,68 +24,6 @@ def ends() -> Iterator[tuple[TcpChannel, TcpChannel]]:
     yield first, second
     first.close()
     second.close()
-
-
-def test_one_descriptor_at_each_end(ends: tuple[TcpChannel, TcpChannel]) -> None:
-    """Both directions and the bulk share one socket, which programs do not inherit."""
-    for end in ends:
-        assert end.reader == end.writer == end.bulk_reader == end.bulk_writer == end.fileno()
-        assert not os.get_inheritable(end.fileno())
-
-
-@pytest.mark.parametrize("length", [0, 1, 4096, 65535])
-def test_a_short_message_is_one_packet(ends: tuple[TcpChannel, TcpChannel], length: int) -> None:
-    """Up to 64 KiB, a message is read alone, in one system call."""
-    first, second = ends
-    first.send(b"x" * length)
-    first.send(b"next")
-
-    assert b"x" * length + b"\0" == os.read(second.fileno(), 1 << 20)
-    assert b"next\0" == os.read(second.fileno(), 1 << 20)
-
-
-def test_bulk_is_in_packets_that_fit(
-    ends: tuple[TcpChannel, TcpChannel],
-) -> None:
-    """No packet of a long message is longer than what default buffers take."""
-    first, second = ends
-    first.send(b"", [bytes(300_000)])
-    assert os.read(second.fileno(), 1 << 20)[-1]
-    lengths = [len(os.read(second.fileno(), 1 << 20)) for _ in range(3)]
-
-    assert [131072, 131072, 300_000 - 2 * 131072] == lengths
-
-
-def test_room_is_all_that_the_kernel_has(
-    ends: tuple[TcpChannel, TcpChannel],
-) -> None:
-    """Who watches over the wait for room can be as far ahead as who does not."""
-    _, writer = ends
-    while writer.wait_for_room(1, 0):
-        writer.send(b"x")
-    os.set_blocking(writer.writer, False)
-    with pytest.raises(BlockingIOError):
-        os.write(writer.writer, b"x")
-
-
-def test_a_way_for_each_direction() -> None:
-    """Of a one-way pair, the first end has nothing to send with, the second to receive."""
-    reader, writer = Tcp().pair(duplex=False)
-    with pytest.raises(OSError, match="Bad file descriptor"):
-        reader.send(b"")
-    with pytest.raises(OSError, match="Bad file descriptor"):
-        writer.receive()
-    reader.close()
-    writer.close()
-
-
-def test_too_small_buffers_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A system that limits socket memory too tightly is named, and nothing stays open."""
-    monkeypatch.setattr(socket.socket, "getsockopt", lambda *_: 4608)
-    before = os.listdir("/proc/self/fd")
-    with pytest.raises(OSError, match=r"4608 bytes.*net\.core\.wmem_max"):
-        Tcp().pair()
-    assert len(before) == len(os.listdir("/proc/self/fd"))
 
 
 @pytest.mark.parametrize("platform", ["darwin", "win32"])

@@ -10,10 +10,10 @@ import time
 
 from procession.connection import Client, Listener
 from procession.errors import AuthenticationError, ConnectionClosedError, DescriptorLostError
-from procession.plugin import StreamChannel
+from procession.plugin import StreamChannel, packet_socket_pair
 from procession.process import current_process
 
-from ._channel import TcpChannel, socket_pair
+from ._channel import TcpChannel
 from ._mailbox import Served
 from ._settings import how_to_encrypt, parse
 from ._tunnel import Tunnel
@@ -240,7 +240,7 @@ def fetch_end(claim: Claim, readable: bool, writable: bool) -> TcpChannel:
     """Return the end that another host has offered; see `Dock.offer_end` and `dial`."""
     connection = dial(claim, "end of a connection")
     try:
-        one, other = socket_pair()
+        one, other = packet_socket_pair()
     except BaseException:
         connection.close()
         raise

@@ -5,10 +5,9 @@ from __future__ import annotations
 import sys
 from typing import ClassVar
 
-from procession.plugin import Channel, Mailbox, Transport, TransportFeatures
+from procession.plugin import Channel, Mailbox, PacketSocketLane, Transport, TransportFeatures
 
-from ._channel import TcpChannel, other_hosts_may_come, socket_pair
-from ._lane import SocketLane
+from ._channel import TcpChannel, other_hosts_may_come
 from ._mailbox import TcpMailbox
 
 
@@ -40,11 +39,8 @@ class Tcp(Transport):
 
     def pair(self, *, duplex: bool = True) -> tuple[Channel, Channel]:
         """See `Transport.pair`."""
-        one, other = socket_pair()
-        if duplex:
-            return TcpChannel((one,), (one,)), TcpChannel((other,), (other,))
-        return TcpChannel((one,), ()), TcpChannel((), (other,))
+        return TcpChannel.pair(duplex=duplex)
 
     def mailbox(self, *, maxsize: int = 0, joinable: bool = False) -> Mailbox:
         """See `Transport.mailbox`."""
-        return TcpMailbox(SocketLane.create(), maxsize=maxsize, joinable=joinable)
+        return TcpMailbox(PacketSocketLane.create(), maxsize=maxsize, joinable=joinable)
