@@ -79,6 +79,7 @@ class Crew:
         self._pausing = threading.Condition()
         # Between what is submitted last and the closing. Re-entrant: for signal handlers.
         self._gate = threading.RLock()
+        self._is_over = False
         self.ended = threading.Event()
         self._is_rung = False
         self._staff = Staff(recipe, size)
@@ -90,6 +91,7 @@ class Crew:
         except BaseException:
             if self._thread is None:
                 self._end()
+                self._announce_end()
             else:
                 self.terminate(wait=False)  # a signal handler has raised
             raise
@@ -248,6 +250,9 @@ class Crew:
             self._break(BrokenPoolError(f"the pool has failed: {error!r}"), error)
             self._end()
         finally:
+            # Not earlier: whoever waits for the end finds that nothing refers to a worker here.
+            if self._is_over:
+                self._announce_end()
             self._thread = None
             with self._pausing:
                 self._pausing.notify_all()
@@ -273,6 +278,7 @@ class Crew:
                 except RuntimeError as error:  # no thread is to be had
                     self._break(BrokenPoolError(f"the pool has failed: {error}"), error)
                     self._end()
+                    self._announce_end()
 
     def abandon(self) -> None:
         """Forget the workers in a forked child: they are its siblings."""
@@ -658,6 +664,10 @@ class Crew:
         self._give_up_pending()
         self._deliver()
         forks.discard(self)
+        self._is_over = True
+
+    def _announce_end(self) -> None:
+        """Tell those who wait for it that the pool has ended."""
         self.ended.set()
         self._give_up_pending()
 

@@ -317,7 +317,8 @@ def test_a_sender_killed_among_others(chance: random.Random, sizes: tuple[int, .
             senders[0].kill()
             # The writer's end stays open here and in the other one.
             broken = _receive_until(reader, sizes, got, stopper, journals[1], senders[1])
-            assert (7 if broken else 0) == senders[1].join()
+            # Who was told to stop before the next send does not hear of it.
+            assert senders[1].join() in ((0, 7) if broken else (0,))
             if broken:
                 with pytest.raises(BrokenPipeError):
                     writer.send(b"")
