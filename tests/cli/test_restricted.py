@@ -10,10 +10,15 @@ from contextlib import contextmanager
 
 import pytest
 
+from procession import get_all_start_methods
+
 if sys.platform != "linux":
     pytest.skip("top and dump need Linux", allow_module_level=True)
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+pytestmark = [
+    pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else"),
+    pytest.mark.skipif("fork" not in get_all_start_methods(), reason="the program forks"),
+]
 PATIENCE = 30.0
 # Whoever changes its user without executing anything cannot be looked at by that user; the
 # argument says whether this one allows it again. Its child forbids it in any case.
