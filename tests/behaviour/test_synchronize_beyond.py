@@ -67,7 +67,12 @@ def test_an_acquire_without_waiting_hears_of_it(
     child = finish(locking.acquire_and_exit, lock, 3)
     with pytest.raises(OwnerDiedError) as caught:
         lock.acquire(False)
-    assert (child.name, child.pid) == (caught.value.process, caught.value.pid)
+    # Its parent has collected it, and knows.
+    assert (child.name, child.pid, 3) == (
+        caught.value.process,
+        caught.value.pid,
+        caught.value.exitcode,
+    )
     with lock:
         assert lock.locked()
     assert not lock.locked()

@@ -163,6 +163,11 @@ def _exit_code(holder: Holder) -> int | None:
             code = child._exit_code()
             if code is not None:
                 return code
+    from procession._relatives import relatives
+
+    code = relatives.exit_code_of(holder.pid, holder.process)
+    if code is not None:
+        return code
     fields = status_of(holder.pid)
     if fields and has_ended(fields) and int(fields[STARTED]) == holder.start:
         # The kernel shows it to those who might trace the process, and 0 to others.

@@ -121,6 +121,13 @@ class Relatives:
                 return end
         return Death(None, pid or None)
 
+    def exit_code_of(self, pid: int, name: str) -> int | None:
+        """Return the exit code of the collected child *name* that was process *pid*, or None."""
+        for end in reversed(self._ends):
+            if end.pid == pid and end.name == name:
+                return end.exit_code
+        return None
+
     def deaths(self, wanted: frozenset[Identity], made: float) -> list[Death]:
         """Return those who have died and may have had one of the objects *wanted*.
 
