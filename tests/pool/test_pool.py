@@ -265,6 +265,7 @@ class TestLife:
         """A pool that is forgotten says so."""
         pool = ctx.Pool(1)
         workers = ctx.active_children()
+        crew = getattr(pool, "_crew", None)  # the standard library's pools have none
         pools = [pool]
         del pool
         with pytest.warns(ResourceWarning, match="unclosed running"):
@@ -274,6 +275,7 @@ class TestLife:
             worker.join(30)
 
         assert not any(worker.is_alive() for worker in workers)
+        assert crew is None or crew.ended.wait(30)
 
 
 class TestThreads:

@@ -75,7 +75,7 @@ class Snapshot:
         deadline = time.monotonic() + timeout
         lines = [f"child process still alive: {each}" for each in self.new_processes(deadline)]
         for thread in set(threading.enumerate()) - self.threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
+            _join(thread, deadline)
             if thread.is_alive():
                 lines.append(f"thread still alive: {thread!r}")
         if self._new_descriptors():
@@ -209,6 +209,17 @@ def adopt_orphans() -> None:
     prctl = getattr(ctypes.CDLL(None), "prctl", None)
     if prctl is not None:
         prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def _join(thread: threading.Thread, deadline: float) -> None:
+    """Wait for the end of *thread*, which may be listed before it has begun."""
+    while time.monotonic() < deadline:
+        try:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        except RuntimeError:  # whoever starts it has not done so yet
+            time.sleep(0.001)
+        else:
+            return
 
 
 def reap_orphans() -> None:
