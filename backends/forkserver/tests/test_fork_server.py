@@ -81,6 +81,31 @@ def test_a_killed_server_is_replaced(ctx: Any) -> None:
         _kill_server()
 
 
+def test_a_killed_server_is_collected_by_active_children(ctx: Any) -> None:
+    """A helper that was killed is no zombie, though nothing is started any more."""
+    _start_and_join(ctx)
+    pid = _server().pid
+    _kill_server()
+
+    assert not procession.active_children()
+
+    assert not psutil.pid_exists(pid)
+
+
+def test_a_killed_server_is_collected_with_the_next_child_that_ends(ctx: Any) -> None:
+    """A program that waits for its children has no zombies, either."""
+    process = ctx.Process(target=signal.pause)
+    process.start()
+    pid = _server().pid
+    _kill_server()
+
+    process.interrupt()
+    process.join(_SECONDS)
+
+    assert not psutil.pid_exists(pid)
+    process.close()
+
+
 def test_children_of_a_killed_server_keep_their_exit_codes(ctx: Any) -> None:
     """A child that ends by itself reports its own code when nobody else can."""
     process = ctx.Process(target=signal.pause)

@@ -52,6 +52,9 @@ class Methods:
             found = self._instances.setdefault(kind.name, instance)
             if found is instance:
                 self._watch_forks(instance)
+                if type(instance).collect is not StartMethod.collect:
+                    process._collectors.append(instance.collect)
+                    in_forked_children(process._collectors.clear)
         return found
 
     def _watch_forks(self, instance: StartMethod) -> None:

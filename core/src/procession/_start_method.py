@@ -43,6 +43,14 @@ class StartMethod(ABC):
         behind then. Descriptors of the plan stay the plan's.
         """
 
+    def collect(self) -> None:
+        """Collect helper processes that have ended, so that none stays a zombie.
+
+        Called whenever the end of a child is noticed, and in `active_children`. Must not
+        wait, and may be called from any thread.
+        """
+        return None
+
     def close(self) -> None:
         """Stop helper processes, if there are any; children go on. Idempotent."""
         return None

@@ -204,6 +204,7 @@ class BaseProcess(abc.Process):
         from procession._relatives import relatives
 
         relatives.note_end(self)
+        _collect_helpers()
         if self._limit_watch is not None:
             from procession._limit_watch import watcher
 
@@ -611,6 +612,8 @@ class _ParentProcess(BaseProcess):
 _current: BaseProcess = _MainProcess()
 _parent: _ParentProcess | None = None
 _children: set[BaseProcess] = set()
+# One for each start method in use that has helper processes; see `StartMethod.collect`.
+_collectors: list[Callable[[], None]] = []
 _counter = itertools.count(1)
 
 # What was pickled in a child that had imported the main module again names it so.
@@ -640,6 +643,12 @@ def _reap() -> None:
     for process in list(_children):
         if process._child is None or process._child.poll() is not None:
             process._leave()
+    _collect_helpers()
+
+
+def _collect_helpers() -> None:
+    for collect in _collectors:
+        collect()
 
 
 def exit_code_text(code: int) -> str:

@@ -71,6 +71,12 @@ class Client:
                 self._server = None
         server.close()
 
+    def collect(self) -> None:
+        """Collect the server, if it was killed; the next start brings another."""
+        server = self._server
+        if server is not None:
+            server.is_alive()
+
     def close(self) -> None:
         """End the server; its children go on. Idempotent."""
         with self._lock:

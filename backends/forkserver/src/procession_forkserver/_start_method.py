@@ -42,6 +42,11 @@ class ForkServer(StartMethod):
             raise OSError(self.unavailable())
         return self._client.launch(plan)
 
+    def collect(self) -> None:
+        """See `StartMethod.collect`."""
+        if sys.platform == "linux":
+            self._client.collect()
+
     def close(self) -> None:
         """See `StartMethod.close`."""
         if sys.platform == "linux":
