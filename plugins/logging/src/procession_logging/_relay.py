@@ -118,15 +118,22 @@ class _Run:
 
     def is_here(self) -> bool:
         """Return whether this is the thread."""
-        return self._ident == _thread.get_ident()
+        return not self.is_over() and self._ident == _thread.get_ident()
+
+    def is_over(self) -> bool:
+        """Return whether the thread reads no more: it has ended or is just about to."""
+        return self._bell < 0
 
     def ring(self) -> None:
-        """Let `wait` return."""
-        os.eventfd_write(self._bell, 1)
+        """Let `wait` return, if the thread still reads."""
+        if not self.is_over():
+            os.eventfd_write(self._bell, 1)
 
     def close(self) -> None:
-        """Close the bell, in the thread or in a forked child."""
-        os.close(self._bell)
+        """Close the bell, in the thread or in a forked child. Twice is harmless."""
+        bell, self._bell = self._bell, -1
+        if bell >= 0:
+            os.close(bell)
 
     def wait(self, receivers: list[_Receiver]) -> list[_Receiver]:
         """Wait until there is something to read; return where."""
@@ -219,7 +226,6 @@ class Relay:
             with self._lock:
                 receivers = list(self._receivers)
                 if run.stopping or not receivers:
-                    self._run = None
                     run.close()
                     return
             for receiver in run.wait(receivers):
@@ -244,11 +250,13 @@ class Relay:
         """Have the thread run, if there is something to do for it; the lock is held."""
         if not self._receivers or self._forks:
             return
-        if self._run is None:
-            self._run = _Run(self)
-        else:
+        if self._run is not None and not self._run.is_over():
             self._run.stopping = False
             self._run.ring()
+            return
+        if self._run is not None:
+            self._run.await_end()  # so that there is never more than one to wait for
+        self._run = _Run(self)
 
     def _stop(self) -> None:
         with self._lock:
