@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from procession import errors
 from procession.testing import leaks, payloads
-from procession.testing.forked import DEADLINE
+from procession.testing.forked import DEADLINE, until
 from procession.testing.killing import Participant, Scenario
 
 if TYPE_CHECKING:
@@ -113,9 +113,10 @@ class ConnectionUse(Scenario):
         descriptors = len(leaks.descriptors())
         while not me.told_to_stop():
             self._talk_to_one(me)
+        _await_no_zombie(self._ctx)
         _start_undisturbed(self._ctx)
         self._talk_to_one(me)
-        _check_clean(descriptors)
+        _check_descriptors(descriptors)
 
     def _talk_to_one(self, me: Participant) -> None:
         here, there = self._ctx.Pipe()
@@ -174,9 +175,10 @@ class Starts(Scenario):
                 assert child.exitcode in (0, 1, _KILLED, 255), child.exitcode
                 me.journal.add(_DONE, child.exitcode & 0xFF)
                 child.close()
+        _await_no_zombie(self._ctx)
         _start_undisturbed(self._ctx)
         me.journal.add(_DONE, 0)
-        _check_clean(descriptors)
+        _check_descriptors(descriptors)
 
     def check(self, participants: list[Participant]) -> None:
         """Children have ended by themselves, too."""
@@ -254,7 +256,7 @@ def _start(child: Any) -> bool:
 
 
 def _start_undisturbed(ctx: Any) -> None:
-    """Start a process when nobody is killed any more; a helper that was is collected by then."""
+    """Start a process when nobody is killed any more."""
     child = ctx.Process(target=payloads.nothing)
     child.start()
     child.join(DEADLINE)
@@ -262,13 +264,24 @@ def _start_undisturbed(ctx: Any) -> None:
     child.close()
 
 
-def _check_clean(descriptors_before: int) -> None:
-    """This process, which has closed all it had, has no zombie and few more descriptors."""
-    zombies = _zombies()
-    assert not zombies, zombies
+def _await_no_zombie(ctx: Any) -> None:
+    """Look after the children until no process is left to collect, helpers included.
+
+    One that was killed only now has yet to end.
+    """
+
+    def is_clean() -> bool:
+        ctx.active_children()
+        return not _zombies()
+
+    until(is_clean)
+
+
+def _check_descriptors(before: int) -> None:
+    """This process, which has closed all it had, has few more descriptors."""
     now = leaks.descriptors()
     # The fork server's sockets and the lifeline are kept; what leaks does so every time.
-    assert len(now) <= descriptors_before + _KEPT, now
+    assert len(now) <= before + _KEPT, now
 
 
 def _zombies() -> list[int]:
