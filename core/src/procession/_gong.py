@@ -36,13 +36,12 @@ class Gong(Exportable):
     Threads: any. Fork: a child listens anew. Owns its descriptors.
     """
 
-    __slots__ = ("_fd", "_idle", "_pid")
+    __slots__ = ("_fd", "_idle")
 
     def __init__(self, fd: int = -1) -> None:
         self._fd = fd
-        # Epolls that nobody listens with now, and what they report besides.
-        self._idle: list[tuple[int, Epoll]] = []
-        self._pid = os.getpid()
+        # Those that nobody listens with now.
+        self._idle: list[Ear] = []
         if sys.platform == "linux" and fd < 0:
             self._fd = above_standard(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
 
@@ -58,14 +57,18 @@ class Gong(Exportable):
         calls. Raises `OSError` when descriptors have run out.
         """
         if sys.platform != "linux":
-            return Ear(self, other)
-        if self._pid != os.getpid():
-            # Edges that one process is told of the other one is not.
-            self._idle, self._pid = [], os.getpid()
-        try:
-            return Ear(self, *self._idle.pop())
-        except IndexError:
-            pass
+            return Ear(self._idle, other)
+        pid = os.getpid()
+        while self._idle:
+            try:
+                ear = self._idle.pop()
+            except IndexError:
+                break  # another thread was faster
+            # Edges that one process is told of the other one is not: what a forked child
+            # inherited is of no use to it.
+            if ear.pid == pid:
+                return ear
+            ear.close()
         import select
 
         poll = select.epoll()
@@ -76,14 +79,7 @@ class Gong(Exportable):
         except BaseException:
             poll.close()
             raise
-        return Ear(self, other, poll)
-
-    def put_back(self, other: int, poll: Epoll) -> None:
-        """Keep an epoll for the next listener."""
-        if self._pid == os.getpid() and len(self._idle) < _MOST_IDLE:
-            self._idle.append((other, poll))
-        else:
-            poll.close()
+        return Ear(self._idle, other, poll, pid)
 
     def export(self, handoff: Handoff, /) -> Recipe:
         """See `Exportable.export`."""
@@ -98,7 +94,7 @@ class Gong(Exportable):
         """Close this process's descriptors. Idempotent."""
         fd, self._fd = self._fd, -1
         while self._idle:
-            self._idle.pop()[1].close()
+            self._idle.pop().close()
         if fd >= 0:
             os.close(fd)
 
@@ -113,14 +109,21 @@ _MOST_IDLE = 4
 
 
 class Ear:
-    """One thread's way of hearing a gong; a context manager that closes it."""
+    """One thread's way of hearing a gong; a context manager, and idle after it.
 
-    __slots__ = ("_gong", "_other", "_poll")
+    *idle* are the gong's idle ones, *other* and *poll* as in `Gong.listen`, *pid* is the
+    process that made it.
+    """
 
-    def __init__(self, gong: Gong, other: int, poll: Epoll | None = None) -> None:
-        self._gong = gong
+    __slots__ = ("_idle", "_other", "_poll", "pid")
+
+    def __init__(
+        self, idle: list[Ear], other: int, poll: Epoll | None = None, pid: int = 0
+    ) -> None:
+        self._idle = idle
         self._other = other
         self._poll = poll
+        self.pid = pid
 
     def wait(self, timeout: float) -> bool:
         """Wait up to *timeout* seconds for a stroke or for the other descriptor.
@@ -132,14 +135,23 @@ class Ear:
                 return wait_readable(self._other, min(timeout, _NAP))
             time.sleep(max(0.0, min(timeout, _NAP)))
             return False
-        return any(fd == self._other for fd, _ in self._poll.poll(timeout))
+        # In one step of C: who waits is awake only after it, on a processor that just woke up.
+        return self._other in dict(self._poll.poll(timeout))
+
+    def close(self) -> None:
+        """Hear nothing ever again."""
+        if self._poll is not None:
+            self._poll.close()
 
     def __enter__(self) -> Ear:
         """Return the ear."""
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Hear nothing any more."""
-        if self._poll is not None:
-            self._gong.put_back(self._other, self._poll)
-            self._poll = None
+        """Be idle; the next one to listen has a use for it."""
+        if self._poll is None:
+            return
+        if len(self._idle) < _MOST_IDLE:
+            self._idle.append(self)
+        else:
+            self.close()
