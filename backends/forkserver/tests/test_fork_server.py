@@ -15,7 +15,7 @@ import pytest
 
 import procession
 from procession.errors import ProcessError
-from procession.plugin import LOST_EXIT_CODE, wait_readable
+from procession.plugin import LOST_EXIT_CODE, PidChild, wait_readable
 from procession.testing import payloads
 from procession.testing.forked import until
 from procession_forkserver import _protocol
@@ -222,6 +222,35 @@ def test_a_forked_copy_of_the_parent_has_a_server_of_its_own(ctx: Any) -> None:
     assert 5 == os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
     assert server == _server()
+
+
+def test_a_fork_while_another_thread_looks_after_the_server(ctx: Any) -> None:
+    """A forked copy does not wait for a thread that it has not, and has its own server then."""
+    _start_and_join(ctx)
+    looking, stop = threading.Event(), threading.Event()
+
+    def look() -> None:
+        while not stop.is_set():
+            procession.active_children()
+            looking.set()
+
+    threads = [threading.Thread(target=look) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    assert looking.wait(_SECONDS)
+    codes = []
+    for _ in range(100):
+        pid = os.fork()
+        if not pid:
+            os._exit(7)
+        copy = PidChild(pid)
+        codes.append(copy.wait(_SECONDS))
+        copy.signal(signal.SIGKILL)
+        copy.close()
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert codes == [7] * 100
 
 
 def test_more_descriptors_than_one_packet_holds(ctx: Any) -> None:

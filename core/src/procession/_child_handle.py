@@ -89,40 +89,45 @@ class PidChild(Child):
     def __init__(self, pid: int, sentinel: int | None = None) -> None:
         self.pid = pid
         self._exit_code: int | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # re-entrant: a signal handler may ask, too
         self.sentinel = _open_pidfd(pid) if sentinel is None else sentinel
         self._closed = False
 
     def poll(self) -> int | None:
         """See `Child.poll`."""
         with self._lock:
-            if self._exit_code is None:
-                self._exit_code = self._collect()
+            self._collect()
             return self._exit_code
 
-    def _collect(self) -> int | None:
-        """Reap the child if it has ended; the lock is held."""
-        if sys.platform == "win32":
-            raise OSError("children cannot be collected by number on Windows")
+    def _collect(self) -> None:
+        """Learn the exit code if the child has ended, and reap it; the lock is held.
+
+        In this order: a signal handler that asks between two lines learns the same.
+        """
+        if self._exit_code is not None:
+            return
         try:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            code = _exit_code_of(self.pid)
+            if code is not None:
+                self._exit_code = code
+                _reap(self.pid)
         except ChildProcessError:
-            # Reaped by somebody else (a wait for any child, an ignored SIGCHLD). The
-            # sentinel still knows whether it has ended, only the code is gone.
-            return LOST_EXIT_CODE if wait_readable(self.sentinel, 0) else None
-        return os.waitstatus_to_exitcode(status) if pid == self.pid else None
+            # Reaped by a handler, or by somebody else (a wait for any child, an ignored
+            # SIGCHLD). The sentinel still knows whether it has ended, only the code is gone.
+            if self._exit_code is None and wait_readable(self.sentinel, 0):
+                self._exit_code = LOST_EXIT_CODE
 
     def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
         if is_finalizing():
             return  # the modules are half gone, and the kernel closes everything anyway
-        self.close()
+        # Without the lock, which nobody can have now but a thread that a fork has left behind.
+        self._release()
 
     def signal(self, number: int, /) -> None:
         """See `Child.signal`."""
         # Under the lock nobody reaps, so the pid stays the child's, if only as a zombie.
         with self._lock:
-            if self._exit_code is None:
-                self._exit_code = self._collect()
+            self._collect()
             if self._exit_code is None:
                 os.kill(self.pid, number)
 
@@ -131,9 +136,41 @@ class PidChild(Child):
         if self._closed:
             return
         with self._lock:
-            if not self._closed:
-                self._closed = True
-                os.close(self.sentinel)
+            self._release()
+
+    def abandon(self) -> None:
+        """Do what `close` does, in a forked copy of the process that started the child.
+
+        The lock may be held by a thread that the copy has not.
+        """
+        self._release()
+
+    def _release(self) -> None:
+        if not self._closed:
+            self._closed = True
+            os.close(self.sentinel)
+
+
+def _exit_code_of(pid: int) -> int | None:
+    """Return the exit code of the child *pid* if it has ended. It has yet to be reaped.
+
+    Raises `ChildProcessError` if it was.
+    """
+    if sys.platform == "win32":
+        raise OSError("children cannot be collected by number on Windows")
+    if sys.platform == "linux":
+        found = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if found is None:
+            return None
+        return found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
+    ended, status = os.waitpid(pid, os.WNOHANG)
+    return os.waitstatus_to_exitcode(status) if ended == pid else None
+
+
+def _reap(pid: int) -> None:
+    """Free the number of the child *pid*, which has ended."""
+    if sys.platform == "linux":  # on others it is free already
+        os.waitpid(pid, os.WNOHANG)
 
 
 @cache

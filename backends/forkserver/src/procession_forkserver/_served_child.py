@@ -1,3 +1,4 @@
+# ruff: noqa: E402 - the type checkers must see the platform first
 """A child of the fork server, seen from the process that asked for it."""
 
 from __future__ import annotations
@@ -8,13 +9,15 @@ import sys
 import threading
 from typing import TYPE_CHECKING
 
+assert sys.platform == "linux", "ask ForkServer.unavailable() first"
+
+from _socket import AF_UNIX, MSG_PEEK, SOCK_SEQPACKET, socket
+
 from procession.plugin import LOST_EXIT_CODE, Child, wait_readable
 from procession_forkserver import _protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-assert sys.platform == "linux", "ask ForkServer.unavailable() first"
 
 # How long a server that is alive may take to collect a child that has ended. It is idle,
 # and collects at once unless it was stopped.
@@ -39,7 +42,7 @@ class ServedChild(Child):
         self.sentinel = pidfd
         self._line = line
         self._server_is_alive = server_is_alive
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # re-entrant: a signal handler may ask, too
         self._exit_code: int | None = None
         self._closed = False
 
@@ -55,14 +58,16 @@ class ServedChild(Child):
         alive = self._server_is_alive()
         if not wait_readable(self._line, _COLLECTING_SECONDS if alive else 0):
             return LOST_EXIT_CODE
-        # A report is one packet; nothing, once the other end has gone.
-        report = os.read(self._line, _protocol.REPORT_SIZE)
+        # A report is one packet; nothing, once the other end has gone. It stays there: a
+        # signal handler that asks between two lines learns the same.
+        report = _peek(self._line, _protocol.REPORT_SIZE)
         return _protocol.parse_report(report)[1] if report else LOST_EXIT_CODE
 
     def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
         if is_finalizing():
             return  # the modules are half gone, and the kernel closes everything anyway
-        self.close()
+        # Without the lock, which nobody can have now but a thread that a fork has left behind.
+        self._release()
 
     def signal(self, number: int, /) -> None:
         """See `Child.signal`."""
@@ -79,7 +84,19 @@ class ServedChild(Child):
         if self._closed:
             return
         with self._lock:
-            if not self._closed:
-                self._closed = True
-                os.close(self.sentinel)
-                os.close(self._line)
+            self._release()
+
+    def _release(self) -> None:
+        if not self._closed:
+            self._closed = True
+            os.close(self.sentinel)
+            os.close(self._line)
+
+
+def _peek(fd: int, size: int) -> bytes:
+    """Return the next packet, of up to *size* bytes, of the socket *fd*, and leave it there."""
+    line = socket(AF_UNIX, SOCK_SEQPACKET, 0, fd)
+    try:
+        return line.recv(size, MSG_PEEK)
+    finally:
+        line.detach()

@@ -88,4 +88,4 @@ class ServerHandle:
     def abandon(self) -> None:
         """Close what a forked copy of the parent inherited; the server is not touched."""
         self._requests.close()
-        self._process.close()
+        self._process.abandon()

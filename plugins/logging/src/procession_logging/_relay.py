@@ -93,7 +93,7 @@ def _leave_no_stand_in() -> None:
 
 
 class _Run:
-    """One run of the relay's thread. All but `wait` and `await_end` with the relay's lock."""
+    """One run of the relay's thread. All but `wait` with the relay's lock."""
 
     def __init__(self, relay: Relay) -> None:
         self.stopping = False
@@ -147,7 +147,7 @@ class _Run:
         return [by_fd[fd] for fd in ready if fd in by_fd]
 
     def await_end(self) -> None:
-        """Wait until the thread has ended, if it does so in time."""
+        """Wait until the thread, which is over, has ended."""
         deadline = time.monotonic() + _PATIENCE
         if not self._ended.acquire(timeout=_PATIENCE):
             return
@@ -172,6 +172,7 @@ class Relay:
 
     def _forget(self) -> None:
         self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)  # the run is over, or goes on
         self._new: weakref.WeakKeyDictionary[Process, tuple[_Receiver, Line]]
         self._new = weakref.WeakKeyDictionary()
         self._by_process: weakref.WeakKeyDictionary[Process, _Receiver]
@@ -227,6 +228,7 @@ class Relay:
                 receivers = list(self._receivers)
                 if run.stopping or not receivers:
                     run.close()
+                    self._changed.notify_all()
                     return
             for receiver in run.wait(receivers):
                 over = receiver.drain(_BATCH)
@@ -253,6 +255,7 @@ class Relay:
         if self._run is not None and not self._run.is_over():
             self._run.stopping = False
             self._run.ring()
+            self._changed.notify_all()
             return
         if self._run is not None:
             self._run.await_end()  # so that there is never more than one to wait for
@@ -265,9 +268,11 @@ class Relay:
                 return
             run.stopping = True
             run.ring()
-        run.await_end()
-        with self._lock:
-            self._go_on()  # a child may have been started meanwhile
+            # Another thread may start a child meanwhile, for which the run goes on.
+            self._changed.wait_for(lambda: run.is_over() or not run.stopping, _PATIENCE)
+            if run.is_over():
+                run.await_end()
+            self._go_on()
 
     # -- forks
 

@@ -1,0 +1,113 @@
+"""Signal handlers and forks in the middle of looking after a child."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import sys
+import threading
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import procession
+from procession.connection import wait
+from procession.plugin import PidChild
+from procession.testing import payloads
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+assert sys.platform == "linux"  # where these start methods are available
+
+_SECONDS = 20
+
+
+def _ended(method: str, code: int) -> Any:
+    """Return a child that has ended with *code*, which nobody has asked for yet."""
+    process = procession.get_context(method).Process(target=payloads.exit_with, args=(code,))
+    process.start()
+    assert wait([process.sentinel], _SECONDS)
+    return process
+
+
+def _at_line(number: int, look: Callable[[], object], files: set[str]) -> Callable[..., Any]:
+    """Return a tracer that calls *look* once, at the line *number* that is run in *files*."""
+    lines = 0
+
+    def trace(frame: Any, event: str, argument: object) -> Any:
+        nonlocal lines
+        if frame.f_code.co_filename not in files:
+            return None
+        if event == "line":
+            lines += 1
+            if lines == number:
+                sys.settrace(None)
+                look()
+        return trace
+
+    return trace
+
+
+def _look_twice(method: str, number: int) -> list[int | None]:
+    """Ask for an exit code, and once more at line *number* of that; return both answers."""
+    process = _ended(method, 7)
+    files = {sys.modules[type(process._child).__module__].__file__ or ""}
+    codes: list[int | None] = []
+
+    def look() -> None:
+        codes.append(process.exitcode)
+
+    previous = sys.gettrace()
+    sys.settrace(_at_line(number, look, files))
+    try:
+        look()
+    finally:
+        sys.settrace(previous)
+    assert process.exitcode == 7
+    process.close()
+    return codes
+
+
+def test_a_handler_may_look_at_the_child_at_any_line(method: str) -> None:
+    """Whoever asks in the middle of another's question gets the same exit code, and no deadlock.
+
+    As a SIGCHLD handler does that asks which of the children has ended.
+    """
+    for number in itertools.count(1):
+        codes = _look_twice(method, number)
+        assert set(codes) == {7}
+        if len(codes) == 1:
+            break  # it has no so many lines
+    assert number > 2
+
+
+def test_a_child_forked_while_another_thread_looks(method: str) -> None:
+    """A forked copy drops what it inherited without waiting for a thread that it has not."""
+    process = _ended(method, 0)
+    handle = process._child
+    holds, forked = threading.Event(), threading.Event()
+
+    def look() -> None:
+        with handle._lock:  # as `poll` does, for as long as it asks the kernel
+            holds.set()
+            forked.wait(_SECONDS)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    assert holds.wait(_SECONDS)
+    pid = os.fork()
+    if not pid:
+        alive = weakref.ref(handle)
+        process._child = None
+        del handle
+        os._exit(0 if alive() is None else 1)
+    copy = PidChild(pid)
+    code = copy.wait(_SECONDS)
+    copy.signal(signal.SIGKILL)
+    copy.wait()
+    forked.set()
+    thread.join()
+    process.close()
+    copy.close()
+    assert code == 0
