@@ -18,13 +18,9 @@ kills children that live on. The first test warms up every pair, so that what is
 
 from __future__ import annotations
 
-import atexit
 import importlib
-import os
-import shutil
 import signal
 import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,8 +30,7 @@ import pytest
 
 from procession import _selection
 from procession._primitive_choice import BUILT_IN, VARIABLE
-from procession._shared_words import reserve
-from procession.testing import leaks, payloads
+from procession.testing import leaks, payloads, tidiness
 
 _DOMAINS = {"method": "start method", "transport": "transport"}
 _ABSENT = "needs a plugin that is not installed"
@@ -95,23 +90,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(scope="session")
-def temporary_directory() -> Path:
-    """The directory that tests and their children use for temporary files; short, for sockets.
-
-    It is removed when the interpreter exits, after what libraries clean up then.
-    """
-    os.environ["TMPDIR"] = str(_TEMPORARY)
-    tempfile.tempdir = None
-    return _TEMPORARY
-
-
-_TEMPORARY = Path(tempfile.mkdtemp(prefix="pt-"))
-
-
-@atexit.register  # here, so that it runs after what is registered later
-def _remove_temporary_directory(creator: int = os.getpid()) -> None:
-    if os.getpid() == creator:  # exit handlers run in forked children, too
-        shutil.rmtree(_TEMPORARY, ignore_errors=True)
+def temporary_directory() -> Iterator[Path]:
+    """The directory that tests and their children use for temporary files."""
+    with tidiness.temporary_files() as directory:
+        yield directory
 
 
 def _installed(subject: str) -> dict[str, list[str]]:
@@ -135,9 +117,11 @@ def _primitives(subject: str) -> list[str]:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Parametrize over the installed plugins, or mark the test as needing an absent one."""
     subject = metafunc.config.getoption("--subject")
-    if "primitive" in metafunc.fixturenames:
+    # The suites of the conformance kit have fixtures of their own with some of these names.
+    names = {name for name in metafunc.fixturenames if not hasattr(metafunc.cls, name)}
+    if "primitive" in names:
         metafunc.parametrize("primitive", _primitives(subject), indirect=True)
-    wanted = {"pair", "method", "transport"} & set(metafunc.fixturenames)
+    wanted = {"pair", "method", "transport"} & names
     if not wanted:
         return
     installed = _installed(subject)
@@ -155,8 +139,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         missing = "; ".join(f"no {_DOMAINS[kind]}" for kind in _DOMAINS if not installed[kind])
         metafunc.parametrize("pair", pairs or [_absent(missing)], ids=str, indirect=True)
     for kind in wanted - {"pair"}:
-        names = installed[kind] or [_absent(f"no {_DOMAINS[kind]}")]
-        metafunc.parametrize(kind, names, indirect=True)
+        found = installed[kind] or [_absent(f"no {_DOMAINS[kind]}")]
+        metafunc.parametrize(kind, found, indirect=True)
 
 
 def _few(pairs: list[Pair], transports: int) -> list[Pair]:
@@ -259,11 +243,8 @@ def ctx(pair: Pair) -> Any:
 @pytest.fixture(scope="session")
 def plain_main_module() -> Iterator[None]:
     """Keep children from importing pytest's own script again, which costs more than they do."""
-    main = vars(sys.modules["__main__"])
-    file = main.pop("__file__", None)
-    yield
-    if file is not None:
-        main["__file__"] = file
+    with tidiness.plain_main_module():
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -301,20 +282,10 @@ def warm_handing_over(subject: str, warm: None) -> None:
             end.close()
 
 
-def _have_memory_for_locks() -> None:
-    """See to it that the locks of a test need no further file, which would stay open after it."""
-    space, position = reserve(1)
-    size = len(space.words)
-    if position > size // 2:
-        reserve(size - position - 8)  # the rest, behind the cache line of the one word
-        space, _ = reserve(1)
-    space.guard(0).run(bool)  # only some kinds of lock need it
-
-
 @pytest.fixture(autouse=True)
 def nothing_left_behind(warm: None, temporary_directory: Path) -> Iterator[None]:
     """Fail a test that leaves a process, thread, descriptor or file behind, and name it."""
-    _have_memory_for_locks()
+    tidiness.have_memory_for_locks()
     before = leaks.Snapshot.take(temporary_directory)
     yield
     left = before.leaks()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import array
-import os
 import pickle
 import threading
 from collections.abc import Callable
@@ -19,35 +18,6 @@ SIZES = [0, 1, 2, 16 * KIB, 64 * KIB - 1, 64 * KIB, 64 * KIB + 1, 16 * MIB]
 Make = Callable[..., Any]
 
 transports = pytest.mark.one_pair_per("transport")
-
-
-def test_objects_come_back_equal(pipe: Make, start: Make) -> None:
-    """Any picklable object goes to a child and back, on every pair."""
-    here, there = pipe()
-    process = start(payloads.echo, there)
-    for each in ([42, None, "hello"], b"", b"x" * KIB, {"k": (1, 2.5, 3j)}, ValueError("v"), 0):
-        here.send(each)
-        received = here.recv()
-
-        assert type(each) is type(received)
-        assert repr(each) == repr(received)
-    here.send(None)
-    process.join(DEADLINE)
-    assert 0 == process.exitcode
-
-
-def test_bytes_of_every_size_come_back(pipe: Make, start: Make) -> None:
-    """Byte messages keep their lengths and bytes, from none to 16 MiB, on every pair."""
-    here, there = pipe()
-    process = start(payloads.echo_bytes, there, len(SIZES))
-    for size in SIZES:
-        message = os.urandom(min(size, 4096)) * max(1, size // 4096)
-        message = message[:size] + bytes(size - len(message[:size]))
-        here.send_bytes(message)
-
-        assert message == here.recv_bytes()
-    process.join(DEADLINE)
-    assert 0 == process.exitcode
 
 
 @transports

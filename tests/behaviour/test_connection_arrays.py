@@ -14,29 +14,6 @@ Make = Callable[..., Any]
 numpy = pytest.importorskip("numpy")
 
 
-def test_array_comes_back_equal(pipe: Make, start: Make) -> None:
-    """Arrays of every kind and order come back equal and writable."""
-    here, there = pipe()
-    process = start(payloads.echo, there)
-    for array in (
-        numpy.arange(10),
-        numpy.arange(3 * MIB // 8, dtype="f8").reshape(3, -1),
-        numpy.asfortranarray(numpy.arange(12).reshape(3, 4)),
-        numpy.arange(100)[::3],
-        numpy.zeros((0, 4)),
-        numpy.array(["text", None], dtype=object),
-    ):
-        here.send({"array": array, "twice": [array, 1]})
-        received = here.recv()
-
-        assert numpy.array_equal(array, received["array"])
-        assert (array.dtype, array.shape) == (received["array"].dtype, received["array"].shape)
-        assert received["array"] is received["twice"][0]
-        assert received["array"].flags.writeable
-    here.send(None)
-    process.join()
-
-
 @pytest.mark.slow
 @pytest.mark.beyond("multiprocessing copies an array into its pickle and out of it")
 def test_array_of_256_mib_without_extra_copies(pipe: Make, start: Make) -> None:

@@ -255,17 +255,6 @@ def test_active_children_forgets_the_ended(library: Any, start: Make) -> None:
 
 
 @pytest.mark.one_pair_per("method")
-def test_twenty_processes(start: Make) -> None:
-    """Many children in a row end well and are all told apart."""
-    processes = [start(payloads.exit_with, number % 7) for number in range(20)]
-    for process in processes:
-        process.join(DEADLINE)
-
-    assert [number % 7 for number in range(20)] == [each.exitcode for each in processes]
-    assert 20 == len({each.pid for each in processes})
-
-
-@pytest.mark.one_pair_per("method")
 def test_subclass_with_run(pair: Any, pipe: Make) -> None:
     """A subclass overrides run, keeps its attributes in the child, and is named after itself."""
     receiver, sender = pipe(False)

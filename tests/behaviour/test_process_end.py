@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import signal
 from collections.abc import Callable
 from typing import Any
@@ -47,11 +46,6 @@ if __name__ == "__main__":
     p.join()
     print(p.exitcode)
 """
-
-
-def test_exit_code_of_os_exit(finish: Make) -> None:
-    """os._exit is reported as it is."""
-    assert 7 == finish(payloads.exit_at_once, 7).exitcode
 
 
 def test_exception_is_printed_and_gives_one(run_program: Make, pair: Any) -> None:
@@ -114,17 +108,6 @@ def test_interrupt_is_sigint(start: Make, pipe: Make) -> None:
     assert 1 == process.exitcode
 
 
-def test_terminate_right_after_start(start: Make) -> None:
-    """A hundred children that have hardly begun to exist end by SIGTERM, and silently."""
-    processes = [start(payloads.hold_for_ever) for _ in range(100)]
-    for process in processes:
-        process.terminate()
-    for process in processes:
-        process.join(DEADLINE)
-
-    assert {-signal.SIGTERM} == {process.exitcode for process in processes}
-
-
 def test_terminated_child_is_silent(run_program: Make, pair: Any) -> None:
     """Terminating a child at any moment of its start prints nothing."""
     done = run_program(_TERMINATING, pair.method)
@@ -147,40 +130,6 @@ if __name__ == "__main__":
         codes.add(p.exitcode)
     print(codes)
 """
-
-
-def test_sentinel_is_ready_when_the_child_has_ended(start: Make, pipe: Make) -> None:
-    """A sentinel becomes readable at the end of the child and not before."""
-    here, there = pipe()
-    process = start(payloads.hold, there)
-    assert "ready" == here.recv()
-
-    assert ([], [], []) == select.select([process.sentinel], [], [], 0)
-    here.send("go on")
-    assert [process.sentinel] == select.select([process.sentinel], [], [], DEADLINE)[0]
-
-
-@pytest.mark.beyond("multiprocessing's fork server sends the exit code through the sentinel")
-def test_sentinel_stays_ready(finish: Make) -> None:
-    """A sentinel is still ready after join, for whoever waits late."""
-    process = finish(payloads.nothing)
-
-    assert [process.sentinel] == select.select([process.sentinel], [], [], 0)[0]
-
-
-def test_sentinels_tell_children_apart(start: Make, pipe: Make) -> None:
-    """The sentinel that is ready belongs to the child that ended, not to its sibling."""
-    pipes = [pipe() for _ in range(3)]
-    processes = [start(payloads.hold, there) for _, there in pipes]
-    for here, _ in pipes:
-        assert "ready" == here.recv()
-    sentinels = [process.sentinel for process in processes]
-
-    for index in (1, 0, 2):
-        pipes[index][0].send("go on")
-        assert [sentinels[index]] == select.select(sentinels, [], [], DEADLINE)[0]
-        processes[index].join()
-        sentinels[index] = pipes[index][0]  # keep the positions; nothing comes from it any more
 
 
 def test_exit_handlers_and_buffers(run_program: Make, pair: Any) -> None:

@@ -19,56 +19,6 @@ transports = pytest.mark.one_pair_per("transport")
 KINDS = pytest.mark.parametrize("kind", ["Queue", "JoinableQueue", "SimpleQueue"])
 
 
-@KINDS
-def test_items_arrive_in_order(queue: Make, start: Make, kind: str) -> None:
-    """What one producer puts is got in that order, from a child, on every pair."""
-    items = queue(kind=kind)
-    wanted: list[Any] = [42, None, "hello", b"", (1, 2), {"k": []}, *range(200)]
-    process = start(payloads.put_all, items, wanted)
-
-    assert wanted == [items.get() for _ in wanted]
-    process.join(DEADLINE)
-    assert 0 == process.exitcode
-
-
-@KINDS
-def test_items_reach_a_child(queue: Make, pipe: Make, start: Make, kind: str) -> None:
-    """A child gets what the parent puts, in order."""
-    items = queue(kind=kind)
-    answers, answerer = pipe(False)
-    process = start(payloads.get_until_none, items, answerer)
-    wanted = [*range(100), "text", 1.5]
-    for item in [*wanted, None]:
-        items.put(item)
-
-    assert wanted == answers.recv()
-    process.join(DEADLINE)
-
-
-def test_many_producers_and_consumers(queue: Make, pipe: Make, start: Make) -> None:
-    """Each item is got exactly once, and each consumer sees each producer's items in order."""
-    items = queue()
-    producers, consumers, each = 3, 3, 300
-    answers = [pipe(False) for _ in range(consumers)]
-    getters = [start(payloads.get_until_none, items, answerer) for _, answerer in answers]
-    putters = [start(payloads.put_numbered, items, who, each) for who in range(producers)]
-    for process in putters:
-        process.join(DEADLINE)
-        assert 0 == process.exitcode
-    for _ in getters:
-        items.put(None)
-    received = [receiver.recv() for receiver, _ in answers]
-    for process in getters:
-        process.join(DEADLINE)
-
-    everything = sorted(item for part in received for item in part)
-    assert [(who, number) for who in range(producers) for number in range(each)] == everything
-    for part in received:
-        for who in range(producers):
-            numbers = [number for producer, number in part if producer == who]
-            assert sorted(numbers) == numbers
-
-
 @transports
 def test_many_threads(queue: Make) -> None:
     """Threads of one process share a queue as processes do."""
@@ -115,16 +65,6 @@ def test_maxsize(queue: Make) -> None:
     assert "a" == items.get()
     items.put_nowait("c")
     assert ["b", "c"] == [items.get(), items.get()]
-
-
-def test_maxsize_holds_back_a_child(queue: Make, start: Make) -> None:
-    """A producer waits while the queue is full and loses nothing."""
-    items = queue(3)
-    process = start(payloads.put_all, items, list(range(50)))
-
-    assert list(range(50)) == [items.get(timeout=DEADLINE) for _ in range(50)]
-    process.join(DEADLINE)
-    assert 0 == process.exitcode
 
 
 @transports
@@ -197,17 +137,6 @@ def test_join_thread_needs_close(queue: Make) -> None:
         items.join_thread()
 
 
-def test_producer_that_ends_loses_nothing(queue: Make, start: Make) -> None:
-    """A process that ends right after put hands its items over first, small and large."""
-    items = queue()
-    wanted = ["small", b"x" * 300_000, "last"]
-    process = start(payloads.put_all, items, wanted)
-
-    assert wanted == [items.get(timeout=DEADLINE) for _ in wanted]
-    process.join(DEADLINE)
-    assert 0 == process.exitcode
-
-
 @pytest.mark.one_pair_per("method")
 def test_cancel_join_thread_lets_a_producer_go(queue: Make, finish: Make) -> None:
     """After cancel_join_thread a process ends although nobody gets its items."""
@@ -276,21 +205,6 @@ def test_queue_is_a_snapshot_of_its_items(queue: Make) -> None:
     items.put(item)
     assert [1] == items.get()
     assert item is not items
-
-
-@pytest.mark.beyond("multiprocessing's queues go to a process when it starts and never later")
-@pytest.mark.usefixtures("warm_handing_over")
-@KINDS
-def test_queue_through_a_connection(queue: Make, pipe: Make, start: Make, kind: str) -> None:
-    """A queue sent to a running child is the same queue there."""
-    items = queue(kind=kind)
-    here, there = pipe()
-    process = start(payloads.put_into_received, there, [1, "two"])
-    here.send(items)
-
-    assert [1, "two"] == [items.get(), items.get()]
-    process.join(DEADLINE)
-    assert 0 == process.exitcode
 
 
 @transports

@@ -9,28 +9,10 @@ from typing import Any
 
 import pytest
 
-from procession.testing import payloads
-
 DEADLINE = 30.0
 Make = Callable[..., Any]
 transports = pytest.mark.one_pair_per("transport")
 shutdown = pytest.mark.beyond("multiprocessing's queues cannot be shut down")
-
-
-def test_join_waits_for_every_item(queue: Make, start: Make) -> None:
-    """join returns once task_done was called, in whichever process, for each item."""
-    items = queue(kind="JoinableQueue")
-    processes = [start(payloads.get_and_acknowledge, items) for _ in range(2)]
-    for number in range(50):
-        items.put(number)
-    items.join()
-    assert items.empty()
-    for _ in processes:
-        items.put(None)
-    items.join()
-    for process in processes:
-        process.join(DEADLINE)
-        assert 0 == process.exitcode
 
 
 @transports
@@ -119,23 +101,6 @@ def test_shutdown_is_the_queue_modules_exception(library: Any) -> None:
 
     assert issubclass(library.ShutDown, theirs)
     assert not issubclass(library.ShutDown, queue_module.Empty)
-
-
-@shutdown
-@pytest.mark.parametrize("immediate", [False, True])
-def test_shutdown_wakes_a_waiting_child(
-    library: Any, queue: Make, pipe: Make, start: Make, immediate: bool
-) -> None:
-    """Consumers that wait in other processes learn of the shutdown."""
-    items = queue()
-    answers = [pipe(False) for _ in range(2)]
-    processes = [start(payloads.get_or_error, items, answerer) for _, answerer in answers]
-    assert ["ready", "ready"] == [answer.recv() for answer, _ in answers]
-    items.shutdown(immediate=immediate)
-
-    assert [library.ShutDown] * 2 == [answer.recv() for answer, _ in answers]
-    for process in processes:
-        process.join(DEADLINE)
 
 
 @shutdown

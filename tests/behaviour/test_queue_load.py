@@ -7,8 +7,6 @@ from typing import Any
 
 import pytest
 
-from procession.testing import payloads
-
 DEADLINE = 60.0
 MIB = 2**20
 Make = Callable[..., Any]
@@ -28,44 +26,6 @@ def test_many_items_with_nobody_reading(queue: Make) -> None:
         if items.get(timeout=DEADLINE) != number:
             pytest.fail(f"item {number} is out of order")
     assert items.empty()
-
-
-@pytest.mark.parametrize("size", [65_535, 65_537, MIB, 3 * MIB + 1])
-def test_large_items(queue: Make, start: Make, size: int) -> None:
-    """Items larger than any buffer arrive whole and in order, among small ones."""
-    items = queue()
-    wanted = [bytes([number]) * size if number % 2 else number for number in range(6)]
-    process = start(payloads.put_all, items, wanted)
-
-    assert wanted == [items.get(timeout=DEADLINE) for _ in wanted]
-    process.join(DEADLINE)
-    assert 0 == process.exitcode
-
-
-def test_large_items_of_many_producers(queue: Make, start: Make) -> None:
-    """Large items of several producers do not mix."""
-    items = queue()
-    parts = [bytes([who]) * 400_000 for who in range(3)]
-    processes = [start(payloads.put_all, items, [part] * 4) for part in parts]
-    received = [items.get(timeout=DEADLINE) for _ in range(12)]
-    for process in processes:
-        process.join(DEADLINE)
-
-    assert sorted(parts * 4) == sorted(received)
-
-
-@pytest.mark.parametrize("size", [MIB, 32 * MIB])
-def test_arrays(queue: Make, start: Make, size: int) -> None:
-    """Arrays of 1 and 32 MiB go through a queue."""
-    numpy = pytest.importorskip("numpy")
-    items = queue()
-    wanted = numpy.arange(size // 8, dtype="i8")
-    process = start(payloads.put_all, items, [wanted, "end"])
-
-    assert numpy.array_equal(wanted, items.get(timeout=DEADLINE))
-    assert "end" == items.get(timeout=DEADLINE)
-    process.join(DEADLINE)
-    assert 0 == process.exitcode
 
 
 @pytest.mark.one_pair_per("transport")

@@ -18,7 +18,6 @@ import struct
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from types import FrameType
@@ -34,7 +33,7 @@ from procession._descriptor_channel import DescriptorChannel
 from procession._pickling import SHORTEST_BUFFER, dumps, join, loads
 from procession._stream_channel import StreamChannel, pack_length
 from procession.connection import Connection, pipe, wait
-from procession.testing.forked import DEADLINE, crew, sleeps, until
+from procession.testing.forked import DEADLINE, crew, until
 
 if TYPE_CHECKING:
     from procession._channel import Channel
@@ -83,15 +82,6 @@ def make_of_descriptors(request: pytest.FixtureRequest) -> Pair:
 
 
 @pytest.fixture
-def ends(make: Pair) -> Iterator[tuple[Channel, Channel]]:
-    """A one-way pair: the receiving and the sending end."""
-    reader, writer = make(duplex=False)
-    yield reader, writer
-    reader.close()
-    writer.close()
-
-
-@pytest.fixture
 def connections(make: Pair) -> Iterator[tuple[Connection, Connection]]:
     """A duplex pair of connections."""
     first, second = map(Connection.over, make(duplex=True))
@@ -110,161 +100,7 @@ def in_thread(work: Callable[[], object]) -> threading.Thread:
 # -- messages ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "lengths",
-    [
-        (0,), (1,), (4095,), (4096,), (4097,), (65535,), (65536,), (65537,), (MIB + 1,),
-        (0, 0), (10, 100_000), (4083, 1), (5000, 0, 5000), (100, 300_000, 0, 2 * MIB + 7),
-        (9, *(10,) * 505), (9, *(10,) * 600), (70_000, *(3,) * 5000), (9, *(0,) * 700),
-    ],
-)  # fmt: skip
-def test_body_and_buffers_of_every_length(
-    ends: tuple[Channel, Channel], lengths: tuple[int, ...]
-) -> None:
-    """Bodies and buffers keep their borders and bytes, next to the limits and with many."""
-    reader, writer = ends
-    if isinstance(reader, StreamChannel) and lengths[1:]:
-        pytest.skip("a stream carries one pickle")
-    pattern = bytes(range(251)) * 10_000
-    parts = [(pattern * (length // len(pattern) + 1))[:length] for length in lengths]
-    sender = in_thread(lambda: (writer.send(parts[0], parts[1:]), writer.send(b"next")))
-    body, buffers = reader.receive()
-    following, _ = reader.receive()
-    sender.join(DEADLINE)
-
-    assert parts == [bytes(body), *map(bytes, buffers)]
-    assert b"next" == bytes(following)
-
-
-def test_random_lengths_in_a_row(ends: tuple[Channel, Channel]) -> None:
-    """Short and long messages in any order never touch each other."""
-    import random
-
-    chance = random.Random(5)
-    lengths = [chance.choice([3, 500, 4095, 4096, 8000, 70_000, 300_000]) for _ in range(300)]
-    reader, writer = ends
-
-    def send() -> None:
-        for number, length in enumerate(lengths):
-            writer.send(bytes([number & 255]) * length)
-
-    sender = in_thread(send)
-    for number, length in enumerate(lengths):
-        body, _ = reader.receive()
-        assert bytes([number & 255]) * length == bytes(body)
-    sender.join(DEADLINE)
-
-
-def test_memory_may_change_after_send(connections: tuple[Connection, Connection]) -> None:
-    """What was sent is what the array was when `send` was called."""
-    here, there = connections
-    memory = bytearray(b"before")
-    here.send_bytes(memory)
-    memory[:] = b"after!"
-
-    assert b"before" == there.recv_bytes()
-
-
-@pytest.mark.parametrize("length", [0, 5, 4095, 4096, 100_000])
-def test_receive_into(ends: tuple[Channel, Channel], length: int) -> None:
-    """A message that fits is received where the caller wants it, and nothing beyond."""
-    reader, writer = ends
-    memory = bytearray(b"." * (length + 3))
-    sender = in_thread(lambda: writer.send(b"x" * length))
-    body, buffers = reader.receive(memoryview(memory))
-    sender.join(DEADLINE)
-
-    assert (length, 0) == (len(body), len(buffers))
-    assert b"x" * length + b"..." == memory
-    assert isinstance(body, memoryview)
-    assert memory is body.obj
-
-
-@pytest.mark.parametrize("length", [5, 4096, 100_000])
-def test_limit(make: Pair, length: int) -> None:
-    """A body of exactly *limit* bytes is taken, a longer one ends receiving, not sending."""
-    reader, writer = make(duplex=True)
-
-    def send() -> None:
-        writer.send(b"x" * length)
-        with suppress(BrokenPipeError):  # the second may not be read to its end
-            writer.send(b"x" * length)
-
-    sender = in_thread(send)
-    assert length == len(reader.receive(None, length)[0])
-    with pytest.raises(errors.MessageTooLongError, match=f"{length} bytes"):
-        reader.receive(None, length - 1)
-
-    assert (False, True, False) == (reader.readable, reader.writable, reader.closed)
-    reader.send(b"goes on")
-    assert b"goes on" == bytes(writer.receive()[0])
-    reader.close()
-    sender.join(DEADLINE)
-    writer.close()
-
-
-def test_nothing_is_read_ahead(ends: tuple[Channel, Channel]) -> None:
-    """What one process has not received is there for another one that has the end."""
-    reader, writer = ends
-    for each in (b"mine", b"the child's", b"", b"mine again"):
-        writer.send(each)
-    assert b"mine" == bytes(reader.receive()[0])
-
-    def child() -> None:
-        assert reader.wait(0)
-        assert b"the child's" == bytes(reader.receive()[0])
-
-    with crew() as fork:
-        assert 0 == fork(child).join()
-    assert b"" == bytes(reader.receive()[0])
-    assert b"mine again" == bytes(reader.receive()[0])
-    assert not reader.wait(0)
-
-
-def test_wait_takes_nothing(ends: tuple[Channel, Channel]) -> None:
-    """Asking gives the same answer until something is received."""
-    reader, writer = ends
-    assert not reader.wait(-1)
-    writer.send(b"")
-    for timeout in (0, -1, 1e9, None):
-        assert reader.wait(timeout)
-    reader.receive()
-    assert not reader.wait(0.001)
-    writer.close()
-    assert reader.wait(None)
-
-
 # -- ends ----------------------------------------------------------------------------------
-
-
-def test_wait_for_room(make: Pair) -> None:
-    """A sender can learn, without sending, whether it would have to wait, and wait for a time."""
-    reader, writer = make(duplex=False)
-    body = bytes(1000)
-    sent = 0
-    while writer.wait_for_room(len(body), 0):
-        writer.send(body)
-        sent += 1
-    assert sent
-    assert not writer.wait_for_room(len(body), 0.01)
-
-    with ThreadPoolExecutor(1) as threads:
-        room = threads.submit(writer.wait_for_room, len(body), DEADLINE)
-        for _ in range(sent):
-            reader.receive()
-        assert room.result()
-    assert not reader.wait(0)
-
-    while writer.wait_for_room(len(body), 0):
-        writer.send(body)
-    reader.close()
-    assert writer.wait_for_room(len(body), DEADLINE)
-    with pytest.raises((BrokenPipeError, ConnectionResetError)):
-        writer.send(body)
-    writer.close()
-    with pytest.raises(OSError, match="closed") as caught:
-        writer.wait_for_room(len(body), 0)
-    assert errno.EBADF == caught.value.errno
 
 
 def test_close_is_idempotent_and_closes_all(make_of_descriptors: Pair) -> None:
@@ -283,94 +119,6 @@ def test_close_is_idempotent_and_closes_all(make_of_descriptors: Pair) -> None:
     second.close()
 
 
-def test_unread_messages_do_not_hide_what_the_peer_sent(make: Pair) -> None:
-    """A peer that closes without having read everything has still sent what it sent."""
-    first, second = make(duplex=True)
-    first.send(b"never read")
-    second.send(b"one")
-    second.send(b"two")
-    second.close()
-
-    assert b"one" == bytes(first.receive()[0])
-    assert b"two" == bytes(first.receive()[0])
-    with pytest.raises(EOFError):
-        first.receive()
-    first.close()
-
-
-def test_peer_gone_while_sending_leaves_what_it_sent(make: Pair) -> None:
-    """Also when it went in the middle of a long message from here."""
-    first, second = make(duplex=True)
-    second.send(b"farewell")
-    failures: list[BaseException] = []
-
-    def send() -> None:
-        try:
-            first.send(bytes(LARGE))
-        except OSError as error:
-            failures.append(error)
-
-    sender = in_thread(send)
-    assert second.wait(DEADLINE)
-    second.close()
-    sender.join(DEADLINE)
-
-    assert isinstance(failures[0], (BrokenPipeError, ConnectionResetError))
-    assert b"farewell" == bytes(first.receive()[0])
-    first.close()
-
-
-@pytest.mark.parametrize("length", [10, 5000, LARGE])
-def test_broken_pipe_is_no_signal(make: Pair, length: int) -> None:
-    """Sending to nobody raises, for messages of every length, and with our class, too."""
-    first, second = make(duplex=False)
-    connection = Connection.over(second)
-    first.close()
-    with pytest.raises(errors.BrokenConnectionError) as caught:
-        connection.send_bytes(bytes(length))
-    assert isinstance(caught.value, BrokenPipeError)
-    assert caught.value.errno in (errno.EPIPE, errno.ECONNRESET)
-    connection.close()
-
-
-@pytest.mark.parametrize("length", [100_000, LARGE])
-def test_sender_killed_in_the_middle(make: Pair, length: int) -> None:
-    """SIGKILL within a message makes it a truncated one, never a wrong one."""
-    reader, writer = make(duplex=False)
-    connection = Connection.over(reader)
-    with crew() as fork:
-        writer.send(b"whole")
-        process = fork(lambda: writer.send(bytes(max(length, LARGE))))
-        until(lambda: sleeps(process.pid))
-        process.kill()
-    writer.close()
-
-    assert b"whole" == connection.recv_bytes()
-    with pytest.raises(OSError, match="got end of file during message") as caught:
-        connection.recv_bytes()
-    assert isinstance(caught.value, errors.BrokenConnectionError)
-    assert connection.closed
-
-
-def test_receiver_killed_in_the_middle(make: Pair) -> None:
-    """A sender that waits for room learns that nobody will make any."""
-    reader, writer = make(duplex=False)
-
-    def child() -> None:
-        writer.close()
-        reader.receive()
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    with crew() as fork:
-        process = fork(child)
-        reader.close()
-        writer.send(b"first")
-        with pytest.raises((BrokenPipeError, ConnectionResetError)):
-            writer.send(bytes(LARGE))
-        assert -signal.SIGKILL == process.join()
-    writer.close()
-
-
 # -- signal handlers -----------------------------------------------------------------------
 
 
@@ -378,102 +126,7 @@ class Interrupt(Exception):
     """Raised by a signal handler."""
 
 
-@pytest.fixture
-def alarm() -> Iterator[Callable[[Callable[[], object]], None]]:
-    """Have a function called by a signal handler, as soon as this thread is blocked."""
-    before = signal.getsignal(signal.SIGUSR1)
-    threads = []
-
-    def arm(action: Callable[[], object]) -> None:
-        signal.signal(signal.SIGUSR1, lambda *_: action())
-        main = threading.main_thread()
-        assert main.native_id is not None
-        native_id, ident = main.native_id, main.ident
-
-        def ring() -> None:
-            def asleep() -> bool:
-                with open(f"/proc/self/task/{native_id}/stat", "rb") as file:
-                    return file.read().rpartition(b")")[2].split()[0] == b"S"
-
-            until(asleep)
-            assert ident is not None
-            signal.pthread_kill(ident, signal.SIGUSR1)
-
-        threads.append(in_thread(ring))
-
-    yield arm
-    for thread in threads:
-        thread.join(DEADLINE)
-    signal.signal(signal.SIGUSR1, before)
-
-
-def interrupt() -> None:
-    """Raise in the handler."""
-    raise Interrupt
-
-
 needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-
-
-@needs_proc
-def test_receive_goes_on_after_a_signal(
-    ends: tuple[Channel, Channel], alarm: Callable[[Callable[[], object]], None]
-) -> None:
-    """A handler that returns does not disturb a blocked `receive`."""
-    reader, writer = ends
-    alarm(lambda: writer.send(b"from the handler"))
-
-    assert b"from the handler" == bytes(reader.receive()[0])
-
-
-@needs_proc
-def test_interrupted_receive_took_nothing(
-    ends: tuple[Channel, Channel], alarm: Callable[[Callable[[], object]], None]
-) -> None:
-    """A handler that raises while nothing has come leaves the end as it was."""
-    reader, writer = ends
-    alarm(interrupt)
-    with pytest.raises(Interrupt):
-        reader.receive()
-    assert not reader.closed
-    writer.send(b"later")
-
-    assert b"later" == bytes(reader.receive()[0])
-
-
-@needs_proc
-def test_interrupted_send_closes_the_end(
-    ends: tuple[Channel, Channel], alarm: Callable[[Callable[[], object]], None]
-) -> None:
-    """A handler that raises within a long message makes it a truncated one."""
-    reader, writer = ends
-    alarm(interrupt)
-    with pytest.raises(Interrupt):
-        writer.send(bytes(LARGE))
-    assert writer.closed
-    with pytest.raises(OSError, match="got end of file during message"):
-        reader.receive()
-
-
-@needs_proc
-def test_interrupted_receive_in_the_middle_closes_the_end(
-    make: Pair, alarm: Callable[[Callable[[], object]], None]
-) -> None:
-    """A handler that raises within a long message leaves no rest to be taken for another."""
-    reader, writer = make(duplex=False)
-    connection = Connection.over(reader)
-    with crew() as fork:
-        # The first part comes, and nothing after it: the child is stopped, not ended.
-        process = fork(lambda: writer.send(bytes(LARGE)))
-        until(lambda: sleeps(process.pid))
-        os.kill(process.pid, signal.SIGSTOP)
-        alarm(interrupt)
-        with pytest.raises(Interrupt):
-            connection.recv_bytes()
-        assert connection.closed
-        with pytest.raises(errors.ConnectionClosedError, match="handle is closed"):
-            connection.recv_bytes()
-    writer.close()
 
 
 class Alarms:
@@ -596,45 +249,6 @@ def test_interrupts_at_any_instruction(make_of_descriptors: Pair, receiving: boo
         assert 0 == fork(work).join()
 
 
-@needs_proc
-def test_torn_end_says_why(make: Pair, alarm: Callable[[Callable[[], object]], None]) -> None:
-    """Whoever uses an end after a handler has torn a message is told what has closed it."""
-    reader, writer = make(duplex=False)
-    connection = Connection.over(writer)
-    alarm(interrupt)
-    with pytest.raises(Interrupt):
-        connection.send_bytes(bytes(LARGE))
-
-    with pytest.raises(errors.ConnectionClosedError, match="signal handler raised in the middle"):
-        connection.send_bytes(b"more")
-    reader.close()
-
-
-@needs_proc
-def test_handler_cannot_send_within_a_long_message(
-    ends: tuple[Channel, Channel], alarm: Callable[[Callable[[], object]], None]
-) -> None:
-    """A handler that uses the very end it has interrupted is refused, and not deadlocked."""
-    reader, writer = ends
-    refusals: list[BaseException] = []
-
-    def handler() -> None:
-        try:
-            writer.send(b"in between")
-        except errors.BusyConnectionError as error:
-            refusals.append(error)
-        receivers.append(in_thread(lambda: received.append(reader.receive())))
-
-    received: list[Any] = []
-    receivers: list[threading.Thread] = []
-    alarm(handler)
-    writer.send(bytes(LARGE))
-    receivers[0].join(DEADLINE)
-
-    assert LARGE == len(received[0][0])
-    assert "signal handler" in str(refusals[0])
-
-
 # -- threads and forks ---------------------------------------------------------------------
 
 
@@ -672,15 +286,6 @@ def test_no_weak_reference_stays(make_of_descriptors: Pair) -> None:
     del second
 
     assert before == len(_descriptor_channel._open)
-
-
-def test_poll_while_another_thread_receives(connections: tuple[Connection, Connection]) -> None:
-    """Waiting needs no lock: it never blocks behind a `recv`."""
-    here, there = connections
-    receiver = in_thread(here.recv)
-    assert here.poll() is False
-    there.send("end")
-    receiver.join(DEADLINE)
 
 
 # -- pickling ------------------------------------------------------------------------------

@@ -8,11 +8,8 @@ import resource
 import select
 import signal
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
-from functools import partial
-from queue import Empty, Full
+from queue import Empty
 from types import FrameType
 
 import pytest
@@ -26,7 +23,8 @@ from procession._handoff import LaunchHandoff, LaunchTakeover
 from procession._packet_lane import PacketLane
 from procession._packet_mailbox import PacketMailbox
 from procession.errors import ShutDown
-from procession.testing.forked import DEADLINE, crew, sleeps, until
+from procession.testing import MailboxSuite
+from procession.testing.forked import DEADLINE, crew
 
 KIBI = 1024
 SLOTS = 4
@@ -54,6 +52,15 @@ def make() -> Iterator[Make]:
         mailbox.close()
 
 
+class TestPacketMailbox(MailboxSuite):
+    """The contract of a mailbox, on lanes so short that the log is used all the time."""
+
+    @pytest.fixture
+    def make_mailbox(self) -> Make:
+        """Make a mailbox on a short lane."""
+        return lambda **options: PacketMailbox(short_lane(), **options)
+
+
 def readable(mailbox: PacketMailbox) -> bool:
     """Return whether somebody who polls the mailbox would look at it."""
     return bool(select.select([mailbox.fileno()], [], [], 0)[0])
@@ -74,15 +81,6 @@ def test_messages_of_every_size_are_taken_in_order(make: Make) -> None:
         assert (b"", [b"x" * size, b"y" * size]) == (body, [bytes(each) for each in buffers])
         assert not any(memoryview(each).readonly for each in buffers)
     assert 0 == mailbox.size()
-
-
-@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
-def test_bodies_may_be_any_buffer(make: Make, kind: Callable[[bytes], bytes]) -> None:
-    """bytes, bytearray and memoryview are bodies, short and long."""
-    mailbox = make()
-    for size in (5, 5000, 100_000):
-        mailbox.put(kind(b"k" * size))
-        assert b"k" * size == mailbox.get()[0]
 
 
 def test_an_unbounded_put_waits_for_nobody(make: Make) -> None:
@@ -117,92 +115,6 @@ def test_large_messages_leave_no_memory_behind(make: Make) -> None:
         mailbox.get()
 
     assert os.fstat(file).st_blocks * 512 <= 264 * KIBI
-
-
-def test_maxsize(make: Make) -> None:
-    """Full at once, after the timeout exactly, and for large messages, too."""
-    mailbox = make(maxsize=7)
-    for number in range(7):
-        mailbox.put(b"%d" % number, timeout=0)
-
-    for body in (b"", bytes(100_000)):
-        with pytest.raises(Full):
-            mailbox.put(body, timeout=0)
-        begun = time.monotonic()
-        with pytest.raises(Full):
-            mailbox.put(body, timeout=0.05)
-        assert time.monotonic() - begun >= 0.05
-        assert 7 == mailbox.size()
-    assert b"0" == mailbox.get()[0]
-    mailbox.put(bytes(100_000), timeout=0)
-    assert 7 == mailbox.size()
-
-
-def test_a_get_wakes_each_waiting_put(make: Make) -> None:
-    """Producers that wait for room, in threads and processes, go on one by one."""
-    mailbox = make(maxsize=1)
-    mailbox.put(b"first")
-    threads = [threading.Thread(target=mailbox.put, args=(b"more",)) for _ in range(3)]
-    with crew() as fork:
-        processes = [fork(lambda: mailbox.put(b"more")) for _ in range(3)]
-        until(lambda: all(sleeps(process.pid) for process in processes))
-        for thread in threads:
-            thread.start()
-
-        got = [mailbox.get(timeout=DEADLINE)[0] for _ in range(7)]
-
-        assert [b"first"] + [b"more"] * 6 == got
-        assert [0] * 3 == [process.join() for process in processes]
-    for thread in threads:
-        thread.join(DEADLINE)
-
-
-def test_an_empty_mailbox(make: Make) -> None:
-    """Empty at once, and after the timeout exactly."""
-    mailbox = make()
-    with pytest.raises(Empty):
-        mailbox.get(timeout=0)
-    begun = time.monotonic()
-    with pytest.raises(Empty):
-        mailbox.get(timeout=0.05)
-    assert time.monotonic() - begun >= 0.05
-
-
-def test_a_put_wakes_each_waiting_get(make: Make) -> None:
-    """Consumers that sleep are all woken, one for each message, well before they look again."""
-    mailbox = make()
-    with crew() as fork:
-        processes = [fork(lambda: mailbox.get()) for _ in range(6)]
-        until(lambda: all(sleeps(process.pid) for process in processes))
-        begun = time.monotonic()
-        for _ in processes:
-            mailbox.put(b"message")
-
-        assert [0] * 6 == [process.join() for process in processes]
-        assert time.monotonic() - begun < 0.9
-
-
-@pytest.mark.parametrize("immediate", [False, True])
-def test_shutdown_wakes_everybody(make: Make, immediate: bool) -> None:
-    """Getters and putters of all processes that wait get ShutDown, at once."""
-    empty, full = make(), make(maxsize=1)
-    full.put(b"message")
-
-    def refused(use: Callable[[], object]) -> None:
-        with pytest.raises(ShutDown):
-            use()
-
-    with crew() as fork:
-        processes = [fork(lambda: refused(empty.get)) for _ in range(4)]
-        processes += [fork(lambda: refused(lambda: full.put(b""))) for _ in range(4)]
-        until(lambda: all(sleeps(process.pid) for process in processes))
-        begun = time.monotonic()
-        empty.shutdown(immediate=immediate)
-        full.shutdown(immediate=immediate)
-
-        assert [0] * 8 == [process.join() for process in processes]
-        assert time.monotonic() - begun < 0.9
-    assert (0 if immediate else 1) == full.size()
 
 
 def test_shutdown_lets_out_what_is_there(make: Make) -> None:
@@ -244,27 +156,6 @@ def test_immediate_shutdown_drops_all(make: Make) -> None:
     assert os.fstat(file).st_blocks * 512 <= 264 * KIBI
 
 
-def test_join_waits_for_what_was_taken(make: Make) -> None:
-    """join ends with the last task_done, whichever process calls it."""
-    mailbox = make(joinable=True)
-    for _ in range(10):
-        mailbox.put(b"task")
-    with crew() as fork:
-        joiner = fork(lambda: mailbox.join())
-        for _ in range(10):
-            mailbox.get()
-        until(lambda: sleeps(joiner.pid))
-        assert not mailbox.join(0)
-        for _ in range(9):
-            mailbox.task_done()
-        assert not mailbox.join(0.01)
-        assert 0 == fork(mailbox.task_done).join()
-        begun = time.monotonic()
-        assert 0 == joiner.join()
-        assert time.monotonic() - begun < 0.9
-    assert mailbox.join()
-
-
 def test_fileno_is_readable_while_messages_are_there(make: Make) -> None:
     """Whether they lie in the lane, the log or the spool; and it is not readable after."""
     mailbox = make()
@@ -278,59 +169,6 @@ def test_fileno_is_readable_while_messages_are_there(make: Make) -> None:
         mailbox.get(timeout=0)
 
     assert not readable(mailbox)
-
-
-def test_a_fork_during_puts(make: Make) -> None:
-    """A child that is forked while threads put and get can put and get itself."""
-    mailbox = make()
-    stop = threading.Event()
-
-    def work() -> None:
-        while not stop.is_set():
-            mailbox.put(b"message")
-            mailbox.put(bytes(70_000))
-            mailbox.get()
-            mailbox.get()
-
-    def use() -> None:
-        for body in (b"message", bytes(70_000)):
-            mailbox.put(body)
-            mailbox.get(timeout=DEADLINE)
-
-    threads = [threading.Thread(target=work) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    try:
-        with crew() as fork:
-            for _ in range(40):
-                assert 0 == fork(use).join()
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join(DEADLINE)
-    assert 0 == mailbox.size()
-
-
-def test_an_interrupted_wait_leaves_it_usable(make: Make) -> None:
-    """KeyboardInterrupt out of get and put: nothing was taken, nothing added, all goes on."""
-    empty, full = make(), make(maxsize=1)
-    full.put(b"message")
-
-    def interrupted(use: Callable[[], object]) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        with pytest.raises(KeyboardInterrupt):
-            use()
-        empty.put(b"one")
-        assert b"one" == empty.get()[0]
-
-    with crew() as fork:
-        getter = fork(lambda: interrupted(empty.get))
-        putter = fork(lambda: interrupted(lambda: full.put(b"")))
-        for process in (getter, putter):
-            until(partial(sleeps, process.pid))
-            os.kill(process.pid, signal.SIGINT)
-            assert 0 == process.join()
-    assert (0, 1) == (empty.size(), full.size())
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -21,47 +21,9 @@ _SECONDS = 20
 _GROWING_TREES = int(os.environ.get("PROCESSION_KILLS", "2"))
 
 
-def _parent_of_a_daemon(ctx: Any, target: Any, args: tuple[Any, ...] = ()) -> tuple[int, int]:
-    """Fork a parent that starts a daemonic child; return its pid and a pidfd of the child."""
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        process = ctx.Process(target=target, args=args, daemon=True)
-        process.start()
-        os.write(writer, str(process.pid).encode())
-        while True:
-            signal.pause()
-    os.close(writer)
-    child = int(os.read(reader, 20))
-    os.close(reader)
-    return pid, os.pidfd_open(child)
-
-
 def _kill(pid: int) -> None:
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
-
-
-@pytest.mark.one_pair_per("method")
-def test_a_daemon_ends_with_a_killed_parent(ctx: Any) -> None:
-    """SIGKILL of the parent ends its daemonic child; the kernel does it, at once."""
-    parent, child = _parent_of_a_daemon(ctx, payloads.hold_for_ever)
-
-    _kill(parent)
-
-    assert wait_readable(child, _SECONDS)
-    os.close(child)
-
-
-@pytest.mark.one_pair_per("method")
-def test_a_daemon_that_never_returns_to_the_interpreter_ends_too(ctx: Any) -> None:
-    """The kernel ends it: code that holds the interpreter's lock cannot delay that."""
-    parent, child = _parent_of_a_daemon(ctx, payloads.compute_for_ever)
-
-    _kill(parent)
-
-    assert wait_readable(child, _SECONDS)
-    os.close(child)
 
 
 def _parent_in_a_group(ctx: Any, spec: Any, target: Any) -> tuple[int, Any]:

@@ -59,21 +59,6 @@ def test_the_warning_points_at_the_call_of_start(ctx: Any, waiting_thread: Any) 
     assert [__file__] == [each.filename for each in ours]
 
 
-def test_nothing_needs_pickling(ctx: Any) -> None:
-    """A child has its parent's memory: a closure over a local will do as a target."""
-    reader, writer = os.pipe()
-    lock = threading.Lock()  # cannot be pickled
-    process = ctx.Process(target=lambda: os.write(writer, repr(lock).encode()))
-    process.start()
-    process.join(_SECONDS)
-
-    assert 0 == process.exitcode
-    assert repr(lock).encode() == os.read(reader, 1000)
-    process.close()
-    os.close(reader)
-    os.close(writer)
-
-
 def test_a_child_never_returns_into_its_parents_program(ctx: Any) -> None:
     """Whatever the target raises, the child ends where it was started."""
     before = os.getpid()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import signal
 import socket
 import sys
@@ -270,30 +269,6 @@ def test_more_descriptors_than_one_packet_holds(ctx: Any) -> None:
         os.close(fd)
     line.close()
     other.close()
-
-
-def test_no_room_for_descriptors_is_an_error_and_leaves_no_child(ctx: Any) -> None:
-    """EMFILE in start() is one OSError; no process runs on unwatched."""
-    warm = ctx.Process(target=payloads.exit_with, args=(0,))
-    warm.start()
-    warm.join(_SECONDS)
-    warm.close()
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    for room in range(1, 12):
-        highest = max(map(int, os.listdir("/proc/self/fd")))
-        resource.setrlimit(resource.RLIMIT_NOFILE, (highest + room, hard))
-        process = ctx.Process(target=payloads.exit_with, args=(0,))
-        try:
-            process.start()
-        except OSError as error:
-            assert "open files" in str(error)  # noqa: PT017 - it may also succeed
-        else:
-            process.join(_SECONDS)
-            assert 0 == process.exitcode
-            process.close()
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert [] == procession.active_children()
 
 
 def test_a_child_has_none_of_its_siblings_descriptors(ctx: Any) -> None:

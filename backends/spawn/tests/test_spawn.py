@@ -86,13 +86,3 @@ def test_an_interpreter_that_is_not_there_is_an_error(ctx: Any) -> None:
     process.join(_SECONDS)
     assert 0 == process.exitcode
     process.close()
-
-
-def test_a_parcel_of_any_size_does_not_wait_for_its_reader(ctx: Any) -> None:
-    """start() returns although the child has not read its arguments yet."""
-    process = ctx.Process(target=payloads.nothing_with, args=(bytes(50_000_000),))
-    process.start()
-    process.join(_SECONDS)
-
-    assert 0 == process.exitcode
-    process.close()

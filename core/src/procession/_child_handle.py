@@ -42,6 +42,7 @@ class Child(ABC):
         """Return the exit code, the negative signal number, or None while it runs.
 
         Never blocks. Once it has answered a number it answers that number for ever.
+        No zombie of a child is left when it has answered a number.
         """
 
     @abstractmethod

@@ -177,10 +177,17 @@ class DescriptorChannel(Channel):
     def attach(cls, recipe: Recipe, takeover: Takeover, /) -> Self:
         """See `Exportable.attach`."""
         reader_tokens, writer_tokens = recipe
-        readers = tuple(map(takeover.take, reader_tokens))
-        if writer_tokens is None:
-            return cls(readers, readers)
-        return cls(readers, tuple(map(takeover.take, writer_tokens)))
+        taken: list[int] = []
+        try:
+            for token in (*reader_tokens, *(writer_tokens or ())):
+                taken.append(takeover.take(token))
+            readers = tuple(taken[: len(reader_tokens)])
+            writers = readers if writer_tokens is None else tuple(taken[len(readers) :])
+            return cls(readers, writers)
+        except BaseException:
+            for fd in taken:
+                os.close(fd)
+            raise
 
 
 def _distinct(fd: int, bulk_fd: int) -> tuple[int, ...]:

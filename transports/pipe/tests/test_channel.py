@@ -12,7 +12,6 @@ if sys.platform != "linux":
     pytest.skip("packet pipes are a Linux thing", allow_module_level=True)
 
 import fcntl
-import resource
 
 from procession_pipe import Pipe
 from procession_pipe._channel import PipeChannel
@@ -47,34 +46,6 @@ def test_bulk_has_a_pipe_of_its_own(ends: tuple[PipeChannel, PipeChannel], lengt
     assert reader.bulk_reader != reader.reader
     for body in (b"before", b"x" * length, b"after"):
         assert body == bytes(reader.receive()[0])
-
-
-def test_ends_are_not_inheritable(ends: tuple[PipeChannel, PipeChannel]) -> None:
-    """Programs that a process starts get none of its connections."""
-    for end in ends:
-        for fd in (end.reader, end.bulk_reader, end.writer, end.bulk_writer):
-            assert fd < 0 or not os.get_inheritable(fd)
-
-
-@pytest.mark.parametrize("free", range(8))
-def test_nothing_stays_open_when_descriptors_run_out(free: int) -> None:
-    """A pair that cannot be made whole is not made at all."""
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    filling = []
-    top = max(map(int, os.listdir("/proc/self/fd"))) + 1
-    while (fd := os.dup(0)) < top:
-        filling.append(fd)
-    os.close(fd)
-    before = sorted(os.listdir("/proc/self/fd"))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (fd + free, limits[1]))
-    try:
-        with pytest.raises(OSError, match="Too many open files"):
-            Pipe().pair(duplex=True)
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-    assert before == sorted(os.listdir("/proc/self/fd"))
-    for fd in filling:
-        os.close(fd)
 
 
 def test_works_without_the_quota(monkeypatch: pytest.MonkeyPatch) -> None:

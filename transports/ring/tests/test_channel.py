@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import select
 import signal
@@ -22,7 +21,7 @@ if sys.platform != "linux":
 import fcntl
 import resource
 
-from procession.plugin import Channel, Handoff, Mailbox, Takeover
+from procession.plugin import Channel, Handoff, Takeover
 from procession.testing.forked import crew, sleeps, until
 from procession_ring import Ring
 from procession_ring._channel import RingChannel
@@ -206,48 +205,6 @@ def test_no_memory_is_an_error_at_creation() -> None:
     assert before == sorted(os.listdir("/proc/self/fd"))
 
 
-@pytest.mark.parametrize("what", ["pair", "one-way", "mailbox"])
-@pytest.mark.parametrize("free", range(10))
-def test_nothing_stays_open_when_descriptors_run_out(what: str, free: int) -> None:
-    """What cannot be made whole is not made at all."""
-    ring = Ring(size=SIZE)
-
-    def make() -> Iterator[Channel | Mailbox]:
-        if what == "mailbox":
-            yield ring.mailbox(joinable=True, maxsize=1)
-        else:
-            yield from ring.pair(duplex=what == "pair")
-
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    filling = []
-    top = max(map(int, os.listdir("/proc/self/fd"))) + 1
-    while (fd := os.dup(0)) < top:
-        filling.append(fd)
-    os.close(fd)
-    before = sorted(os.listdir("/proc/self/fd"))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (fd + free, limits[1]))
-    try:
-        for each in list(make()):
-            each.close()
-        assert free >= 6
-    except OSError as error:
-        if error.errno != errno.EMFILE:
-            raise
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-    assert before == sorted(os.listdir("/proc/self/fd"))
-    for fd in filling:
-        os.close(fd)
-
-
-def test_ends_are_not_inheritable(both: tuple[Channel, Channel]) -> None:
-    """Programs that a process starts get none of its connections."""
-    for end in both:
-        end.fileno()
-        for fd in (*end.export(Shown())[0], end.fileno()):
-            assert not os.get_inheritable(fd)
-
-
 def test_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     """The size is what the call says, or the environment, or the default; a power of two."""
 
@@ -283,31 +240,6 @@ def test_an_unknown_implementation_is_refused(monkeypatch: pytest.MonkeyPatch) -
 def readable(fd: int, timeout: float = 0) -> bool:
     """Whether select says that *fd* is readable."""
     return bool(select.select([fd], [], [], timeout)[0])
-
-
-def test_fileno_is_readable_exactly_while_there_is_something(ends: tuple[Channel, Channel]) -> None:
-    """With messages before and after it was asked for, taken in part and in whole."""
-    reader, writer = ends
-    writer.send(b"before")
-    fd = reader.fileno()
-    assert fd == reader.fileno()
-    assert readable(fd)
-    reader.receive()
-    assert not readable(fd)
-    for _ in range(50):
-        writer.send(b"one")
-        writer.send(b"two", [memoryview(b"x" * 1000)])
-        assert readable(fd)
-        reader.receive()
-        assert readable(fd)
-        reader.receive()
-        assert not readable(fd)
-        assert not reader.wait(0)
-    writer.close()
-    assert readable(fd)
-    with pytest.raises(EOFError):
-        reader.receive()
-    assert readable(fd)
 
 
 def test_no_wakeup_is_lost() -> None:

@@ -71,17 +71,6 @@ def test_room_is_all_that_the_kernel_has(
         os.write(writer.writer, b"x")
 
 
-def test_a_way_for_each_direction() -> None:
-    """Of a one-way pair, the first end has nothing to send with, the second to receive."""
-    reader, writer = SocketPair().pair(duplex=False)
-    with pytest.raises(OSError, match="Bad file descriptor"):
-        reader.send(b"")
-    with pytest.raises(OSError, match="Bad file descriptor"):
-        writer.receive()
-    reader.close()
-    writer.close()
-
-
 def test_too_small_buffers_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """A system that limits socket memory too tightly is named, and nothing stays open."""
     monkeypatch.setattr(socket.socket, "getsockopt", lambda *_: 4608)

@@ -30,6 +30,9 @@ _HEAD = 16
 _SIGKILL = 9
 _LONGEST_PAUSE = 0.004
 
+#: How often somebody is killed in each trial of a test: PROCESSION_KILLS, or a few times.
+KILLS = int(os.environ.get("PROCESSION_KILLS", "8"))
+
 
 class Journal:
     """What one participant has done, in memory that outlives it: pairs of numbers, in order."""

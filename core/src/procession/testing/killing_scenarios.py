@@ -1,6 +1,6 @@
 """What processes do when they are killed: the scenarios of `procession.testing.killing`.
 
-Each takes a spec (library, start method, transport) and makes its context from it.
+Most take a spec (library, start method, transport) and make their context from it.
 """
 
 from __future__ import annotations
@@ -11,13 +11,16 @@ from queue import Empty
 from typing import TYPE_CHECKING, Any
 
 from procession import errors
+from procession.process import active_children, process_class
+from procession.queues import JoinableQueue, Queue
 from procession.testing import leaks, payloads
 from procession.testing.forked import DEADLINE, until
 from procession.testing.killing import Participant, Scenario
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
+    from procession._mailbox import Mailbox
     from procession.testing.killing import Work
 
 _PUT, _GOT, _DONE = range(3)
@@ -31,11 +34,12 @@ class QueueUse(Scenario):
     """Producers and consumers of one queue; with *joinable*, consumers report what is done."""
 
     def __init__(
-        self, spec: tuple[str, str, str], *, maxsize: int = 0, joinable: bool = False
+        self, make_mailbox: Callable[..., Mailbox], *, maxsize: int = 0, joinable: bool = False
     ) -> None:
-        ctx = payloads.context(spec)
         self._joinable = joinable
-        self._queue = ctx.JoinableQueue(maxsize) if joinable else ctx.Queue(maxsize)
+        mailbox = make_mailbox(maxsize=maxsize, joinable=joinable)
+        kind: Any = JoinableQueue if joinable else Queue
+        self._queue = kind(maxsize, mailbox=mailbox)
 
     def roles(self) -> Mapping[str, tuple[int, Work]]:
         """See `Scenario.roles`."""
@@ -113,8 +117,8 @@ class ConnectionUse(Scenario):
         descriptors = len(leaks.descriptors())
         while not me.told_to_stop():
             self._talk_to_one(me)
-        _await_no_zombie(self._ctx)
-        _start_undisturbed(self._ctx)
+        _await_no_zombie()
+        _start_undisturbed(self._ctx.Process)
         self._talk_to_one(me)
         _check_descriptors(descriptors)
 
@@ -157,8 +161,8 @@ class Starts(Scenario):
     strikes_descendants = True
     longest_pause = 0.03
 
-    def __init__(self, spec: tuple[str, str, str]) -> None:
-        self._ctx = payloads.context(spec)
+    def __init__(self, method: str) -> None:
+        self._kind = process_class(method, "Process")
 
     def roles(self) -> Mapping[str, tuple[int, Work]]:
         """See `Scenario.roles`."""
@@ -167,7 +171,7 @@ class Starts(Scenario):
     def _start_children(self, me: Participant) -> None:
         descriptors = len(leaks.descriptors())
         while not me.told_to_stop():
-            children = [self._ctx.Process(target=payloads.nothing, daemon=True) for _ in range(2)]
+            children = [self._kind(target=payloads.nothing, daemon=True) for _ in range(2)]
             started = [child for child in children if _start(child)]
             for child in started:
                 child.join(DEADLINE)
@@ -175,8 +179,8 @@ class Starts(Scenario):
                 assert child.exitcode in (0, 1, _KILLED, 255), child.exitcode
                 me.journal.add(_DONE, child.exitcode & 0xFF)
                 child.close()
-        _await_no_zombie(self._ctx)
-        _start_undisturbed(self._ctx)
+        _await_no_zombie()
+        _start_undisturbed(self._kind)
         me.journal.add(_DONE, 0)
         _check_descriptors(descriptors)
 
@@ -248,30 +252,30 @@ def _start(child: Any) -> bool:
     """Start a child; false when its helper process was killed too often on the way."""
     try:
         child.start()
-    except errors.ProcessError as error:
-        if "fork server" not in str(error):
-            raise
+    except errors.ResourceError:
+        raise
+    except errors.ProcessError:
         return False
     return True
 
 
-def _start_undisturbed(ctx: Any) -> None:
+def _start_undisturbed(kind: Any) -> None:
     """Start a process when nobody is killed any more."""
-    child = ctx.Process(target=payloads.nothing)
+    child = kind(target=payloads.nothing)
     child.start()
     child.join(DEADLINE)
     assert child.exitcode == 0, child.exitcode
     child.close()
 
 
-def _await_no_zombie(ctx: Any) -> None:
+def _await_no_zombie() -> None:
     """Look after the children until no process is left to collect, helpers included.
 
     One that was killed only now has yet to end.
     """
 
     def is_clean() -> bool:
-        ctx.active_children()
+        active_children()
         return not _zombies()
 
     until(is_clean)

@@ -1,0 +1,1 @@
+"""The suites of the conformance kit; `procession.testing` has them by name."""
