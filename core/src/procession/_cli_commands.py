@@ -13,6 +13,7 @@ from procession._cli_demo import demo
 from procession._cli_doctor import doctor
 from procession._cli_plugins import plugins
 from procession._cli_port import port
+from procession._cli_run import run as run_command
 from procession._cli_top import dump, top
 from procession.errors import ProcessError
 
@@ -42,6 +43,7 @@ commands.add_command(doctor)
 commands.add_command(dump)
 commands.add_command(plugins)
 commands.add_command(port)
+commands.add_command(run_command)
 commands.add_command(top)
 
 

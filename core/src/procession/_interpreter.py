@@ -119,4 +119,7 @@ def _bootstrap(statement: str, module: str = "procession") -> str:
         origin = sys.modules[name].__file__
         if origin is not None:
             folders[os.path.dirname(os.path.dirname(os.path.abspath(origin)))] = None
-    return f"import sys; sys.path[:0] = {list(folders)!r}; {statement}"
+    # Of a program run by ``procession run``, where the word multiprocessing means us.
+    redirect = sys.modules.get("procession._run.redirect")
+    first = "" if redirect is None else redirect.bootstrap()
+    return f"import sys; sys.path[:0] = {list(folders)!r}; {first}{statement}"

@@ -23,8 +23,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     *arguments*: without the name of the program; those of this process if None. The
     status is 0 for success, 1 when the work failed, 2 when what was asked for cannot be
-    done, 130 after an interrupt; all but the first come with one line on stderr.
+    done, 130 after an interrupt; all but the first come with one line on stderr. Of
+    ``procession run`` it is the program's, and what the program raises is raised here.
     """
+    given = sys.argv[1:] if arguments is None else arguments
+    if given and given[0] == "run":
+        # Before click and the rest: they are not what the program was started for.
+        from procession._run.command import main as run_program
+
+        return run_program(given[1:])
     try:
         from procession._cli_commands import run
     except ModuleNotFoundError as missing:
@@ -35,4 +42,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
-    return run(sys.argv[1:] if arguments is None else arguments)
+    return run(given)

@@ -11,6 +11,8 @@ from typing import Final
 
 import attrs
 
+from procession._port.moved import MOVED
+
 __all__ = ["CLASSES", "NAMES", "WHOLE_MODULE", "Name", "Verdict"]
 
 WHOLE_MODULE: Final = ".*"
@@ -155,24 +157,6 @@ _DIFFERENT: Final = {
     "shared_memory.SharedMemory.close": "With views open, raises `BufferError` and changes nothing",
 }
 
-_MOVED: Final = {
-    "connection.AuthenticationError": "procession.AuthenticationError",
-    "connection.BufferTooShort": "procession.BufferTooShort",
-    "connection.Pipe": "procession.Pipe",
-    "context.AuthenticationError": "procession.AuthenticationError",
-    "context.BufferTooShort": "procession.BufferTooShort",
-    "context.ProcessError": "procession.ProcessError",
-    "context.TimeoutError": "procession.TimeoutError",
-    "context.Process": "procession.process.Process",
-    "queues.Empty": "queue.Empty",
-    "queues.Full": "queue.Full",
-    "spawn.freeze_support": "procession.freeze_support",
-    "spawn.set_executable": "procession.set_executable",
-    "forkserver.set_forkserver_preload": "procession.set_forkserver_preload",
-    "util.log_to_stderr": "procession.log_to_stderr",
-    "util.get_logger": "procession.get_logger",
-}
-
 _THREADS = "Threads, not processes: keep the standard library's"
 _INTERNAL = "How the standard library starts processes; write a start method instead"
 _LOGGER = "Call the method of `procession.get_logger()`"
@@ -249,7 +233,7 @@ CLASSES: Final = {
 def _names() -> dict[str, Name]:
     rows: list[tuple[str, str | None, Verdict, str]] = [
         *((path, f"procession.{path}", Verdict.SAME, "") for path in _SAME),
-        *((path, ours, Verdict.MOVED, f"`{ours}`") for path, ours in _MOVED.items()),
+        *((path, ours, Verdict.MOVED, f"`{ours}`") for path, ours in MOVED.items()),
         *((path, f"procession.{path}", Verdict.DIFFERS, n) for path, n in _DIFFERENT.items()),
         *(
             (path, f"procession.{path}", Verdict.DIFFERS, _DIFFERENT[name])
