@@ -48,6 +48,7 @@ if sys.platform == "linux":
                 "-fvisibility=hidden",
                 "-Wall",
                 "-Wextra",
+                "-Werror=implicit-function-declaration",
                 *(["-Werror"] if REQUIRED else []),
             ],
             py_limited_api=True,

@@ -8,7 +8,7 @@ from procession._handoff import Exportable
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import TypeAlias
 
 # Anything with the buffer protocol; a pickle body or one out-of-band buffer.
@@ -99,6 +99,16 @@ class Channel(Exportable):
         once, and then `send` waits where nobody looks whether the receiver has died.
         """
         return True
+
+    def watch(self, receiving: Callable[[], object], sending: Callable[[], object], /) -> bool:
+        """Have a function called about once a second while this end waits; True if it will be.
+
+        That is *receiving* while `receive` waits for a message to begin, and *sending* while
+        `send` waits for room to begin one. What they raise ends the wait: nothing was received,
+        or sent, then. A channel that calls nobody is waited for with `wait` and
+        `wait_for_room` before each message.
+        """
+        return False
 
     @abstractmethod
     def fileno(self) -> int:

@@ -34,7 +34,9 @@ class Twin:
     Threads: any. Fork: the copy in the child knows the same.
     """
 
-    __slots__ = ("_channel", "_mine", "_other", "_owner", "_theirs", "_used", "files", "made")
+    __slots__ = (
+        "__weakref__", "_channel", "_mine", "_other", "_owner", "_theirs", "_used", "files", "made",
+    )  # fmt: skip
 
     def __init__(
         self, owner: Connection, channel: Channel, other: Channel, used: list[bool]
@@ -60,8 +62,9 @@ class Twin:
         Raises `BrokenByDeathError` as well.
         """
         channel = self._channel
-        length = sum(map(len, (body, *buffers)))
-        self._await(lambda seconds: channel.wait_for_room(length, seconds), _nothing_goes)
+        if not self._leave_it_to_the_channel():
+            length = sum(map(len, (body, *buffers)))
+            self._await(lambda seconds: channel.wait_for_room(length, seconds), _nothing_goes)
         channel.send(body, buffers)
 
     def receive(self, into: memoryview | None = None, limit: int | None = None, /) -> Message:
@@ -69,8 +72,23 @@ class Twin:
 
         Raises `PeerDiedError` as well.
         """
-        self._await(self._channel.wait, _nothing_comes)
+        if not self._leave_it_to_the_channel():
+            self._await(self._channel.wait, _nothing_comes)
         return self._channel.receive(into, limit)
+
+    def _leave_it_to_the_channel(self) -> bool:
+        """Have the channel call us while it waits, if it can, so that nothing is between.
+
+        A channel that cannot is waited for before it is used.
+        """
+        me = ref(self)  # the channel must not keep itself
+        if not self._channel.watch(_Lookout(me, _nothing_comes), _Lookout(me, _nothing_goes)):
+            return False
+        self._used[self._mine] = True
+        owner = self._owner()
+        if owner is not None:
+            owner.stop_watching()
+        return True
 
     def _await(
         self, wait: Callable[[float], bool], give_up: Callable[[list[Death]], NoReturn]
@@ -82,29 +100,59 @@ class Twin:
         if sys.platform == "win32":
             return
         self._used[self._mine] = True
-        vigil: Vigil | None = None
+        look = _Lookout(ref(self), give_up)
         while True:
-            other = self._other()
-            if other is None or other.closed or self._used[self._theirs]:
+            if self.other() is None:
                 owner = self._owner()
                 if owner is not None:
                     owner.stop_watching()
                 return
             if wait(_LONGEST_SLEEP):
                 return
-            if vigil is None:
-                try:
-                    vigil = self._vigil(other)
-                except OSError:
-                    continue  # it was closed meanwhile
-            deaths = vigil.look()
-            if deaths and not wait(0):
-                give_up(deaths)
+            look()
 
-    def _vigil(self, other: Channel) -> Vigil:
+    def other(self) -> Channel | None:
+        """Return the other end if this process has it, and has not used it."""
+        other = self._other()
+        if other is None or other.closed or self._used[self._theirs]:
+            return None
+        return other
+
+    def vigil(self, other: Channel) -> Vigil:
+        """Return a vigil over those who have *other*. Raises `OSError` if it is closed."""
         from procession._vigil import Vigil
 
         return Vigil(other.holding(), self.files, self.made)
+
+    def has_something(self) -> bool:
+        """Return whether there is something to receive."""
+        return self._channel.readable and self._channel.wait(0)
+
+
+class _Lookout:
+    """What is called once a second during a wait; it raises when that is in vain."""
+
+    __slots__ = ("_give_up", "_twin", "_vigil")
+
+    def __init__(self, twin: ref[Twin], give_up: Callable[[list[Death]], NoReturn]) -> None:
+        self._twin = twin
+        self._give_up = give_up
+        self._vigil: Vigil | None = None
+
+    def __call__(self) -> None:
+        twin = self._twin()
+        other = None if twin is None else twin.other()
+        if twin is None or other is None:
+            return
+        try:
+            if self._vigil is None:
+                self._vigil = twin.vigil(other)
+        except OSError:
+            return  # it was closed meanwhile
+        deaths = self._vigil.look()
+        # What was sent before is received first.
+        if deaths and not (self._give_up is _nothing_comes and twin.has_something()):
+            self._give_up(deaths)
 
 
 def watch_each_other(first: Connection, second: Connection) -> None:

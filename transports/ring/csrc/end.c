@@ -1,382 +1,11 @@
-/* The type `End`: making, waiting, closing. Receiving and sending have files of their own. */
+/* The type `End`: making, asking, closing. What its calls share is in calls.c; waiting, receiving
+   and sending have files of their own. */
 
 #include "end.h"
 
 #include <structmember.h>
 #include <sys/epoll.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
-
-/* -- calls and locks ------------------------------------------------------------------- */
-
-static PyThread_type_lock
-new_gate(void)
-{
-    PyThread_type_lock gate = PyThread_allocate_lock();
-    if (gate == NULL)
-        PyErr_NoMemory();
-    else
-        PyThread_acquire_lock(gate, NOWAIT_LOCK);
-    return gate;
-}
-
-static int
-renew(End *self)
-{
-    /* In a forked child: the parent's threads will never release anything here. */
-    struct half *halves[] = {&self->in, &self->out};
-    for (int i = 0; i < 2; i++) {
-        /* The old gate may be in use, and cannot be freed. */
-        if ((halves[i]->gate = new_gate()) == NULL)
-            return -1;
-        halves[i]->open = false;
-        halves[i]->depth = halves[i]->waiting = halves[i]->relying = 0;
-        halves[i]->busy = false;
-    }
-    self->users = 0;
-    self->generation = fork_generation;
-    return 0;
-}
-
-bool
-look_for_signals(void)
-{
-    unsigned generation = fork_generation;
-    if (PyErr_CheckSignals() < 0)
-        return false;
-    if (generation == fork_generation)
-        return true;
-    PyErr_SetString(busy_error, "cannot go on here: a signal handler has forked this process in "
-                                "the middle of a call, which is the parent's to finish");
-    return false;
-}
-
-/* No single wait for a lock is longer. */
-#define LONGEST_LOCKING (NANOSECONDS * 1000)
-
-/* Wait until no thread has the lock of *half*; as `lock_half`. */
-static int
-wait_for_half(struct half *half, int64_t longest)
-{
-    int64_t end = longest == FOR_EVER ? FOR_EVER : now_ns() + longest;
-    int result = 1;
-    half->waiting++;
-    while (half->depth > 0) {
-        if (end != FOR_EVER && (longest = end - now_ns()) <= 0) {
-            result = 0;
-            break;
-        }
-        if (longest == FOR_EVER || longest > LONGEST_LOCKING)
-            longest = LONGEST_LOCKING;
-        PyLockStatus status;
-        Py_BEGIN_ALLOW_THREADS
-        status = PyThread_acquire_lock_timed(half->gate, longest / 1000 + 1, 1);
-        Py_END_ALLOW_THREADS
-        if (status == PY_LOCK_ACQUIRED)
-            half->open = false;
-        if (status == PY_LOCK_INTR && !look_for_signals()) {
-            result = -1;
-            break;
-        }
-    }
-    if (half->waiting > 0) /* it is 0 in a child that a signal handler has forked */
-        half->waiting--;
-    return result;
-}
-
-int
-lock_half(struct half *half, int64_t longest)
-{
-    unsigned long me = PyThread_get_thread_ident();
-    if (half->depth > 0 && half->owner != me) {
-        int result = wait_for_half(half, longest);
-        if (result <= 0)
-            return result;
-    }
-    half->owner = me;
-    half->depth++;
-    return 1;
-}
-
-void
-unlock_half(struct half *half)
-{
-    /* Not ours any more if this is a child that was forked in the middle of a call. */
-    if (half->depth == 0 || half->owner != PyThread_get_thread_ident())
-        return;
-    if (--half->depth == 0 && half->waiting > 0 && !half->open) {
-        half->open = true;
-        PyThread_release_lock(half->gate);
-    }
-}
-
-/* The last holder of the side may have committed something and not have told the other side. */
-static void
-speak_for_the_dead(End *self, struct half *half)
-{
-    if (half == &self->out)
-        announce(&half->stream->alarm, self->out_bell);
-    else
-        wake_writer(self);
-}
-
-int
-take_side(End *self, struct half *half, int64_t end)
-{
-    if (half->relying == 0) {
-        int error = try_mutex(half->side);
-        while (error == EBUSY || error == ETIMEDOUT) {
-            int64_t longest = LONGEST_LOCKED_OUT_NS;
-            if (end != FOR_EVER) {
-                int64_t left = end - now_ns();
-                if (left <= 0)
-                    return 0;
-                if (left < longest)
-                    longest = left;
-            }
-            Py_BEGIN_ALLOW_THREADS
-            error = wait_for_mutex(half->side, longest);
-            Py_END_ALLOW_THREADS
-            if (error == ETIMEDOUT && !look_for_signals())
-                return -1;
-            bool broken = error == ETIMEDOUT && half == &self->out && peer_has_gone(self);
-            if (self->closed || broken) {
-                if (error == 0 || error == EOWNERDEAD)
-                    pthread_mutex_unlock(half->side);
-                raise_outcome(self, self->closed ? CLOSED : BROKEN);
-                return -1;
-            }
-        }
-        if (error == EDEADLK) {
-            /* Through another end of the same memory. */
-            refuse_busy(half == &self->out ? "sending" : "receiving");
-            return -1;
-        }
-        if (error == EOWNERDEAD)
-            speak_for_the_dead(self, half);
-        else if (error != 0) {
-            errno = error;
-            PyErr_SetFromErrno(PyExc_OSError);
-            return -1;
-        }
-    }
-    half->relying++;
-    return 1;
-}
-
-void
-leave_side(End *self, struct half *half)
-{
-    /* In a child that was forked in the middle of a call, it is gone if the end was closed,
-       and else the C library refuses it. */
-    if (half->relying > 0 && --half->relying == 0 && self->map != NULL)
-        pthread_mutex_unlock(half->side);
-}
-
-int
-begin(End *self, struct half *half)
-{
-    if (self->generation != fork_generation && renew(self) < 0)
-        return -1;
-    if (self->closed) {
-        raise_outcome(self, CLOSED);
-        return -1;
-    }
-    self->users++;
-    if (half != NULL && lock_half(half, FOR_EVER) < 0) {
-        finish(self, NULL);
-        return -1;
-    }
-    return 0;
-}
-
-void
-finish(End *self, struct half *half)
-{
-    if (half != NULL)
-        unlock_half(half);
-    if (self->users > 0)
-        self->users--;
-    if (self->closed && self->users == 0)
-        give_back(self);
-}
-
-void
-give_back(End *self)
-{
-    if (self->map != NULL)
-        munmap(self->map, self->length);
-    self->map = NULL;
-    self->in.stream = self->out.stream = NULL;
-    int *descriptors[] = {&self->memory, &self->in_bell, &self->out_bell, &self->peer,
-                          &self->epoll};
-    for (int i = 0; i < 5; i++) {
-        if (*descriptors[i] >= 0)
-            close(*descriptors[i]);
-        *descriptors[i] = -1;
-    }
-}
-
-/* -- errors ------------------------------------------------------------------------------ */
-
-PyObject *
-raise_outcome(End *self, enum outcome outcome)
-{
-    (void)self;
-    switch (outcome) {
-    case BROKEN:
-        errno = EPIPE;
-        return PyErr_SetFromErrno(PyExc_OSError);
-    case ENDED:
-        PyErr_SetString(broken_error, "got end of file during message");
-        return NULL;
-    case CORRUPT:
-        PyErr_SetString(PyExc_OSError, "bad message: the memory of the ring is corrupt");
-        return NULL;
-    default: {
-        PyObject *arguments = Py_BuildValue("(is)", EBADF, "handle is closed");
-        if (arguments != NULL) {
-            PyErr_SetObject(PyExc_OSError, arguments);
-            Py_DECREF(arguments);
-        }
-        return NULL;
-    }
-    }
-}
-
-PyObject *
-refuse_busy(const char *doing)
-{
-    PyErr_Format(busy_error,
-                 "cannot be used here: a signal handler has interrupted this thread while it "
-                 "was %s a longer message through this very connection",
-                 doing);
-    return NULL;
-}
-
-/* -- waiting, without the GIL ------------------------------------------------------------ */
-
-bool
-peer_has_gone(End *self)
-{
-    struct pollfd peer = {.fd = self->peer, .events = 0};
-    return poll(&peer, 1, 0) > 0 && (peer.revents & (POLLHUP | POLLERR)) != 0;
-}
-
-bool
-is_cut(const _Atomic uint64_t *position, pthread_mutex_t *side)
-{
-    if (!is_in_the_middle(atomic_load(position)))
-        return false;
-    int error = try_mutex(side);
-    if (error != 0 && error != EOWNERDEAD)
-        return false; /* it is being worked on */
-    bool cut = is_in_the_middle(atomic_load(position));
-    pthread_mutex_unlock(side);
-    return cut;
-}
-
-static int
-sleep_until(struct pollfd *ready, nfds_t count, int64_t longest)
-{
-    struct timespec limit = {.tv_sec = longest / NANOSECONDS, .tv_nsec = longest % NANOSECONDS};
-    return ppoll(ready, count, &limit, NULL);
-}
-
-static bool
-is_elsewhere(uint32_t peer_cpu)
-{
-    return peer_cpu != 0 && peer_cpu != this_cpu();
-}
-
-enum outcome
-wait_for_data(End *self, int64_t longest, bool spin)
-{
-    struct stream *stream = self->in.stream;
-    if (has_data(stream))
-        return DONE;
-    int32_t budget = spin_budget(&self->in.patience);
-    if (spin && budget > 0 && longest > 0 &&
-        is_elsewhere(atomic_load_explicit(&stream->writer_cpu, memory_order_relaxed))) {
-        int64_t end = now_ns() + (longest < budget ? longest : budget);
-        do {
-            pause_a_little();
-            if (has_data(stream)) {
-                spin_result(&self->in.patience, true);
-                return DONE;
-            }
-        } while (now_ns() < end);
-        spin_result(&self->in.patience, false);
-    }
-    settle(&stream->alarm, self->in_bell, &stream->tail, &stream->head);
-    if (has_data(stream))
-        return DONE;
-    if (self->closed)
-        return CLOSED;
-    struct pollfd ready[] = {{.fd = self->in_bell, .events = POLLIN},
-                             {.fd = self->peer, .events = 0}};
-    if (longest > NANOSECONDS)
-        longest = NANOSECONDS;
-    int count = sleep_until(ready, 2, longest);
-    if (count < 0)
-        return INTERRUPTED;
-    /* What was sent before the peer went is still there. */
-    if (has_data(stream))
-        return DONE;
-    if (count > 0 && (ready[1].revents & (POLLHUP | POLLERR)))
-        return has_data(stream) ? DONE : ENDED;
-    if (count == 0 && is_cut(&stream->tail, &stream->putting))
-        return has_data(stream) ? DONE : ENDED;
-    return INTERRUPTED;
-}
-
-enum outcome
-wait_for_room(End *self, uint64_t position, uint64_t needed, int64_t longest)
-{
-    struct stream *stream = self->out.stream;
-    uint64_t target = position + needed - self->out.size;
-#define HAS_ROOM() \
-    ((int64_t)(atomic_load_explicit(&stream->head, memory_order_acquire) - target) >= 0)
-    int32_t budget = spin_budget(&self->out.patience);
-    if (budget > 0 &&
-        is_elsewhere(atomic_load_explicit(&stream->reader_cpu, memory_order_relaxed))) {
-        int64_t end = now_ns() + budget;
-        do {
-            pause_a_little();
-            if (HAS_ROOM()) {
-                spin_result(&self->out.patience, true);
-                return DONE;
-            }
-        } while (now_ns() < end);
-        spin_result(&self->out.patience, false);
-    }
-    char tokens[64];
-    ssize_t drained = recv(self->peer, tokens, sizeof tokens, MSG_DONTWAIT);
-    (void)drained;
-    atomic_store(&stream->room_wanted, target + 1);
-    atomic_thread_fence(memory_order_seq_cst);
-    enum outcome outcome = INTERRUPTED;
-    if (HAS_ROOM())
-        outcome = DONE;
-    else if (self->closed)
-        outcome = CLOSED;
-    else if (atomic_load(&stream->stopped))
-        outcome = BROKEN;
-    else {
-        struct pollfd ready = {.fd = self->peer, .events = POLLIN};
-        int count =
-            sleep_until(&ready, 1, longest < LONGEST_SLEEP_NS ? longest : LONGEST_SLEEP_NS);
-        if (count >= 0 && HAS_ROOM())
-            outcome = DONE;
-        else if (count > 0 && (ready.revents & (POLLHUP | POLLERR)))
-            outcome = BROKEN;
-        else if (count == 0 && is_cut(&stream->head, &stream->getting))
-            outcome = BROKEN;
-    }
-    atomic_store(&stream->room_wanted, 0);
-    return outcome;
-#undef HAS_ROOM
-}
 
 /* -- methods ------------------------------------------------------------------------------ */
 
@@ -536,6 +165,23 @@ close_end(End *self)
 }
 
 static PyObject *
+End_watch(PyObject *object, PyObject *const *args, Py_ssize_t count)
+{
+    End *self = (End *)object;
+    if (count != 2) {
+        PyErr_SetString(PyExc_TypeError, "watch() takes two functions");
+        return NULL;
+    }
+    struct half *halves[] = {&self->in, &self->out};
+    for (int i = 0; i < 2; i++) {
+        PyObject *old = halves[i]->look;
+        halves[i]->look = Py_NewRef(args[i]);
+        Py_XDECREF(old);
+    }
+    return PyBool_FromLong(1);
+}
+
+static PyObject *
 End_close(PyObject *object, PyObject *unused)
 {
     (void)unused;
@@ -655,6 +301,8 @@ End_dealloc(PyObject *object)
     if (self->out.gate != NULL)
         PyThread_free_lock(self->out.gate);
     Py_XDECREF(self->take);
+    Py_XDECREF(self->in.look);
+    Py_XDECREF(self->out.look);
     PyTypeObject *type = Py_TYPE(object);
     freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
     release(object);
@@ -674,6 +322,8 @@ static PyMethodDef methods[] = {
     {"fileno", End_fileno, METH_NOARGS, "fileno()\n--\n\nSee `procession.plugin.Channel.fileno`."},
     {"descriptors", End_descriptors, METH_NOARGS,
      "descriptors()\n--\n\nReturn memory, bell in, bell out and peer; they stay this end's."},
+    {"watch", (PyCFunction)(void (*)(void))End_watch, METH_FASTCALL,
+     "watch(receiving, sending, /)\n--\n\nSee `procession.plugin.Channel.watch`."},
     {"close", End_close, METH_NOARGS, "close()\n--\n\nSee `procession.plugin.Channel.close`."},
     {NULL, NULL, 0, NULL},
 };

@@ -29,6 +29,10 @@ struct half {
        calls of this thread rely on it: more than one in a signal handler. */
     pthread_mutex_t *side;
     int relying;
+    /* Called once a second while somebody waits here, or NULL, and since when he does, or when
+       it was last called; 0 at the beginning of a call. */
+    PyObject *look;
+    int64_t since;
 };
 
 typedef struct {
@@ -57,11 +61,15 @@ enum outcome { DONE, INTERRUPTED, NOTHING, BROKEN, ENDED, CORRUPT, CLOSED };
 /* A wait for room is cut into such pieces, so that a close in this process is noticed; one
    for data, which a close ends, into pieces of a second. */
 #define LONGEST_SLEEP_NS (NANOSECONDS / 4)
+/* How long a writer waits for more room than it needs. */
+#define LONGEST_MODESTY_NS (NANOSECONDS / 1000)
 /* Longer messages are streamed: the peer begins to copy while we still do. */
 #define PIECE (UINT64_C(64) << 10)
 /* From so many bytes on, copying is worth letting other threads run. */
 #define WORTH_RELEASING (UINT64_C(32) << 10)
 
+/* What threads wait for a half's lock on, closed; NULL with an exception. */
+PyThread_type_lock new_gate(void);
 /* Begin and end a call; `begin` also takes the lock of *half*, unless that is NULL. */
 int begin(End *self, struct half *half);
 void finish(End *self, struct half *half);
@@ -75,6 +83,8 @@ int take_side(End *self, struct half *half, int64_t end);
 void leave_side(End *self, struct half *half);
 /* Run signal handlers; false with an exception, also in a child that one of them forked. */
 bool look_for_signals(void);
+/* The same, in a wait for a message to begin: it is also time to look after the other side. */
+bool look_around(struct half *half);
 /* Raises nothing, and keeps an exception that is set. */
 void close_end(End *self);
 

@@ -156,7 +156,7 @@ await_data(End *self, bool first)
     Py_BEGIN_ALLOW_THREADS
     outcome = wait_for_data(self, NANOSECONDS, first);
     Py_END_ALLOW_THREADS
-    if (outcome == INTERRUPTED && !look_for_signals())
+    if (outcome == INTERRUPTED && !look_around(half))
         return false; /* nothing was taken */
     if (self->closed || !self->readable)
         raise_outcome(self, CLOSED);

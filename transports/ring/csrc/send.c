@@ -87,7 +87,8 @@ write_spans(End *self, struct stream_out *state)
         if (room > half->size)
             return CORRUPT;
         if (room < least) {
-            commit_part(self, state);
+            if (state->position != state->begun)
+                commit_part(self, state);
             /* A reader of this message takes all that is there: let it take a good part. */
             enum outcome outcome = wait_for_room(self, state->position, half->size / 4,
                                                  LONGEST_SLEEP_NS);
@@ -123,7 +124,9 @@ send_stream(End *self, const struct span *spans, size_t count)
         Py_BEGIN_ALLOW_THREADS
         outcome = write_spans(self, &state);
         Py_END_ALLOW_THREADS
-    } while (outcome == INTERRUPTED && look_for_signals() && !self->closed);
+    } while (outcome == INTERRUPTED &&
+             (state.committed == state.begun ? look_around(half) : look_for_signals()) &&
+             !self->closed);
     half->busy = false;
     if (outcome == DONE)
         return none();
@@ -159,7 +162,7 @@ send_whole(End *self, const char *body, uint64_t length)
         Py_BEGIN_ALLOW_THREADS
         outcome = wait_for_room(self, tail, needed, LONGEST_SLEEP_NS);
         Py_END_ALLOW_THREADS
-        if (outcome == INTERRUPTED && !look_for_signals())
+        if (outcome == INTERRUPTED && !look_around(half))
             return NULL; /* nothing of it was written */
         if (self->closed)
             return raise_outcome(self, CLOSED);

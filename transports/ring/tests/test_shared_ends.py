@@ -38,6 +38,7 @@ MIXED = (0, 10, 3000, 16_000, 40_000, 70_000, 200_000)
 ALL_LONG = (SIZE, 100_000, 300_001)
 _NUMBERS = struct.Struct("=QQ")
 END = b"end"
+SHORT_MESSAGE = bytes(SIZE // 4 - 16)
 
 Numbers = tuple[int, int]
 
@@ -587,3 +588,71 @@ def has_child(pid: int) -> bool:
     """Whether process *pid* has a child."""
     with open(f"/proc/{pid}/task/{pid}/children") as file:
         return bool(file.read())
+
+
+def test_a_sender_killed_before_its_long_message_has_begun() -> None:
+    """Without room for the mark, nothing was written, and what was sent before stays whole."""
+    reader, writer = Ring(size=SIZE).pair(duplex=False)
+    short = os.urandom(SIZE // 4 - 16)
+    for _ in range(4):
+        writer.send(short)
+    with crew() as fork:
+        sender = fork(lambda: writer.send(bytes(2 * SIZE)))
+        until(lambda: sleeps(sender.pid))
+        sender.kill()
+    for _ in range(4):
+        assert short == bytes(reader.receive()[0])
+    writer.send(b"goes on")
+    assert b"goes on" == bytes(reader.receive()[0])
+    reader.close()
+    writer.close()
+
+
+def test_a_sender_without_room_goes_on_when_there_is_little() -> None:
+    """It is let sleep for more, but not for long: a reader may wait for what it sends next."""
+    reader, writer = Ring(size=SIZE).pair(duplex=False)
+    short = bytes(1000)
+    sent = 0
+    while writer.wait_for_room(len(short), 0):
+        writer.send(short)
+        sent += 1
+    with crew() as fork:
+        sender = fork(lambda: writer.send(short))
+        until(lambda: sleeps(sender.pid))
+        reader.receive()
+        assert 0 == sender.join()
+    for _ in range(sent):
+        assert short == bytes(reader.receive()[0])
+    reader.close()
+    writer.close()
+
+
+def test_whoever_waits_is_called_to_look(ends: tuple[Channel, Channel]) -> None:
+    """About once a second, and what it raises ends the wait and nothing else."""
+    reader, writer = ends
+    looks: list[str] = []
+
+    def look(which: str, most: int) -> Callable[[], None]:
+        def called() -> None:
+            looks.append(which)
+            if looks.count(which) == most:
+                raise LookupError(which)
+
+        return called
+
+    assert reader.watch(look("receiving", 2), look("never", 1))
+    assert writer.watch(look("never", 1), look("sending", 1))
+    with pytest.raises(LookupError, match="receiving"):
+        reader.receive()
+    for _ in range(4):
+        writer.send(SHORT_MESSAGE)
+    with pytest.raises(LookupError, match="sending"):
+        writer.send(SHORT_MESSAGE)
+    assert writer.watch(look("never", 1), look("long", 1))
+    with pytest.raises(LookupError, match="long"):
+        writer.send(bytes(SIZE), [memoryview(SHORT_MESSAGE)])
+    for _ in range(4):
+        assert SHORT_MESSAGE == bytes(reader.receive()[0])
+    assert ["receiving", "receiving", "sending", "long"] == looks
+    writer.send(b"goes on")
+    assert b"goes on" == bytes(reader.receive()[0])

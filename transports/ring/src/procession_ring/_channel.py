@@ -83,6 +83,10 @@ class RingChannel(Channel):
         """See `Channel.wait_for_room`."""
         return self._end.wait_for_room(length, timeout)
 
+    def watch(self, receiving: Callable[[], object], sending: Callable[[], object], /) -> bool:
+        """See `Channel.watch`."""
+        return self._end.watch(receiving, sending)
+
     def fileno(self) -> int:
         """See `Channel.fileno`.
 
