@@ -7,6 +7,8 @@ protocol 5). A short one is cheaper inside.
 
 from __future__ import annotations
 
+import sys
+
 try:
     from _pickle import PickleBuffer
     from _pickle import dumps as _dumps
@@ -18,7 +20,7 @@ except ImportError:  # an interpreter without the C accelerator
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from procession._channel import Buffer
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
 PROTOCOL = 5
 #: A buffer shorter than this is copied into the body: below it that is cheaper (measured).
 SHORTEST_BUFFER = 64 << 10
+
+# What a pickle by `procession._array_codec` has behind its protocol, and no other.
+_ARRAY = b"("
 
 
 class Buffers(list[memoryview]):
@@ -38,6 +43,8 @@ class Buffers(list[memoryview]):
 
     def __call__(self, buffer: PickleBuffer) -> bool:
         """Take *buffer*, or answer True to have it copied into the pickle."""
+        if _pack_array is None:
+            _look_for_numpy()
         view = buffer.raw()
         if len(view) < SHORTEST_BUFFER:
             return True
@@ -45,14 +52,54 @@ class Buffers(list[memoryview]):
         return False
 
 
+# Collectors of buffers that have collected none: most objects have none, and to make a
+# collector for each is a tenth of a put. Taking one out is one step, so threads share them.
+_idle: list[Buffers] = []
+
+# numpy's type of arrays, and `procession._array_codec.pack`, once an array was seen.
+_ndarray: type | None = None
+_pack_array: Callable[[Any], tuple[bytes, list[memoryview]] | None] | None = None
+
+
+def _look_for_numpy() -> None:
+    """Learn what a numpy array is, if somebody has imported numpy."""
+    global _ndarray, _pack_array
+    ndarray = getattr(sys.modules.get("numpy"), "ndarray", None)
+    if ndarray is not None:
+        from procession._array_codec import pack
+
+        _ndarray, _pack_array = ndarray, pack
+
+
+def _unpack_first_array(body: Buffer, buffers: Sequence[Buffer]) -> Any:
+    global _unpack_array
+    from procession._array_codec import unpack
+
+    _unpack_array = unpack
+    return unpack(body, buffers)
+
+
+_unpack_array: Callable[[Buffer, Sequence[Buffer]], Any] = _unpack_first_array
+
+
 def dumps(obj: Any) -> tuple[bytes, list[memoryview]]:
     """Return the pickle of *obj* and its buffers, which are views of its own memory."""
-    buffers = Buffers()
-    return _dumps(obj, PROTOCOL, buffer_callback=buffers), buffers
+    if type(obj) is _ndarray and _pack_array is not None:
+        packed = _pack_array(obj)
+        if packed is not None:
+            return packed
+    buffers = _idle.pop() if _idle else Buffers()
+    body = _dumps(obj, PROTOCOL, buffer_callback=buffers)
+    if buffers:
+        return body, buffers
+    _idle.append(buffers)
+    return body, []
 
 
-def loads(body: Buffer, buffers: Iterable[Buffer] = ()) -> Any:
+def loads(body: Buffer, buffers: Sequence[Buffer] = ()) -> Any:
     """Return the object; it is built on the memory of *buffers*, not on copies of it."""
+    if body[2:3] == _ARRAY:
+        return _unpack_array(body, buffers)
     if buffers:
         return _loads(body, buffers=buffers)
     return _loads(body)

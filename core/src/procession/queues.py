@@ -8,17 +8,8 @@ returned has happened, and a process may end, or be killed, at any time after it
 from __future__ import annotations
 
 from procession import abc
-from procession._pickling import PROTOCOL, Buffers, dumps, loads
+from procession._pickling import dumps, loads
 from procession.errors import ConnectionClosedError, QueueClosedError
-
-# What `dumps` and `loads` do is written out in put and get, where two calls less make a
-# queue of small objects a twentieth faster.
-try:
-    from _pickle import dumps as _dumps
-    from _pickle import loads as _loads
-except ImportError:  # an interpreter without the C accelerator
-    from pickle import dumps as _dumps
-    from pickle import loads as _loads
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
@@ -27,11 +18,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from procession._mailbox import Mailbox
-
-# Collectors of buffers that have collected none: most objects have none, and to make a
-# collector for each is a tenth of a put. Taking one out is one step, so threads share them.
-_unused: list[Buffers] = []
-_NO_BUFFERS = Buffers()
 
 __all__ = ["JoinableQueue", "Queue", "SimpleQueue"]
 
@@ -71,12 +57,7 @@ class Queue(abc.Queue):
         """
         if self._closed:
             raise self._closed_error()
-        # As `dumps` does it, without the call: this is where a queue's speed is made.
-        buffers = _unused.pop() if _unused else Buffers()
-        body = _dumps(obj, PROTOCOL, buffer_callback=buffers)
-        if not buffers:
-            _unused.append(buffers)
-            buffers = _NO_BUFFERS
+        body, buffers = dumps(obj)
         try:
             if block and timeout is None:
                 self._mailbox.put(body, buffers)
@@ -108,7 +89,7 @@ class Queue(abc.Queue):
                 raise self._closed_error() from None
             _explain(error, "get an object from the queue")
             raise
-        return loads(body, buffers) if buffers else _loads(body)
+        return loads(body, buffers)
 
     def __aiter__(self) -> AsyncIterator[Any]:
         """Yield, in asyncio, what is got until the queue is shut down and empty.
