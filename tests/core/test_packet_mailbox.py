@@ -21,7 +21,7 @@ import fcntl
 
 from procession._handoff import LaunchHandoff, LaunchTakeover
 from procession._packet_lane import PacketLane
-from procession._packet_mailbox import PacketMailbox
+from procession._packet_mailbox import _FULL, PacketMailbox
 from procession.errors import ShutDown
 from procession.testing import MailboxSuite
 from procession.testing.forked import DEADLINE, crew
@@ -305,3 +305,19 @@ def test_a_failed_attach_leaks_nothing(make: Make) -> None:
         takeover = LaunchTakeover([os.dup(fd) for fd in handoff.descriptors[:available]])
         with pytest.raises(IndexError):
             PacketMailbox.attach(recipe, takeover)
+
+
+@pytest.mark.parametrize("get", [PacketMailbox.get, PacketMailbox.get_pickle])
+def test_whoever_takes_a_message_wakes_who_waits_for_room(
+    make: Make, get: Callable[[PacketMailbox], object]
+) -> None:
+    """At once, and not when a sleep is over."""
+    mailbox = make(maxsize=1)
+    mailbox.put(b"first")
+    putter = threading.Thread(target=mailbox.put, args=(b"second",))
+    putter.start()
+    until(lambda: bool(mailbox._words[_FULL]))
+    get(mailbox)
+    assert not mailbox._words[_FULL]
+    putter.join()
+    get(mailbox)

@@ -397,6 +397,8 @@ class PacketMailbox(Mailbox):
         if not self._words[_GETS]:
             padded = self._lane.receive_padded()
             if padded is not None:
+                if self._words[_FULL]:
+                    self._ring_for_room()
                 return (padded, ()) if padded[-1] < _FIRST_FRAMED else unframe(padded)
         return self._get_closer(timeout)
 
