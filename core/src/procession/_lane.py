@@ -6,6 +6,10 @@ from abc import abstractmethod
 
 from procession._handoff import Exportable
 
+TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 
 class Lane(Exportable):
     """A kernel object that carries packets from many processes to many processes.
@@ -43,6 +47,30 @@ class Lane(Exportable):
         """
         packet = self.receive()
         return None if packet is None else packet[0] + (b"\x80" if packet[1] else b"\0")
+
+    def send_many(self, packets: Sequence[bytes], /) -> int:
+        """Send *packets*, of kind 0, one after the other; return for how many there was room.
+
+        No other sender's packet need come between. Killed meanwhile, this process has sent the
+        first of them, or none.
+        """
+        for sent, packet in enumerate(packets):
+            if not self.send(packet):
+                return sent
+        return len(packets)
+
+    def receive_many(self, most: int, /) -> list[bytes]:
+        """Take up to *most* packets that are there, each as `receive_padded` returns it.
+
+        Killed meanwhile, this process takes at most these along.
+        """
+        packets: list[bytes] = []
+        while len(packets) < most:
+            packet = self.receive_padded()
+            if packet is None:
+                break
+            packets.append(packet)
+        return packets
 
     @abstractmethod
     def pending(self) -> int:

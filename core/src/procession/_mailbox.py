@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 
 from procession._handoff import Exportable
+from procession.errors import Empty, ShutDown
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
@@ -54,6 +55,32 @@ class Mailbox(Exportable):
         was shut down immediately); without a timeout, `PeerDiedError` when all who could
         put something have died.
         """
+
+    def put_many(self, messages: Sequence[Message], /, *, timeout: float | None = None) -> int:
+        """Add *messages* one after the other and return how many were added, at least one.
+
+        It may be fewer than all: then adding the next one, by another call, waits or fails. So
+        this waits, and raises, like `put` for the first one only. Messages of others may come
+        between them. Killed meanwhile, this process has added the first of them, or none.
+        """
+        if not messages:
+            return 0
+        self.put(*messages[0], timeout=timeout)
+        return 1
+
+    def get_many(self, most: int, /, *, timeout: float | None = None) -> list[Message]:
+        """Take up to *most* messages that are there, at least one, and wait for that.
+
+        Like `get_pickle` for the first one; what keeps it from taking the next one is told by
+        the next call. Killed meanwhile, this process takes at most these along.
+        """
+        messages = [self.get_pickle(timeout=timeout)]
+        while len(messages) < most:
+            try:
+                messages.append(self.get_pickle(timeout=0.0))
+            except (Empty, ShutDown, OSError):
+                break
+        return messages
 
     def get_pickle(self, *, timeout: float | None = None) -> Message:
         """Like `get`, for a body that is a pickle: bytes may follow, which unpickling ignores.

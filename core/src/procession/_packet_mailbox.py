@@ -263,6 +263,24 @@ class PacketMailbox(Mailbox):
             words[_SLEEPING] = 0
             self._wake.ring()
 
+    def put_many(self, messages: Sequence[Message], /, *, timeout: float | None = None) -> int:
+        """See `Mailbox.put_many`."""
+        if not self._words[_PUTS]:
+            limit = self._limit
+            packets: list[bytes] = []
+            for body, buffers in messages:
+                if buffers or type(body) is not bytes or len(body) > limit:
+                    break
+                packets.append(body)
+            sent = self._lane.send_many(packets) if packets else 0
+            if sent:
+                self._puts_here = True
+                if self._words[_SLEEPING]:
+                    self._words[_SLEEPING] = 0
+                    self._wake.ring()
+                return sent
+        return super().put_many(messages, timeout=timeout)
+
     def _put_on_full_lane(self, packet: bytes) -> None:
         """Wait a little for room if that is worth it, then append to the log."""
         while not self._words[_PUTS] and self._nap():
@@ -401,6 +419,20 @@ class PacketMailbox(Mailbox):
                     self._ring_for_room()
                 return (padded, ()) if padded[-1] < _FIRST_FRAMED else unframe(padded)
         return self._get_closer(timeout)
+
+    def get_many(self, most: int, /, *, timeout: float | None = None) -> list[Message]:
+        """See `Mailbox.get_many`."""
+        if not self._words[_GETS] and most > 1:
+            packets = self._lane.receive_many(most)
+            if packets:
+                self._gets_here = True
+                if self._words[_FULL]:
+                    self._ring_for_room()
+                return [
+                    (padded, ()) if padded[-1] < _FIRST_FRAMED else unframe(padded)
+                    for padded in packets
+                ]
+        return super().get_many(most, timeout=timeout)
 
     def _get_closer(self, timeout: float | None) -> Message:
         """Get when the lane is empty, or not the only thing to look at."""

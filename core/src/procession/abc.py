@@ -8,10 +8,14 @@ Plugin authors implement the smaller contracts of `procession.plugin` instead.
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
+
+from procession.errors import Empty, Full, ShutDown
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from types import TracebackType
     from typing import Any, Self
 
@@ -152,6 +156,46 @@ class Queue(ABC):
     @abstractmethod
     def shutdown(self, immediate: bool = False) -> None:
         """Refuse every further put, in all processes, and wake who waits."""
+
+    def put_many(
+        self, objects: Iterable[Any], block: bool = True, timeout: float | None = None
+    ) -> int:
+        """Put *objects* in their order and return how many were put; all, if no time runs out.
+
+        If there is no room in time for all, the first ones are put; if there is none for any,
+        `queue.Full` is raised. *timeout* is for all together. What others put may come between.
+
+        Raises what `put` raises; its attribute ``done`` says how many were put before.
+        """
+        end = None if timeout is None else time.monotonic() + timeout
+        done = 0
+        try:
+            for obj in objects:
+                self.put(obj, block, None if end is None else max(0.0, end - time.monotonic()))
+                done += 1
+        except Full:
+            if not done:
+                raise
+        except Exception as error:
+            error.done = done  # type: ignore[attr-defined]
+            raise
+        return done
+
+    def get_many(self, most: int, block: bool = True, timeout: float | None = None) -> list[Any]:
+        """Take what is there, up to *most* objects, waiting for the first one as `get` does.
+
+        So the list is never empty: `queue.Empty` when none comes in time. What keeps the next
+        one from being taken, a shutdown say, is raised by the next call.
+        """
+        if most < 1:
+            raise ValueError(f"at least one object has to be taken, not {most}")
+        objects = [self.get(block, timeout)]
+        try:
+            while len(objects) < most:
+                objects.append(self.get(block=False))
+        except (Empty, ShutDown, OSError):
+            pass
+        return objects
 
     def put_nowait(self, obj: Any) -> None:
         """Put without waiting."""

@@ -40,6 +40,7 @@ whatever procession has to say. Each one derives *also* from the built-in that
     |- BusyConnectionError               (RuntimeError)    two users at once
     |- ConnectionDirectionError          (OSError)         send on a read-only end
     |- MessageTooLongError               (OSError)         longer than the receiver allows
+    |- BatchError                        some objects of a batch cannot be unpickled
     |- DescriptorLostError               (OSError)         who sent us an object has taken it along
     |- PeerDiedError                     (EndOfConnectionError) who we waited for has died
     |  |- BrokenByDeathError             (BrokenConnectionError) and cannot be sent to
@@ -75,6 +76,7 @@ TYPE_CHECKING = False  # importing typing would bring `re` and more into every c
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from queue import Empty, Full
+    from typing import Any
 
     from procession._broken_barrier import BrokenBarrierError
     from procession._failure import FailureReport
@@ -381,6 +383,29 @@ class ConnectionDirectionError(ProcessError, OSError):
 
 class MessageTooLongError(ProcessError, OSError):
     """A message is longer than the receiver was willing to take."""
+
+
+class BatchError(ProcessError):
+    """Some of the objects that were got together could not be unpickled, and are gone."""
+
+    #: The others, in their order.
+    objects: list[Any]
+    #: What unpickling has raised, once for each that is gone.
+    errors: list[Exception]
+
+    def __init__(self, objects: list[Any], errors: list[Exception]) -> None:
+        super().__init__(objects, errors)
+        self.objects = objects
+        self.errors = errors
+
+    def __str__(self) -> str:
+        """Return how many there are of each kind, and the first error."""
+        first = self.errors[0]
+        return (
+            f"{len(self.errors)} of {len(self.objects) + len(self.errors)} objects cannot be "
+            f"unpickled and are gone, the first because of {type(first).__name__}: {first}; the "
+            f"others are this error's `objects`"
+        )
 
 
 class DescriptorLostError(ProcessError, OSError):

@@ -7,16 +7,19 @@ returned has happened, and a process may end, or be killed, at any time after it
 
 from __future__ import annotations
 
+import time
+
 from procession import abc
 from procession._pickling import dumps, loads
-from procession.errors import ConnectionClosedError, QueueClosedError
+from procession.errors import BatchError, ConnectionClosedError, Full, QueueClosedError
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterable, Sequence
     from types import GenericAlias
-    from typing import Any
+    from typing import Any, NoReturn
 
+    from procession._channel import Message
     from procession._mailbox import Mailbox
 
 __all__ = ["JoinableQueue", "Queue", "SimpleQueue"]
@@ -64,10 +67,7 @@ class Queue(abc.Queue):
             else:
                 self._mailbox.put(body, buffers, timeout=_seconds(block, timeout))
         except (OSError, ValueError) as error:
-            if self._closed:
-                raise self._closed_error() from None
-            _explain(error, "put this into the queue")
-            raise
+            self._fail(error, "put this into the queue")
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
         """Take the next object, waiting for one up to *timeout* seconds if *block*.
@@ -85,11 +85,69 @@ class Queue(abc.Queue):
             else:
                 body, buffers = self._mailbox.get_pickle(timeout=_seconds(block, timeout))
         except (OSError, ValueError) as error:
-            if self._closed:
-                raise self._closed_error() from None
-            _explain(error, "get an object from the queue")
-            raise
+            self._fail(error, "get an object from the queue")
         return loads(body, buffers)
+
+    def put_many(
+        self, objects: Iterable[Any], block: bool = True, timeout: float | None = None
+    ) -> int:
+        """Put *objects* in their order and return how many were put; all, if no time runs out.
+
+        All are pickled first: what cannot be pickled raises, and nothing was put. If there is
+        no room in time for all, the first ones are put; if there is none for any, `queue.Full`
+        is raised. *timeout* is for all together. What others put may come between. A process
+        that is killed meanwhile has put the first ones, each of them whole.
+
+        Raises what `put` raises; its attribute ``done`` says how many were put before.
+        """
+        if self._closed:
+            raise self._closed_error()
+        messages = [dumps(obj) for obj in objects]
+        longest = _seconds(block, timeout)
+        end = None if longest is None else time.monotonic() + longest
+        done = 0
+        try:
+            while done < len(messages):
+                done += self._mailbox.put_many(
+                    messages[done:] if done else messages,
+                    timeout=None if end is None else max(0.0, end - time.monotonic()),
+                )
+        except Full:
+            if not done:
+                raise
+        except Exception as error:
+            try:
+                self._fail(error, "put these into the queue")
+            except Exception as final:
+                final.done = done  # type: ignore[attr-defined]
+                raise
+        return done
+
+    def get_many(self, most: int, block: bool = True, timeout: float | None = None) -> list[Any]:
+        """Take what is there, up to *most* objects, waiting for the first one as `get` does.
+
+        So the list is never empty: `queue.Empty` when none comes in time. What keeps the next
+        one from being taken, a shutdown say, is raised by the next call. A process that is
+        killed meanwhile takes at most these objects along.
+
+        Raises what `get` raises, but `BatchError` when some of them cannot be unpickled: they
+        are gone, and it has the others.
+        """
+        if most < 1:
+            raise ValueError(f"at least one object has to be taken, not {most}")
+        if self._closed:
+            raise self._closed_error()
+        try:
+            messages = self._mailbox.get_many(most, timeout=_seconds(block, timeout))
+        except (OSError, ValueError) as error:
+            self._fail(error, "get an object from the queue")
+        objects: list[Any] = []
+        try:
+            for body, buffers in messages:
+                objects.append(loads(body, buffers))
+        except Exception as error:
+            _unpickle_the_rest(objects, messages, error)
+        return objects
 
     def __aiter__(self) -> AsyncIterator[Any]:
         """Yield, in asyncio, what is got until the queue is shut down and empty.
@@ -143,6 +201,13 @@ class Queue(abc.Queue):
 
     def cancel_join_thread(self) -> None:
         """Do nothing: there is no thread that a process would wait for when it ends."""
+
+    def _fail(self, error: Exception, doing: str) -> NoReturn:
+        """Give what the mailbox has raised its final shape. Called while handling it."""
+        if self._closed:
+            raise self._closed_error() from None
+        _explain(error, doing)
+        raise error
 
     def _closed_error(self) -> QueueClosedError:
         return QueueClosedError(f"Queue {self!r} is closed")
@@ -317,6 +382,19 @@ def _explain(error: Exception, doing: str) -> None:
         explained = explain(error, f"cannot {doing}")
         if explained is not None:
             raise explained from error
+
+
+def _unpickle_the_rest(
+    objects: list[Any], messages: Sequence[Message], error: Exception
+) -> NoReturn:
+    """Go on behind the message that *error* is about, each message once, and raise."""
+    errors = [error]
+    for body, buffers in messages[len(objects) + 1 :]:
+        try:
+            objects.append(loads(body, buffers))
+        except Exception as another:
+            errors.append(another)
+    raise BatchError(objects, errors) from error
 
 
 def _rebuild(kind: type[Queue], maxsize: int, mailbox: Mailbox) -> Queue:

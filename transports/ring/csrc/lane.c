@@ -4,48 +4,11 @@
    on when its holder is killed. There is nothing to repair then, since a packet is put, or
    taken, by the one store of `tail`, or `head`, which comes last. */
 
-#include "support.h"
+#include "lane.h"
 
 #include <stdlib.h>
 #include <structmember.h>
 #include <sys/mman.h>
-
-typedef struct {
-    PyObject_HEAD
-    char *map;
-    size_t length;
-    struct lane *lane;
-    char *data;
-    uint64_t size, limit;
-    int memory, bell;
-    /* How many calls of this process are being made without the GIL: as long as there is
-       one, what was closed is not given back. */
-    int users;
-    unsigned generation;
-    bool closed;
-} Lane;
-
-/* In front of each packet. */
-struct packet {
-    uint32_t length;
-    uint32_t kind;
-};
-
-#define COUNT(word) ((uint32_t)((word) >> 32))
-#define PLACE(word) ((uint32_t)(word))
-
-static inline uint64_t
-advance(uint64_t word, uint64_t bytes)
-{
-    uint32_t place = PLACE(word) + (uint32_t)(bytes / ALIGNMENT);
-    return ((uint64_t)(COUNT(word) + 1) << 32) | place;
-}
-
-static inline uint64_t
-used(uint64_t tail, uint64_t head)
-{
-    return (uint64_t)(uint32_t)(PLACE(tail) - PLACE(head)) * ALIGNMENT;
-}
 
 static int
 closed_error(void)
@@ -53,119 +16,6 @@ closed_error(void)
     errno = EBADF;
     PyErr_SetFromErrno(PyExc_OSError);
     return -1;
-}
-
-static void give_back(Lane *self);
-
-static void
-enter(Lane *self)
-{
-    if (self->generation != fork_generation) {
-        self->generation = fork_generation; /* the threads that were here are the parent's */
-        self->users = 0;
-    }
-    self->users++;
-}
-
-static void
-leave(Lane *self)
-{
-    if (self->users > 0)
-        self->users--;
-    if (self->closed && self->users == 0)
-        give_back(self);
-}
-
-static int
-corrupt_error(void)
-{
-    PyErr_SetString(PyExc_OSError, "bad packet: the memory of the ring is corrupt");
-    return -1;
-}
-
-/* -- the locks ------------------------------------------------------------------------------- */
-
-static int
-settled(Lane *self, int error)
-{
-    if (error != EOWNERDEAD)
-        return error;
-    /* The dead may have put a packet and not have said so. */
-    announce(&self->lane->alarm, self->bell);
-    return 0;
-}
-
-/* Take a lock that is free, which it nearly always is; EBUSY if it is not. */
-static int
-try_lock(Lane *self, pthread_mutex_t *mutex)
-{
-    return settled(self, try_mutex(mutex));
-}
-
-/* Wait for a lock for some time, without the GIL; ETIMEDOUT so that signals are looked for. */
-static int
-wait_lock(Lane *self, pthread_mutex_t *mutex)
-{
-    return settled(self, wait_for_mutex(mutex, LONGEST_LOCKED_OUT_NS));
-}
-
-static int
-lock_error(int error)
-{
-    errno = error;
-    PyErr_SetFromErrno(PyExc_OSError);
-    return -1;
-}
-
-/* -- putting and taking, with the lock held -------------------------------------------------- */
-
-enum result { TAKEN, NOTHING, BAD };
-
-static enum result
-put(Lane *self, const char *packet, uint64_t length, uint32_t kind)
-{
-    struct lane *lane = self->lane;
-    uint64_t tail = atomic_load_explicit(&lane->tail, memory_order_relaxed);
-    uint64_t head = atomic_load_explicit(&lane->head, memory_order_acquire);
-    uint64_t needed = aligned(sizeof(struct packet) + length), full = used(tail, head);
-    if (full > self->size)
-        return BAD;
-    if (self->size - full < needed)
-        return NOTHING;
-    struct packet mark = {.length = (uint32_t)length, .kind = kind};
-    uint64_t place = (uint64_t)PLACE(tail) * ALIGNMENT;
-    copy_in(self->data, self->size, place, &mark, sizeof mark);
-    copy_in(self->data, self->size, place + sizeof mark, packet, length);
-    atomic_store_explicit(&lane->tail, advance(tail, needed), memory_order_release);
-    announce(&lane->alarm, self->bell);
-    return TAKEN;
-}
-
-/* Look at the first packet. */
-static enum result
-first(Lane *self, uint64_t *head, struct packet *mark)
-{
-    struct lane *lane = self->lane;
-    *head = atomic_load_explicit(&lane->head, memory_order_relaxed);
-    uint64_t tail = atomic_load_explicit(&lane->tail, memory_order_acquire);
-    if (tail == *head)
-        return NOTHING;
-    uint64_t full = used(tail, *head);
-    copy_out(self->data, self->size, (uint64_t)PLACE(*head) * ALIGNMENT, mark, sizeof *mark);
-    if (full > self->size || mark->length > self->limit ||
-        aligned(sizeof *mark + mark->length) > full)
-        return BAD;
-    return TAKEN;
-}
-
-static void
-take(Lane *self, uint64_t head, const struct packet *mark, char *target)
-{
-    struct lane *lane = self->lane;
-    copy_out(self->data, self->size, (uint64_t)PLACE(head) * ALIGNMENT + sizeof *mark, target,
-             mark->length);
-    head = advance(head, aligned(sizeof *mark + mark->length));
-    atomic_store_explicit(&lane->head, head, memory_order_release);
 }
 
 /* After taking, without the lock: let a descriptor that somebody watches fall silent. */
@@ -181,6 +31,23 @@ settle_if_watched(Lane *self)
 
 /* -- methods --------------------------------------------------------------------------------- */
 
+/* Read packet *object* into *packet*; -1 with an exception if it is none. */
+static int
+read_packet(Lane *self, PyObject *object, struct outgoing *packet)
+{
+    if (!PyBytes_Check(object)) {
+        PyErr_SetString(PyExc_TypeError, "a packet is bytes");
+        return -1;
+    }
+    *packet = (struct outgoing){PyBytes_AsString(object), (uint64_t)PyBytes_Size(object)};
+    if (packet->length > self->limit) {
+        PyErr_Format(PyExc_ValueError, "the packet has %llu bytes, and the longest has %llu",
+                     (unsigned long long)packet->length, (unsigned long long)self->limit);
+        return -1;
+    }
+    return 0;
+}
+
 static PyObject *
 Lane_send(PyObject *object, PyObject *const *args, Py_ssize_t count)
 {
@@ -195,158 +62,152 @@ Lane_send(PyObject *object, PyObject *const *args, Py_ssize_t count)
         if (kind == -1 && PyErr_Occurred())
             return NULL;
     }
-    if (!PyBytes_Check(args[0])) {
-        PyErr_SetString(PyExc_TypeError, "a packet is bytes");
-        return NULL;
-    }
-    const char *packet = PyBytes_AsString(args[0]);
-    uint64_t length = (uint64_t)PyBytes_Size(args[0]);
+    struct outgoing packet;
     if (self->closed) {
         closed_error();
         return NULL;
     }
-    if (length > self->limit || kind < 0 || kind > 1) {
-        PyErr_SetString(PyExc_ValueError, "the packet is too long, or of no known kind");
+    if (read_packet(self, args[0], &packet) < 0)
+        return NULL;
+    if (kind < 0 || kind > 1) {
+        PyErr_Format(PyExc_ValueError, "a packet is of kind 0 or 1, not %ld", kind);
         return NULL;
     }
-    pthread_mutex_t *mutex = &self->lane->putting;
-    int error = try_lock(self, mutex);
-    enum result result = BAD;
-    if (error == 0) {
-        result = put(self, packet, length, (uint32_t)kind);
-        pthread_mutex_unlock(mutex);
-    }
-    while ((error == EBUSY || error == ETIMEDOUT) && !self->closed) {
-        /* Whoever has a lock never waits for the GIL meanwhile. */
-        enter(self);
-        Py_BEGIN_ALLOW_THREADS
-        error = wait_lock(self, mutex);
-        if (error == 0) {
-            result = put(self, packet, length, (uint32_t)kind);
-            pthread_mutex_unlock(mutex);
-        }
-        Py_END_ALLOW_THREADS
-        leave(self);
-        if (error == ETIMEDOUT && PyErr_CheckSignals() < 0)
-            return NULL;
-    }
-    if (error != 0) {
-        lock_error(self->closed ? EBADF : error);
-        return NULL;
-    }
-    if (result == BAD) {
-        corrupt_error();
-        return NULL;
-    }
-    return PyBool_FromLong(result == TAKEN);
+    struct putting putting = {.packets = &packet, .count = 1, .kind = (uint32_t)kind};
+    int result = do_locked(self, &self->lane->putting, put_all, &putting);
+    return result < 0 ? NULL : PyBool_FromLong(result == TAKEN);
 }
 
-/* Take the first packet into bytes with *extra* bytes behind it; NULL without an error when
-   there is none. */
 static PyObject *
-receive(Lane *self, uint64_t extra, uint32_t *kind)
+Lane_send_many(PyObject *object, PyObject *packets)
 {
+    Lane *self = (Lane *)object;
+    PyObject *result = NULL;
+    /* Our own tuple: others may change the list while we wait. */
+    PyObject *all = PySequence_Tuple(packets);
+    if (all == NULL)
+        return NULL;
+    Py_ssize_t count = PyTuple_Size(all);
+    struct outgoing *outgoing = PyMem_Malloc((size_t)(count + 1) * sizeof *outgoing);
+    if (outgoing == NULL) {
+        PyErr_NoMemory();
+        goto done;
+    }
     if (self->closed) {
         closed_error();
-        return NULL;
+        goto done;
     }
-    pthread_mutex_t *mutex = &self->lane->getting;
-    struct packet mark;
-    uint64_t head;
-    enum result result = BAD;
-    PyObject *bytes = NULL;
-    char *copy = NULL;
-    /* Most often nothing is there, or it is free. */
-    if (atomic_load(&self->lane->tail) == atomic_load(&self->lane->head))
-        return NULL;
-    int error = try_lock(self, mutex);
-    if (error == 0) {
-        result = first(self, &head, &mark);
-        if (result == TAKEN) {
-            bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(mark.length + extra));
-            if (bytes != NULL)
-                take(self, head, &mark, PyBytes_AsString(bytes));
-        }
-        pthread_mutex_unlock(mutex);
-        if (result == TAKEN && bytes == NULL)
-            return NULL;
-    }
-    while ((error == EBUSY || error == ETIMEDOUT) && !self->closed) {
-        /* Bytes cannot be made without the GIL, and nobody waits for it with a lock. */
-        enter(self);
-        Py_BEGIN_ALLOW_THREADS
-        error = wait_lock(self, mutex);
-        if (error == 0) {
-            result = first(self, &head, &mark);
-            if (result == TAKEN) {
-                copy = malloc(mark.length + 1);
-                if (copy != NULL)
-                    take(self, head, &mark, copy);
-            }
-            pthread_mutex_unlock(mutex);
-        }
-        Py_END_ALLOW_THREADS
-        leave(self);
-        if (error == ETIMEDOUT && PyErr_CheckSignals() < 0)
-            return NULL;
-        if (error == 0 && result == TAKEN) {
-            if (copy == NULL)
-                return PyErr_NoMemory();
-            bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(mark.length + extra));
-            if (bytes != NULL)
-                memcpy(PyBytes_AsString(bytes), copy, mark.length);
-            free(copy);
-            if (bytes == NULL)
-                return NULL;
-        }
-    }
-    if (error != 0) {
-        lock_error(self->closed ? EBADF : error);
-        return NULL;
-    }
-    if (result == BAD) {
-        corrupt_error();
-        return NULL;
-    }
+    for (Py_ssize_t i = 0; i < count; i++)
+        if (read_packet(self, PyTuple_GetItem(all, i), &outgoing[i]) < 0)
+            goto done;
+    struct putting putting = {.packets = outgoing, .count = (size_t)count};
+    if (do_locked(self, &self->lane->putting, put_all, &putting) >= 0)
+        result = PyLong_FromSize_t(putting.put);
+done:
+    PyMem_Free(outgoing);
+    Py_DECREF(all);
+    return result;
+}
+
+/* Take up to *most* packets: TAKEN, or NOTHING, or -1 with an exception. */
+static int
+receive(Lane *self, size_t most, struct taking *taking)
+{
+    taking->most = most;
+    taking->count = taking->used = 0;
+    taking->data = taking->few;
+    taking->room = sizeof taking->few;
+    if (self->closed)
+        return closed_error();
+    struct lane *lane = self->lane;
+    /* Most often nothing is there. */
+    if (atomic_load(&lane->tail) == atomic_load(&lane->head))
+        return NOTHING;
+    int result = do_locked(self, &lane->getting, take_all, taking);
     if (result == TAKEN && !self->closed &&
-        atomic_load_explicit(&self->lane->alarm.watched, memory_order_relaxed)) {
+        atomic_load_explicit(&lane->alarm.watched, memory_order_relaxed)) {
         enter(self);
         Py_BEGIN_ALLOW_THREADS
         settle_if_watched(self);
         Py_END_ALLOW_THREADS
         leave(self);
     }
-    *kind = bytes == NULL ? 0 : mark.kind;
-    return bytes;
+    return result;
+}
+
+static void
+done_with(struct taking *taking)
+{
+    if (taking->data != taking->few)
+        free(taking->data);
+}
+
+/* The packet whose mark begins at *at*, which moves behind it; *padded* as `receive_padded`
+   has it. */
+static PyObject *
+next_packet(const struct taking *taking, size_t *at, bool padded, uint32_t *kind)
+{
+    struct packet mark;
+    memcpy(&mark, taking->data + *at, sizeof mark);
+    const char *start = taking->data + *at + sizeof mark;
+    *at += sizeof mark + mark.length;
+    *kind = mark.kind & 1;
+    PyObject *packet = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)mark.length + padded);
+    if (packet == NULL)
+        return NULL;
+    char *bytes = PyBytes_AsString(packet);
+    memcpy(bytes, start, mark.length);
+    if (padded)
+        bytes[mark.length] = *kind ? (char)0x80 : 0;
+    return packet;
 }
 
 static PyObject *
 Lane_receive(PyObject *object, PyObject *unused)
 {
     (void)unused;
+    struct taking taking;
+    size_t at = 0;
     uint32_t kind;
-    PyObject *packet = receive((Lane *)object, 0, &kind);
-    if (packet == NULL) {
-        if (PyErr_Occurred())
-            return NULL;
-        return none();
-    }
-    return Py_BuildValue("(Ni)", packet, (int)(kind & 1));
+    int result = receive((Lane *)object, 1, &taking);
+    PyObject *packet = result == TAKEN ? next_packet(&taking, &at, false, &kind) : NULL;
+    done_with(&taking);
+    if (packet != NULL)
+        return Py_BuildValue("(Ni)", packet, (int)kind);
+    return result == NOTHING ? none() : NULL;
 }
 
 static PyObject *
 Lane_receive_padded(PyObject *object, PyObject *unused)
 {
     (void)unused;
+    struct taking taking;
+    size_t at = 0;
     uint32_t kind;
-    PyObject *packet = receive((Lane *)object, 1, &kind);
-    if (packet == NULL) {
-        if (PyErr_Occurred())
-            return NULL;
-        return none();
+    int result = receive((Lane *)object, 1, &taking);
+    PyObject *packet = result == TAKEN ? next_packet(&taking, &at, true, &kind) : NULL;
+    done_with(&taking);
+    return result == NOTHING ? none() : packet;
+}
+
+static PyObject *
+Lane_receive_many(PyObject *object, PyObject *argument)
+{
+    size_t most = PyLong_AsSize_t(argument);
+    if (most == (size_t)-1 && PyErr_Occurred())
+        return NULL;
+    struct taking taking;
+    int result = receive((Lane *)object, most, &taking);
+    PyObject *packets = result < 0 ? NULL : PyList_New((Py_ssize_t)taking.count);
+    size_t at = 0;
+    for (size_t i = 0; packets != NULL && i < taking.count; i++) {
+        uint32_t kind;
+        PyObject *packet = next_packet(&taking, &at, true, &kind);
+        if (packet == NULL || PyList_SetItem(packets, (Py_ssize_t)i, packet) < 0)
+            Py_CLEAR(packets);
     }
-    PyBytes_AsString(packet)[PyBytes_Size(packet) - 1] = (kind & 1) ? (char)0x80 : 0;
-    return packet;
+    done_with(&taking);
+    return packets;
 }
 
 static PyObject *
@@ -396,7 +257,7 @@ Lane_descriptors(PyObject *object, PyObject *unused)
     return Py_BuildValue("(ii)", self->memory, self->bell);
 }
 
-static void
+void
 give_back(Lane *self)
 {
     if (self->map != NULL)
@@ -491,9 +352,13 @@ Lane_dealloc(PyObject *object)
 static PyMethodDef methods[] = {
     {"send", (PyCFunction)(void (*)(void))Lane_send, METH_FASTCALL,
      "send(packet, kind=0, /)\n--\n\nSee `procession.plugin.Lane.send`."},
+    {"send_many", Lane_send_many, METH_O,
+     "send_many(packets, /)\n--\n\nSee `procession.plugin.Lane.send_many`."},
     {"receive", Lane_receive, METH_NOARGS, "receive()\n--\n\nSee `procession.plugin.Lane.receive`."},
     {"receive_padded", Lane_receive_padded, METH_NOARGS,
      "receive_padded()\n--\n\nSee `procession.plugin.Lane.receive_padded`."},
+    {"receive_many", Lane_receive_many, METH_O,
+     "receive_many(most, /)\n--\n\nSee `procession.plugin.Lane.receive_many`."},
     {"pending", Lane_pending, METH_NOARGS, "pending()\n--\n\nSee `procession.plugin.Lane.pending`."},
     {"fileno", Lane_fileno, METH_NOARGS, "fileno()\n--\n\nSee `procession.plugin.Lane.fileno`."},
     {"descriptors", Lane_descriptors, METH_NOARGS,

@@ -12,7 +12,7 @@ from ._memory import new_bell, new_memory
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Self
 
     from procession.plugin import Handoff, Recipe, Takeover
@@ -29,7 +29,16 @@ class RingLane(Lane):
     and not committed, which the next one overwrites.
     """
 
-    __slots__ = ("_lane", "limit", "pending", "receive", "receive_padded", "send")
+    __slots__ = (
+        "_lane",
+        "limit",
+        "pending",
+        "receive",
+        "receive_many",
+        "receive_padded",
+        "send",
+        "send_many",
+    )
 
     if TYPE_CHECKING:
 
@@ -45,6 +54,14 @@ class RingLane(Lane):
             """See `Lane.receive_padded`."""
             ...
 
+        def send_many(self, packets: Sequence[bytes], /) -> int:
+            """See `Lane.send_many`."""
+            ...
+
+        def receive_many(self, most: int, /) -> list[bytes]:
+            """See `Lane.receive_many`."""
+            ...
+
         def pending(self) -> int:
             """See `Lane.pending`."""
             ...
@@ -57,6 +74,8 @@ class RingLane(Lane):
         self.send = lane.send  # type: ignore[method-assign]
         self.receive = lane.receive  # type: ignore[method-assign]
         self.receive_padded = lane.receive_padded  # type: ignore[method-assign]
+        self.send_many = lane.send_many  # type: ignore[method-assign]
+        self.receive_many = lane.receive_many  # type: ignore[method-assign]
         self.pending = lane.pending  # type: ignore[method-assign]
 
     @classmethod

@@ -23,7 +23,7 @@ from ._layout import (
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 _LOCK_SIZE, _TAIL, _HEAD = (LANE_OFFSETS[name] // 8 for name in ("lock_size", "tail", "head"))
 _ARMED, _WATCHED = (LANE_OFFSETS[name] // 4 for name in ("armed", "watched"))
@@ -70,59 +70,85 @@ class TwinLane:
 
     def send(self, packet: bytes, kind: int = 0, /) -> bool:
         """See `procession.plugin.Lane.send`."""
-        if len(packet) > self.limit or kind not in (0, 1):
-            raise ValueError("the packet is too long, or of no known kind")
+        if kind not in (0, 1):
+            raise ValueError(f"a packet is of kind 0 or 1, not {kind}")
         self._check_open()
-        return self._putting.run(self._put, packet, kind)
+        self._check_lengths((packet,))
+        return self._putting.run(self._put, (packet,), kind) == 1
 
-    def _put(self, packet: bytes, kind: int) -> bool:
+    def send_many(self, packets: Sequence[bytes], /) -> int:
+        """See `procession.plugin.Lane.send_many`."""
+        self._check_open()
+        self._check_lengths(packets)
+        return self._putting.run(self._put, packets, 0)
+
+    def _put(self, packets: Sequence[bytes], kind: int) -> int:
+        """Put as many as there is room for; one store commits them all."""
         tail, head = self._longs[_TAIL], self._longs[_HEAD]
-        needed = _aligned(_PACKET.size + len(packet))
-        full = self._used(tail, head)
-        if self._size - full < needed:
-            return False
-        record = memoryview(b"".join((_PACKET.pack(len(packet), kind), packet)))
-        start = (tail & _HALF) * ALIGNMENT & self._mask
-        first = min(len(record), self._size - start)
-        self._data[start : start + first] = record[:first]
-        self._data[: len(record) - first] = record[first:]
-        self._longs[_TAIL] = _advance(tail, needed)
-        # The lock of the file is a system call, and whoever settles makes one, too: no
-        # store can stay unseen.
-        if self._words[_ARMED]:
-            self._words[_ARMED] = 0
-            os.write(self._bell, _ONE)
-        return True
+        put = 0
+        for packet in packets:
+            needed = _aligned(_PACKET.size + len(packet))
+            if self._size - self._used(tail, head) < needed:
+                break
+            record = memoryview(b"".join((_PACKET.pack(len(packet), kind), packet)))
+            start = (tail & _HALF) * ALIGNMENT & self._mask
+            first = min(len(record), self._size - start)
+            self._data[start : start + first] = record[:first]
+            self._data[: len(record) - first] = record[first:]
+            tail = _advance(tail, needed)
+            put += 1
+        if put:
+            self._longs[_TAIL] = tail
+            # The lock of the file is a system call, and whoever settles makes one, too: no
+            # store can stay unseen.
+            if self._words[_ARMED]:
+                self._words[_ARMED] = 0
+                os.write(self._bell, _ONE)
+        return put
 
     def receive(self) -> tuple[bytes, int] | None:
         """See `procession.plugin.Lane.receive`."""
-        self._check_open()
-        if self._longs[_TAIL] == self._longs[_HEAD]:
-            return None
-        return self._getting.run(self._get)
-
-    def _get(self) -> tuple[bytes, int] | None:
-        head, tail = self._longs[_HEAD], self._longs[_TAIL]
-        if head == tail:
-            return None
-        full = self._used(tail, head)
-        start = (head & _HALF) * ALIGNMENT & self._mask
-        length, kind = _PACKET.unpack_from(self._data, start)
-        end = start + _PACKET.size + length
-        if length > self.limit or _aligned(_PACKET.size + length) > full:
-            raise OSError("bad packet: the memory of the ring is corrupt")
-        packet = bytes(self._data[start + _PACKET.size : end])
-        if end > self._size:
-            packet += self._data[: length - len(packet)]
-        self._longs[_HEAD] = _advance(head, _aligned(_PACKET.size + length))
-        if self._words[_WATCHED]:
-            self._settle()
-        return packet, kind & 1
+        taken = self._receive(1)
+        return taken[0] if taken else None
 
     def receive_padded(self) -> bytes | None:
         """See `procession.plugin.Lane.receive_padded`."""
-        packet = self.receive()
-        return None if packet is None else packet[0] + (b"\x80" if packet[1] else b"\0")
+        taken = self.receive_many(1)
+        return taken[0] if taken else None
+
+    def receive_many(self, most: int, /) -> list[bytes]:
+        """See `procession.plugin.Lane.receive_many`."""
+        return [packet + (b"\x80" if kind else b"\0") for packet, kind in self._receive(most)]
+
+    def _receive(self, most: int) -> list[tuple[bytes, int]]:
+        self._check_open()
+        if self._longs[_TAIL] == self._longs[_HEAD]:
+            return []
+        return self._getting.run(self._get, most)
+
+    def _get(self, most: int) -> list[tuple[bytes, int]]:
+        """Take as many as are wanted and there; one store commits that."""
+        head, tail = self._longs[_HEAD], self._longs[_TAIL]
+        taken: list[tuple[bytes, int]] = []
+        while len(taken) < most and head != tail:
+            full = self._used(tail, head)
+            start = (head & _HALF) * ALIGNMENT & self._mask
+            length, kind = _PACKET.unpack_from(self._data, start)
+            end = start + _PACKET.size + length
+            if length > self.limit or _aligned(_PACKET.size + length) > full:
+                if taken:
+                    break  # what came before is good, and the next call comes to this
+                raise OSError("bad packet: the memory of the ring is corrupt")
+            packet = bytes(self._data[start + _PACKET.size : end])
+            if end > self._size:
+                packet += self._data[: length - len(packet)]
+            taken.append((packet, kind & 1))
+            head = _advance(head, _aligned(_PACKET.size + length))
+        if taken:
+            self._longs[_HEAD] = head
+            if self._words[_WATCHED]:
+                self._settle()
+        return taken
 
     def pending(self) -> int:
         """See `procession.plugin.Lane.pending`."""
@@ -181,6 +207,11 @@ class TwinLane:
         if full > self._size:
             raise OSError("bad packet: the memory of the ring is corrupt")
         return full
+
+    def _check_lengths(self, packets: Sequence[bytes]) -> None:
+        longest = max(map(len, packets), default=0)
+        if longest > self.limit:
+            raise ValueError(f"the packet has {longest} bytes, and the longest has {self.limit}")
 
     def _check_open(self) -> None:
         if self._memory < 0:

@@ -1,0 +1,73 @@
+/* The lane of a queue: the state of the type `Lane`, and what is done with one of its locks. */
+
+#ifndef PROCESSION_RING_LANE_H
+#define PROCESSION_RING_LANE_H
+
+#include "support.h"
+
+typedef struct {
+    PyObject_HEAD
+    char *map;
+    size_t length;
+    struct lane *lane;
+    char *data;
+    uint64_t size, limit;
+    int memory, bell;
+    /* How many calls of this process are being made without the GIL: as long as there is
+       one, what was closed is not given back. */
+    int users;
+    unsigned generation;
+    bool closed;
+} Lane;
+
+/* In front of each packet. */
+struct packet {
+    uint32_t length;
+    uint32_t kind;
+};
+
+#define COUNT(word) ((uint32_t)((word) >> 32))
+
+enum result { TAKEN, NOTHING, BAD, NO_MEMORY };
+
+/* What a call does with a lock held. It needs no GIL, which nobody waits for with a lock. */
+typedef enum result (*work)(Lane *self, void *job);
+
+/* Have *work* done with *mutex* held; its result, which is neither BAD nor NO_MEMORY, or -1 with
+   an exception. */
+int do_locked(Lane *self, pthread_mutex_t *mutex, work work, void *job);
+int lock_error(int error);
+
+/* A call goes on without the GIL. */
+void enter(Lane *self);
+void leave(Lane *self);
+/* Close the descriptors and unmap the memory. */
+void give_back(Lane *self);
+
+struct outgoing {
+    const char *start;
+    uint64_t length;
+};
+
+/* Packets to put, and how many were put. */
+struct putting {
+    const struct outgoing *packets;
+    size_t count, put;
+    uint32_t kind;
+};
+
+/* Put as many as there is room for; one store commits them all. */
+enum result put_all(Lane *self, void *putting);
+
+/* Packets that were taken, one after the other, each behind its mark. */
+struct taking {
+    size_t most, count;
+    char *data;
+    size_t used, room;
+    char few[1024]; /* what `data` is as long as that is enough */
+};
+
+/* Take as many as are wanted and there; one store commits that. */
+enum result take_all(Lane *self, void *taking);
+
+#endif
