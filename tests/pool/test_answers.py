@@ -47,7 +47,7 @@ def test_death_just_before_more_is_sent(
         look_at_the_clock()
         if killed.is_set() or not member.may_recall():
             return  # what was recalled is skipped
-        if len(member.outstanding) > crew._ahead() // 2:
+        if len(member.outstanding) > crew._backlog.ahead() // 2:
             return  # it will not be sent any more
         given = {task.arguments[0][1] for task in member.outstanding}
         while not given.issubset(_recorded(journal)):

@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from procession import _pool_wire as wire
 from procession._pickling import loads
-from procession.errors import BrokenPoolError, MaybeEncodingError, WorkerDiedError
+from procession.errors import (
+    BrokenPoolError,
+    MaybeEncodingError,
+    TaskCancelledError,
+    TaskTimeoutError,
+    WorkerDiedError,
+)
 
 if TYPE_CHECKING:
     from procession._channel import Buffer, Message
@@ -58,6 +64,19 @@ def initializer_failed(body: Buffer) -> tuple[BrokenPoolError, BaseException]:
     """Return that a pool has stopped for its initializer, and what that has raised."""
     error, text = _exception(body)
     return BrokenPoolError(f"the pool has stopped: its initializer has failed with {text}"), error
+
+
+def cancelled(task: Task) -> TaskCancelledError:
+    """Return what becomes of a task that is not wanted any more."""
+    return TaskCancelledError(f"{task.describe()} was cancelled")
+
+
+def timed_out(task: Task, member: Member) -> TaskTimeoutError:
+    """Return what becomes of a task that *member* has not done in time."""
+    return TaskTimeoutError(
+        f"{task.describe()} was not done after {task.timeout:g} s, and its worker "
+        f"(pid {member.pid}) was killed"
+    )
 
 
 def died_with(task: Task, member: Member) -> WorkerDiedError:

@@ -39,6 +39,24 @@ _pools: WeakSet[Pausing] = WeakSet()
 _watches = False
 
 
+class Excursion:
+    """Entered by a pool's thread where a fork does not wait for it.
+
+    That is in code of the program, which may take any time, and where it is about to fork.
+    """
+
+    __slots__ = ("is_under_way",)
+
+    def __init__(self) -> None:
+        self.is_under_way = False
+
+    def __enter__(self) -> None:
+        self.is_under_way = True
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.is_under_way = False
+
+
 @contextmanager
 def starting() -> Iterator[None]:
     """Let nobody else fork meanwhile."""

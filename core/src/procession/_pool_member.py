@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 from procession import _pool_wire as wire
 from procession._anonymous_file import above_standard
 from procession._channel import Channel
+from procession._pool_desk import BEGUN, CLAIMED, RECALLED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
     from procession._failure import FailureReport
+    from procession._pool_desk import Desk
     from procession._pool_task import Task
     from procession.process import Process
 
@@ -24,6 +26,9 @@ _SIGKILL, _SIGTERM = 9, 15
 #: What is sent to a worker that is at work has to fit here, so that sending never waits: the
 #: worker might be waiting for us, to take its result. A page is the least that a pipe holds.
 LONGEST_AHEAD = 3500
+#: What a task takes beside its arguments and its function, at most: the numbers, and what
+#: marshal writes of them.
+_ENTRY_BYTES = 40
 #: How long a worker may go on after it has closed its channel, before it is killed.
 _ENDING_SECONDS = 5.0
 
@@ -31,8 +36,8 @@ _ENDING_SECONDS = 5.0
 class Member:
     """A worker of a pool. Belongs to the pool's own thread."""
 
-    def __init__(self, process: Process, channel: Channel, words: memoryview, slot: int) -> None:
-        """*words* is the memory of all workers, *slot* this one's place; both are lent."""
+    def __init__(self, process: Process, channel: Channel, desk: Desk, place: int) -> None:
+        """*desk* is the one at its *place*, which are both lent."""
         self.process = process
         self.channel = channel
         self.channel_fd = channel.fileno()
@@ -42,9 +47,8 @@ class Member:
         self.failure: FailureReport | None = None
         #: One of our own: a program may close the process, when it has ended.
         self.sentinel = above_standard(os.dup(process.sentinel))
-        self.slot = slot
-        self._words = words
-        self._place = slot * wire.WORDS
+        self.place = place
+        self._desk = desk
         self._functions: dict[int, Any] = {}
         #: What it was given and has not answered; None stands for what was recalled.
         self.outstanding: deque[Task | None] = deque()
@@ -119,7 +123,7 @@ class Member:
             # A recall that nothing was left for must not be read for what comes now.
             self._recalled_from = 0
             self.recall_settles_at = None
-            self._words[self._place + wire.RECALLED] = 0
+            self._desk.words[RECALLED] = 0
             self.at_work_since = time.monotonic()
         self.outstanding.extend(tasks)
         self.given += len(tasks)
@@ -129,7 +133,7 @@ class Member:
         """Return about how long a message *task* makes; it is packed."""
         assert task.packed is not None
         body, buffers = task.packed
-        length = len(body) + 64
+        length = len(body) + _ENTRY_BYTES
         if task.job.function.number not in self._functions:
             length += len(task.job.function.pickled())
         return length + LONGEST_AHEAD if buffers else length
@@ -144,6 +148,10 @@ class Member:
 
     # -- taking
 
+    def look(self) -> bytes | None:
+        """Return the next answer, if it lies in the tray."""
+        return self._desk.look(self.answered + 1)
+
     def answer(self) -> Task | None:
         """Return the task that the next answer is for; None if that was recalled."""
         self.answered += 1
@@ -155,7 +163,7 @@ class Member:
 
         Of one that has ended this is true only when all its answers were taken.
         """
-        begun: int = self._words[self._place + wire.BEGUN]
+        begun: int = self._desk.words[BEGUN]
         return begun > self.answered
 
     # -- recalling
@@ -169,13 +177,13 @@ class Member:
         if not self.may_recall():
             return
         self._recalled_from = self.answered + 2
-        self._words[self._place + wire.RECALLED] = self._recalled_from
+        self._desk.words[RECALLED] = self._recalled_from
         self.recall_settles_at = time.monotonic() + wire.SETTLING_SECONDS
 
     def recalled(self) -> list[Task]:
         """Return what the recall has brought back, in order."""
         self.recall_settles_at = None
-        claimed: int = self._words[self._place + wire.CLAIMED]
+        claimed: int = self._desk.words[CLAIMED]
         back: list[Task] = []
         for at, task in enumerate(self.outstanding):
             number = self.answered + 1 + at

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 from typing import TYPE_CHECKING, Any
 
 from procession._pool_failures import rebuild
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from procession._channel import Message
     from procession._pool_task import Task
 
@@ -43,3 +47,13 @@ class Outcomes:
             jobs.add(task.job)
         for job in jobs:
             job.told()
+
+
+def call_back(callback: Callable[[Any], object], value: Any) -> None:
+    """Call *callback*; what it raises is shown as an exception of a thread is."""
+    try:
+        callback(value)
+    except BaseException:
+        kind, error, traceback = sys.exc_info()
+        assert kind is not None
+        threading.excepthook(threading.ExceptHookArgs((kind, error, traceback, None)))

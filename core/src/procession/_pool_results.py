@@ -8,6 +8,7 @@ from _thread import allocate_lock
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from procession._pool_outcomes import call_back
 from procession._pool_task import FunctionReference, Task
 from procession.errors import TimeoutError as _TimeoutError
 
@@ -154,7 +155,7 @@ class ApplyResult:
         self._callback = self._error_callback = None
         self._waiters.wake()
         if callback is not None:
-            self._crew.call_back(callback, value)
+            call_back(callback, value)
 
 
 class MapResult(ApplyResult):

@@ -7,8 +7,9 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from procession import _pool_wire as wire
+from procession import _pool_desk as desk
 from procession._bell import Bell
+from procession._pool_desk import Desk
 from procession._pool_forks import starting
 from procession._pool_member import Member
 from procession._pool_worker import work
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 _MOST_FALSE_STARTS = 4
 #: The first pause before another try, in seconds, and the longest.
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.02, 1.0
-_WORD_BYTES = 8
 _READABLE = 1  # POLLIN
 
 
@@ -59,8 +59,8 @@ class Recipe:
 class Staff:
     """The workers of one pool, each at a place of its own. Belongs to the pool's own thread.
 
-    Only the bell is for everybody: it ends a `wait`. Who rings it holds a reference, and the
-    last one closes it.
+    Only the bell is for everybody, the workers among them: it ends a `wait`. Who rings it here
+    holds a reference, and the last one closes it.
     """
 
     def __init__(self, recipe: Recipe, size: int) -> None:
@@ -68,11 +68,9 @@ class Staff:
         self._recipe = recipe
         self.members: list[Member] = []
         self.bell: Bell | None = Bell()
-        self._shared: SharedMap | None = SharedMap(
-            size * wire.WORDS * _WORD_BYTES, "procession-pool"
-        )
-        self._words = memoryview(self._shared.memory).cast("Q")
-        self._free_slots = list(range(size - 1, -1, -1))
+        self._shared: SharedMap | None = SharedMap(size * desk.BYTES, "procession-pool")
+        self._desks = [Desk(self._shared, place) for place in range(size)]
+        self._free_places = list(range(size - 1, -1, -1))
         self._most_false_starts = size + _MOST_FALSE_STARTS
         self.false_starts = 0
         #: When the next worker may be hired, if one is missing; None for at once.
@@ -101,16 +99,15 @@ class Staff:
     @property
     def is_complete(self) -> bool:
         """Whether there is no place free."""
-        return not self._free_slots
+        return not self._free_places
 
     def hire(self) -> None:
         """Start one more worker. Raises what starting a process raises."""
         assert self._shared is not None
         recipe = self._recipe
-        slot = self._free_slots.pop()
+        place = self._free_places.pop()
         try:
-            for word in range(slot * wire.WORDS, (slot + 1) * wire.WORDS):
-                self._words[word] = 0
+            self._desks[place].clear()
             # A fork in this moment would copy the worker's end of the channel, and its death
             # would not be seen there.
             with starting():
@@ -118,21 +115,28 @@ class Staff:
                 try:
                     process = recipe.context.Process(
                         target=work,
-                        args=(theirs, self._shared, slot, recipe.initializer, recipe.initargs),
+                        args=(
+                            theirs,
+                            self._shared,
+                            place,
+                            self.bell,
+                            recipe.initializer,
+                            recipe.initargs,
+                        ),
                         daemon=True,
                         sigint="ignore",
                     )
                     process.name = process.name.replace("Process", "PoolWorker")
                     process._tolerates_threads = True
                     process.start()
-                    member = Member(process, ours, self._words, slot)
+                    member = Member(process, ours, self._desks[place], place)
                 except BaseException:
                     ours.close()
                     raise
                 finally:
                     theirs.close()
         except BaseException:
-            self._free_slots.append(slot)
+            self._free_places.append(place)
             raise
         self.members.append(member)
         self._channels[member.channel_fd] = member
@@ -173,9 +177,9 @@ class Staff:
         self._leave(member)
 
     def _leave(self, member: Member) -> None:
-        if member.slot >= 0:
-            self._free_slots.append(member.slot)
-            member.slot = -1
+        if member.place >= 0:
+            self._free_places.append(member.place)
+            member.place = -1
 
     def disband(self) -> None:
         """Kill and bury everybody, and give the memory back."""
@@ -183,7 +187,8 @@ class Staff:
             member.kill()
         for member in list(self.members):
             self.bury(member)
-        self._words.release()
+        for each in self._desks:
+            each.release()
         self._shared = self.bell = None
 
     def abandon(self) -> None:

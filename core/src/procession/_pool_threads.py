@@ -1,16 +1,16 @@
-"""The workers of a `ThreadPool`: threads of this process."""
+"""The workers of a `ThreadPool`: threads, which take tasks from one queue."""
 
 from __future__ import annotations
 
-import os
-import sys
 import threading
 from collections import deque
 from itertools import starmap
 from typing import TYPE_CHECKING, Any
 
 from procession import _pool_wire as wire
-from procession.errors import BrokenPoolError, TaskCancelledError
+from procession._pool_entrance import Entrance
+from procession._pool_failures import cancelled
+from procession.errors import BrokenPoolError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -33,19 +33,14 @@ class ThreadCrew:
         initargs: Sequence[Any],
     ) -> None:
         """Start *size* threads."""
-        self.size = size
-        self._pid = os.getpid()
+        self.entrance = Entrance()
         self._initializer = initializer
         self._initargs = tuple(initargs)
         self._pending: deque[Task] = deque()
-        self._feeders: set[Feeder] = set()
-        self._changed = threading.Condition()
+        self._changed = threading.Condition(self.entrance.lock)
         # Outcomes are told by one thread at a time, so that callbacks are, too.
         self._delivering = threading.RLock()
         self._teller: int | None = None
-        self.broken: BrokenPoolError | None = None
-        self._closing = False
-        self._terminating = False
         self._running = 0
         self.ended = threading.Event()
         self._alive = size
@@ -57,7 +52,7 @@ class ThreadCrew:
     def submit(self, tasks: Iterable[Task]) -> None:
         """See `Crew.submit`."""
         with self._changed:
-            self.check_runs()
+            self.entrance.check()
             self._pending.extend(tasks)
             self._changed.notify_all()
 
@@ -66,33 +61,20 @@ class ThreadCrew:
         with self._changed:
             self._pending.extend(tasks)
             self._changed.notify_all()
-        if self.broken is not None or self._terminating:
+        if self.entrance.is_shut:
             self._give_up_pending()
 
     def add_feeder(self, feeder: Feeder) -> None:
         """See `Crew.add_feeder`."""
         with self._changed:
-            self.check_runs()
-            self._feeders.add(feeder)
+            self.entrance.check()
+            self.entrance.feeders.add(feeder)
 
     def drop_feeder(self, feeder: Feeder) -> None:
         """See `Crew.drop_feeder`."""
         with self._changed:
-            self._feeders.discard(feeder)
+            self.entrance.feeders.discard(feeder)
             self._changed.notify_all()
-
-    def is_mine(self) -> bool:
-        """Return whether this is the process that the pool belongs to."""
-        return self._pid == os.getpid()
-
-    def check_runs(self) -> None:
-        """See `Crew.check_runs`."""
-        if self._pid != os.getpid():
-            raise ValueError("Pool not running in this process: its threads are in another one")
-        if self.broken is not None:
-            raise self._broken_again()
-        if self._closing or self._terminating:
-            raise ValueError("Pool not running")
 
     def check_may_wait(self) -> None:
         """See `Crew.check_may_wait`."""
@@ -104,44 +86,27 @@ class ThreadCrew:
 
     def cancel(self, tasks: Sequence[Task]) -> bool:
         """Cancel those of *tasks* that nobody has begun; return whether there were any."""
-        cancelled = []
+        dropped = []
         with self._changed:
             for task in tasks:
                 if task in self._pending:
                     self._pending.remove(task)
-                    cancelled.append(task)
-        for task in cancelled:
-            self._tell(task, False, TaskCancelledError(f"{task.describe()} was cancelled"))
-        return bool(cancelled)
-
-    def call_back(self, callback: Callable[[Any], object], value: Any) -> None:
-        """See `Crew.call_back`."""
-        try:
-            callback(value)
-        except BaseException:
-            kind, error, traceback = sys.exc_info()
-            assert kind is not None
-            threading.excepthook(threading.ExceptHookArgs((kind, error, traceback, None)))
+                    dropped.append(task)
+        for task in dropped:
+            self._tell(task, False, cancelled(task))
+        return bool(dropped)
 
     def close(self) -> None:
         """See `Crew.close`."""
         with self._changed:
-            self._closing = True
+            self.entrance.closing = True
             self._changed.notify_all()
-
-    def lift(self) -> None:
-        """See `Crew.lift`."""
-        for feeder in list(self._feeders):
-            feeder.lift()
 
     def terminate(self, *, wait: bool = True) -> None:
         """Cancel what nobody has begun; does not wait for the rest. Idempotent."""
         with self._changed:
-            self._terminating = True
-            feeders = list(self._feeders)
+            self.entrance.stop()
             self._changed.notify_all()
-        for feeder in feeders:
-            feeder.stop()
         self._give_up_pending()
 
     # -- the threads
@@ -171,12 +136,12 @@ class ThreadCrew:
         """Wait for a task and return it; None when there will be no more."""
         with self._changed:
             while True:
-                if self._terminating or self.broken is not None:
+                if self.entrance.is_shut:
                     return None
                 if self._pending:
                     self._running += 1
                     return self._pending.popleft()
-                if self._closing and not self._feeders and not self._running:
+                if self.entrance.closing and not self.entrance.feeders and not self._running:
                     return None
                 self._changed.wait()
 
@@ -192,23 +157,13 @@ class ThreadCrew:
                 self._teller = before
 
     def _break(self, error: BaseException) -> None:
-        broken = BrokenPoolError(f"the pool has stopped: its initializer has failed with {error!r}")
-        broken.__cause__ = error
+        self.entrance.give_up(
+            BrokenPoolError(f"the pool has stopped: its initializer has failed with {error!r}"),
+            error,
+        )
         with self._changed:
-            if self.broken is not None:
-                return
-            self.broken = broken
-            feeders = list(self._feeders)
             self._changed.notify_all()
-        for feeder in feeders:
-            feeder.stop()
         self._give_up_pending()
-
-    def _broken_again(self) -> BrokenPoolError:
-        assert self.broken is not None
-        again = BrokenPoolError(str(self.broken))
-        again.__cause__ = self.broken.__cause__
-        return again
 
     def _give_up_pending(self) -> None:
         while True:
@@ -216,12 +171,7 @@ class ThreadCrew:
                 if not self._pending:
                     return
                 task = self._pending.popleft()
-            why: Exception
-            if self.broken is not None:
-                why = self._broken_again()
-            else:
-                why = TaskCancelledError(f"{task.describe()} was not done: the pool was terminated")
-            self._tell(task, False, why)
+            self._tell(task, False, self.entrance.why_not(task))
 
 
 def _call(task: Task) -> Any:

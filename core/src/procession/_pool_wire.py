@@ -4,8 +4,15 @@ The pool sends tasks: a marshalled list of ``(function id, pickled function or N
 pickled arguments)``, with the buffers of its arguments when it is a single one. A function
 comes with its first task; both sides remember it (`remember`). An empty message is the end.
 
-A worker answers each task, in order, by one message whose last byte says what it is; the
-pickle of the result, or the marshalled description of an exception, comes before it.
+A worker answers each task, in order, by bytes whose last one says what it is; the pickle of the
+result, or the marshalled description of an exception, comes before it. A short answer is laid in
+the worker's tray (`procession._pool_desk`), which both see; any other one is a message. The pool
+takes what lies in the tray first: a message is the answer to the first task that has none there.
+
+What lies in the tray makes no noise. The worker rings the pool's bell when it has done half of
+the tasks that have come together, and all of them; that is before it waits for more. A task in
+between may take long: so the pool looks by itself, every millisecond, at a worker that may have
+gone on with what waits behind its first task.
 
 Who has which task, and how far it is, must be known whenever a worker dies. At a worker a task
 takes these steps, each of which is one message or one store into a word that both see:
@@ -17,13 +24,14 @@ given      the pool sends it                   it was not begun: another worker 
 claimed    `CLAIMED` becomes its number        the same: it is not known if it is recalled
 skipped    the worker answers `SKIPPED`        the same
 begun      `BEGUN` becomes its number          it ends with `WorkerDiedError`
-answered   the worker has sent all its answer  it is done
+answered   the answer lies in the tray, or     it is done
+           all of it was sent
 =========  ==================================  ==========================================
 
 Steps are made in this order, for one task after the other. So what a dead worker leaves is what
 it has said, then at most one task that it has begun and not answered, then what it has not
-begun. This is only true when *all* that it has said was taken first, up to the end of its
-channel: that the pool could not send to it any more is no reason not to listen.
+begun. This is only true when *all* that it has said was taken first, from its tray and up to the
+end of its channel: that the pool could not send to it any more is no reason not to listen.
 
 The pool can *recall* what is waiting, when the worker turns out to be busy for long:
 
@@ -53,9 +61,6 @@ DONE = b"d"
 FAILED = b"f"
 SKIPPED = b"s"
 
-#: The words that each worker has in the shared memory, and which they are.
-WORDS = 8  # a cache line: the processors do not take it away from each other
-CLAIMED, BEGUN, RECALLED = 0, 1, 2
 #: Far more than a processor needs to make a write visible.
 SETTLING_SECONDS = 0.001
 

@@ -12,6 +12,7 @@ from itertools import starmap
 from procession import _pool_wire as wire
 from procession._after_fork import in_forked_children
 from procession._pickling import dumps, loads
+from procession._pool_desk import BEGUN, CLAIMED, RECALLED, Desk
 from procession.errors import MaybeEncodingError
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
+    from procession._bell import Bell
     from procession._channel import Buffer, Channel
     from procession._shared_map import SharedMap
 
@@ -26,7 +28,8 @@ if TYPE_CHECKING:
 def work(
     channel: Channel,
     shared: SharedMap,
-    slot: int,
+    place: int,
+    bell: Bell,
     initializer: Callable[..., object] | None,
     initargs: Sequence[Any],
 ) -> None:
@@ -37,16 +40,16 @@ def work(
     """
     # Who has a copy of our end could keep the pool waiting for us when we are dead.
     in_forked_children(channel.close)
-    words = memoryview(shared.memory).cast("Q")
+    desk = Desk(shared, place)
     try:
         if initializer is not None and not _initialize(channel, initializer, initargs):
             return
         channel.send(wire.READY)
-        _serve(channel, words, slot * wire.WORDS)
+        _serve(channel, desk, bell)
     except BrokenPipeError:
         return  # nobody waits for the rest
     finally:
-        words.release()
+        desk.release()
 
 
 def _initialize(
@@ -60,11 +63,9 @@ def _initialize(
     return True
 
 
-def _serve(channel: Channel, words: memoryview, place: int) -> None:
+def _serve(channel: Channel, desk: Desk, bell: Bell) -> None:
     functions: dict[int, Any] = {}
-    claimed = place + wire.CLAIMED
-    begun = place + wire.BEGUN
-    recalled = place + wire.RECALLED
+    words = desk.words
     number = 0
     while True:
         try:
@@ -73,23 +74,30 @@ def _serve(channel: Channel, words: memoryview, place: int) -> None:
             return  # the parent is gone
         if not body:
             return
-        for function_id, function, mode, arguments in marshal.loads(body):
+        tasks = marshal.loads(body)
+        last = number + len(tasks)
+        half = number + len(tasks) // 2
+        for function_id, function, mode, arguments in tasks:
             number += 1
-            words[claimed] = number
+            words[CLAIMED] = number
             # In this order: see `procession._pool_wire`.
-            if 0 < words[recalled] <= number:
+            if 0 < words[RECALLED] <= number:
                 if function is not None:
                     wire.remember(functions, function_id, function)
-                channel.send(wire.SKIPPED)
-                continue
-            words[begun] = number
-            answer, answer_buffers = _carry_out(
-                functions, function_id, function, mode, arguments, buffers
-            )
-            channel.send(answer, answer_buffers)
+                answer = wire.SKIPPED
+                answer_buffers: Sequence[Buffer] = ()
+            else:
+                words[BEGUN] = number
+                answer, answer_buffers = _carry_out(
+                    functions, function_id, function, mode, arguments, buffers
+                )
+            if answer_buffers or not desk.lay(number, answer):
+                channel.send(answer, answer_buffers)
+            elif number in (half, last):
+                bell.ring()
             # Nothing of a task is kept while the next one is waited for.
             del answer, answer_buffers
-        del body, buffers, function, arguments
+        del body, buffers, tasks, function, arguments
 
 
 def _carry_out(

@@ -18,6 +18,7 @@ from weakref import WeakSet
 from procession import _pool_wire as wire
 from procession._after_fork import in_forked_children
 from procession._pool_crew import Crew
+from procession._pool_outcomes import call_back
 from procession._pool_staff import Recipe
 from procession._pool_task import FunctionReference, FunctionReferences, Task
 from procession.errors import BrokenPoolError, TaskCancelledError
@@ -35,10 +36,9 @@ T = TypeVar("T")
 class _Call:
     """What the tasks of an executor belong to: one future each."""
 
-    __slots__ = ("_crew", "_runs", "function", "future")
+    __slots__ = ("_runs", "function", "future")
 
-    def __init__(self, crew: Crew, function: FunctionReference) -> None:
-        self._crew = crew
+    def __init__(self, function: FunctionReference) -> None:
         self.function = function
         self.future: Future[Any] = Future()
         #: Whether it was begun; None as long as it can be cancelled.
@@ -60,7 +60,7 @@ class _Call:
             value = _broken(value)
         # Callbacks of the program are called in there.
         tell = self.future.set_result if succeeded else self.future.set_exception
-        self._crew.call_back(tell, value)
+        call_back(tell, value)
 
     def told(self) -> None:
         """See `Job.told`."""
@@ -134,7 +134,7 @@ class ProcessPoolExecutor(Executor):
     def _submit(
         self, function: FunctionReference, mode: int, arguments: Any, at: int = 0, size: int = 1
     ) -> Future[Any]:
-        call = _Call(self._crew, function)
+        call = _Call(function)
         try:
             self._crew.submit((Task(call, mode, arguments, at, size),))
         except BrokenPoolError as error:
@@ -190,7 +190,7 @@ class ProcessPoolExecutor(Executor):
         has begun. Raises `RuntimeError` when a callback of a future waits for itself.
         """
         crew = self._crew
-        if not crew.is_mine():
+        if not crew.entrance.is_mine():
             return
         crew.close()
         if cancel_futures:

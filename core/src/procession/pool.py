@@ -247,7 +247,7 @@ class Pool:
         retries: int,
     ) -> MapResult:
         self._check_options(timeout, retries)
-        self._crew.check_runs()
+        self._crew.entrance.check()
         items: Sequence[Any] = iterable if hasattr(iterable, "__len__") else list(iterable)  # type: ignore[assignment]
         if chunk_size is None:
             chunk_size = -(-len(items) // (_CHUNKS_PER_WORKER * self._size)) or 1
@@ -370,15 +370,15 @@ class Pool:
 
         Raises `ValueError` ("Pool is still running") before `close` or `terminate`.
         """
-        if self._state == RUN and self._crew.broken is None:
+        if self._state == RUN and self._crew.entrance.broken is None:
             raise ValueError("Pool is still running")
         self._crew.check_may_wait()
-        self._crew.lift()
+        self._crew.entrance.lift()
         self._crew.ended.wait()
 
     def __enter__(self) -> Self:
         """Return the pool. Raises `ValueError` when it does not run."""
-        self._crew.check_runs()
+        self._crew.entrance.check()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -402,7 +402,7 @@ class Pool:
         if self._state != RUN or is_finalizing() or self._crew.ended.is_set():
             return
         self._crew.terminate(wait=False)
-        if self._crew.is_mine():
+        if self._crew.entrance.is_mine():
             warn(f"unclosed running pool {self!r}", ResourceWarning, source=self, stacklevel=2)
 
 

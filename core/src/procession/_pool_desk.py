@@ -1,0 +1,95 @@
+"""The desk of one worker: memory that it shares with its pool.
+
+Some words there say how far it is. In its tray lie its short answers: one that is laid there
+costs no system call, can be looked at as often as one likes, and stays when the worker dies.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
+if TYPE_CHECKING:
+    from typing import Final
+
+    from procession._shared_map import SharedMap
+
+_WORD_BYTES = 8
+#: Which task it has claimed and begun last, and from which on they are recalled.
+CLAIMED, BEGUN, RECALLED = range(3)
+# A cache line: the processors do not take it away from each other.
+_HEAD_WORDS = 8
+#: How many answers lie in a tray at once: no worker has more tasks than that.
+SLOTS: Final = 64
+_SLOT_WORDS = 64
+_SLOT_BYTES = _SLOT_WORDS * _WORD_BYTES
+#: The longest answer that can be laid in the tray.
+LONGEST: Final = _SLOT_BYTES - _WORD_BYTES
+_WORDS = _HEAD_WORDS + SLOTS * _SLOT_WORDS
+#: The size of a desk.
+BYTES: Final = _WORDS * _WORD_BYTES
+_LENGTH_BITS = 16
+_LENGTH = (1 << _LENGTH_BITS) - 1
+
+
+def _has_ordered_stores() -> bool:
+    """Return whether the other processors see what this one writes in that order.
+
+    Python has no barrier: where one would be needed, answers go through the channel.
+    """
+    return sys.platform != "win32" and os.uname().machine in ("x86_64", "amd64", "i686")
+
+
+HAS_TRAY: Final = _has_ordered_stores()
+
+
+class Desk:
+    """The desk of the worker at one place: the worker's side, or the pool's.
+
+    An answer has the slot of its task's number, from the moment at which that is written there
+    until the task that has the slot next is answered. A task is given when the one that had
+    its slot before was answered, and that was seen.
+    """
+
+    __slots__ = ("_answers", "_memory", "words")
+
+    def __init__(self, shared: SharedMap, place: int) -> None:
+        """*shared* is the memory of all desks, `BYTES` for each *place*."""
+        first = place * _WORDS
+        self._memory = shared.memory
+        #: The words by their names, and then those of the slots.
+        self.words = memoryview(shared.memory).cast("Q")[first : first + _WORDS]
+        self._answers = (first + _HEAD_WORDS + 1) * _WORD_BYTES
+
+    def clear(self) -> None:
+        """Make it ready for a new worker, which begins to count anew."""
+        self.words[CLAIMED] = self.words[BEGUN] = self.words[RECALLED] = 0
+        for slot in range(SLOTS):
+            self.words[_HEAD_WORDS + slot * _SLOT_WORDS] = 0
+
+    def lay(self, number: int, answer: bytes) -> bool:
+        """Lay the answer to task *number* in the tray; return False if it is too long for that."""
+        length = len(answer)
+        if length > LONGEST or not HAS_TRAY:
+            return False
+        slot = number % SLOTS
+        start = self._answers + slot * _SLOT_BYTES
+        self._memory[start : start + length] = answer
+        # Last: who sees the number finds the whole answer.
+        self.words[_HEAD_WORDS + slot * _SLOT_WORDS] = number << _LENGTH_BITS | length
+        return True
+
+    def look(self, number: int) -> bytes | None:
+        """Return the answer to task *number*, or None if it does not lie in the tray."""
+        slot = number % SLOTS
+        word = self.words[_HEAD_WORDS + slot * _SLOT_WORDS]
+        if word >> _LENGTH_BITS != number:
+            return None
+        start = self._answers + slot * _SLOT_BYTES
+        return self._memory[start : start + (word & _LENGTH)]
+
+    def release(self) -> None:
+        """Give the memory back. Nothing can be done with the desk afterwards."""
+        self.words.release()
+        del self._memory  # a mapping may have a descriptor

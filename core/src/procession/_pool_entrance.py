@@ -1,0 +1,95 @@
+"""Whether a pool takes tasks, and why it does not any more."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING
+
+from procession.errors import BrokenPoolError, TaskCancelledError
+
+if TYPE_CHECKING:
+    from procession._pool_stream import Feeder
+    from procession._pool_task import Task
+
+
+class Entrance:
+    """The one way into a pool, of processes or of threads, and the streams that stand in it.
+
+    Threads: any, and signal handlers: the lock is re-entrant.
+    """
+
+    def __init__(self) -> None:
+        self._pid = os.getpid()
+        #: Between what is submitted last and the closing.
+        self.lock = threading.RLock()
+        #: Why the pool has stopped by itself, if it has.
+        self.broken: BrokenPoolError | None = None
+        self.closing = False
+        self.terminating = False
+        self.feeders: set[Feeder] = set()
+
+    def is_mine(self) -> bool:
+        """Return whether this is the process that the pool belongs to."""
+        return self._pid == os.getpid()
+
+    def check(self) -> None:
+        """Raise `BrokenPoolError`, or `ValueError` when the pool takes no tasks for others."""
+        if self._pid != os.getpid():
+            raise ValueError(
+                f"Pool not running in this process: it belongs to process {self._pid}, and "
+                f"this is process {os.getpid()}; make a pool of its own here"
+            )
+        if self.broken is not None:
+            raise self._broken_again(self.broken)
+        if self.closing or self.terminating:
+            raise ValueError("Pool not running")
+
+    def renew_lock(self) -> None:
+        """Have a free lock: in a forked child nobody is left to release the old one."""
+        self.lock = threading.RLock()
+
+    # -- ending
+
+    @property
+    def is_shut(self) -> bool:
+        """Whether what is not done will not be done any more."""
+        return self.terminating or self.broken is not None
+
+    def stop(self) -> None:
+        """Have nothing done any more; the streams end."""
+        self.terminating = True
+        self._stop_feeders()
+
+    def give_up(self, error: BrokenPoolError, cause: BaseException | None = None) -> bool:
+        """Stop because of *error*; return False if there was a reason before."""
+        with self.lock:
+            if self.broken is not None:
+                return False
+            error.__cause__ = cause
+            self.broken = error
+        self._stop_feeders()
+        return True
+
+    def why_not(self, task: Task) -> BaseException:
+        """Return what becomes of *task*, which will not be done."""
+        if self.broken is not None:
+            return self._broken_again(self.broken)
+        return TaskCancelledError(f"{task.describe()} was not done: the pool was terminated")
+
+    def _broken_again(self, broken: BrokenPoolError) -> BrokenPoolError:
+        """Return why the pool has stopped, for one more who asks."""
+        again = BrokenPoolError(str(broken), failure=broken.failure)
+        again.__cause__ = broken.__cause__
+        return again
+
+    # -- streams
+
+    def lift(self) -> None:
+        """Have all input of streams done, however little of their results was taken."""
+        for feeder in list(self.feeders):
+            feeder.lift()
+
+    def _stop_feeders(self) -> None:
+        for feeder in list(self.feeders):
+            feeder.stop()

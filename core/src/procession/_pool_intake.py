@@ -1,0 +1,104 @@
+"""What the workers of a pool say, taken and understood."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from procession import _pool_wire as wire
+from procession._pool_failures import initializer_failed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from procession._channel import Buffer
+    from procession._pool_backlog import Backlog
+    from procession._pool_entrance import Entrance
+    from procession._pool_member import Member
+    from procession._pool_outcomes import Outcomes
+    from procession._pool_staff import Staff
+
+
+class Intake:
+    """Takes the answers of workers, each in its order. Belongs to the pool's own thread."""
+
+    def __init__(
+        self, entrance: Entrance, staff: Staff, backlog: Backlog, outcomes: Outcomes
+    ) -> None:
+        self._entrance = entrance
+        self._staff = staff
+        self._backlog = backlog
+        self._outcomes = outcomes
+
+    def hear(self, member: Member, most: int = sys.maxsize) -> None:
+        """Take what *member* has said; of its channel, up to *most* messages."""
+        self.look(member)
+        while most and not member.is_silent and _has_said_something(member):
+            self.receive(member)
+            most -= 1
+
+    def look(self, member: Member) -> None:
+        """Take the answers that lie in the tray of *member*."""
+        outstanding = member.outstanding
+        if not outstanding:
+            return
+        since = member.at_work_since
+        count = 0
+        while outstanding and (answer := member.look()) is not None:
+            self._settle(member, answer, ())
+            count += 1
+        if count:
+            self._backlog.note_time(member.at_work_since - since, count)
+
+    def receive(self, member: Member) -> None:
+        """Take one message, which is there, from the channel of *member*."""
+        # What lies in the tray was said before: so the message is about the task after that.
+        self.look(member)
+        try:
+            message = member.channel.receive()
+        except (EOFError, ConnectionError):
+            self._staff.stop_listening(member)
+            member.expect_end()
+        except Exception as error:
+            # No memory for the answer, say. What comes behind it is lost, too.
+            self._staff.stop_listening(member)
+            if member.outstanding and member.outstanding[0] is not None:
+                member.sentence = member.outstanding[0], error
+            member.kill()
+        else:
+            self._understand(member, *message)
+        self.look(member)
+
+    def _understand(self, member: Member, body: Buffer, buffers: Sequence[Buffer]) -> None:
+        kind = bytes(body[-1:])
+        if kind == wire.READY:
+            member.ready = True
+            self._staff.false_starts = 0
+        elif kind == wire.UNFIT:
+            member.retiring = True
+            self._entrance.give_up(*initializer_failed(body))
+        else:
+            since = member.at_work_since
+            self._settle(member, body, buffers)
+            self._backlog.note_time(member.at_work_since - since, 1)
+
+    def _settle(self, member: Member, body: Buffer, buffers: Sequence[Buffer]) -> None:
+        """Take the answer to the first of the tasks that *member* has."""
+        task = member.answer()
+        if task is None:
+            return
+        kind = bytes(body[-1:])
+        if kind == wire.SKIPPED:
+            self._backlog.do_first([task])
+        elif member.sentence is not None and member.sentence[0] is task:
+            # It is, or is to be, killed for this task: what comes as late changes nothing.
+            self._outcomes.fail(task, member.sentence[1])
+        else:
+            self._outcomes.answer(task, kind, (body, buffers))
+
+
+def _has_said_something(member: Member) -> bool:
+    try:
+        return member.channel.wait(0)
+    except OSError:
+        return True  # receiving raises the same
