@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from procession import _pool_forks as forks
 from procession._pool_backlog import Backlog
 from procession._pool_entrance import Entrance
+from procession._pool_events import TASK_GIVEN, Events
 from procession._pool_hiring import Hiring
 from procession._pool_intake import Intake
 from procession._pool_outcomes import Outcomes
@@ -50,7 +51,8 @@ class Crew:
         self._recipe = recipe
         self.entrance = Entrance()
         self._requests: deque[Callable[[], None]] = deque()
-        self._outcomes = Outcomes()
+        self.events = Events()
+        self._outcomes = Outcomes(self.events)
         self._thread: int | None = None
         self._excursion = forks.Excursion()
         self._pauses = False
@@ -60,11 +62,13 @@ class Crew:
         self._is_rung = False
         self._backlog = Backlog(size, self._outcomes)
         self._staff = Staff(recipe, size)
-        self._intake = Intake(self.entrance, self._staff, self._backlog, self._outcomes)
+        self._intake = Intake(
+            self.entrance, self._staff, self._backlog, self._outcomes, self.events
+        )
         self._warden = Warden(self._intake, self._backlog, self._outcomes)
         self._hiring = Hiring(
             self.entrance, self._staff, self._intake, self._backlog, self._outcomes,
-            self._excursion,
+            self.events, self._excursion,
         )  # fmt: skip
         try:
             for _ in range(size):
@@ -305,6 +309,9 @@ class Crew:
         with self._excursion:
             batch = self._backlog.batch(member, room)
         if batch:
+            if self.events.streams:
+                for task in batch:
+                    self.events.tell(TASK_GIVEN, task, member.pid)
             try:
                 member.send(batch)
             except OSError:
@@ -359,3 +366,4 @@ class Crew:
         """Tell those who wait for it that the pool has ended."""
         self.ended.set()
         self._give_up_pending()
+        self.events.end()

@@ -6,6 +6,7 @@ import os
 import threading
 from typing import TYPE_CHECKING
 
+from procession import _pool_forks as forks
 from procession.errors import BrokenPoolError, TaskCancelledError
 
 if TYPE_CHECKING:
@@ -20,7 +21,9 @@ class Entrance:
     """
 
     def __init__(self) -> None:
+        forks.watch()
         self._pid = os.getpid()
+        self._generation = forks.generation
         #: Between what is submitted last and the closing.
         self.lock = threading.RLock()
         #: Why the pool has stopped by itself, if it has.
@@ -31,11 +34,11 @@ class Entrance:
 
     def is_mine(self) -> bool:
         """Return whether this is the process that the pool belongs to."""
-        return self._pid == os.getpid()
+        return self._generation == forks.generation
 
     def check(self) -> None:
         """Raise `BrokenPoolError`, or `ValueError` when the pool takes no tasks for others."""
-        if self._pid != os.getpid():
+        if self._generation != forks.generation:
             raise ValueError(
                 f"Pool not running in this process: it belongs to process {self._pid}, and "
                 f"this is process {os.getpid()}; make a pool of its own here"

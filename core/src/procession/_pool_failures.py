@@ -16,7 +16,9 @@ from procession.errors import (
 )
 
 if TYPE_CHECKING:
-    from procession._channel import Buffer, Message
+    from collections.abc import Sequence
+
+    from procession._channel import Buffer
     from procession._pool_member import Member
     from procession._pool_task import Task
 
@@ -31,10 +33,9 @@ class RemoteTraceback(Exception):
         return self.tb
 
 
-def rebuild(kind: bytes, message: Message) -> tuple[bool, Any]:
-    """Return whether a task has succeeded and its result or exception."""
-    body, buffers = message
-    if kind != wire.DONE:
+def rebuild(body: Buffer, buffers: Sequence[Buffer]) -> tuple[bool, Any]:
+    """Return whether a task has succeeded and its result or exception, of an answer."""
+    if body[-1] != wire.DONE:
         return False, _exception(body)[0]
     try:
         return True, loads(body, buffers)

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 _starting = threading.RLock()
 _pools: WeakSet[Pausing] = WeakSet()
 _watches = False
+#: How many forks there are between this process and the first one with a pool.
+generation = 0
 
 
 class Excursion:
@@ -66,12 +68,17 @@ def starting() -> Iterator[None]:
 
 def add(pool: Pausing) -> None:
     """Pause *pool* around every fork, and end it with this process."""
+    watch()
+    _pools.add(pool)
+
+
+def watch() -> None:
+    """Count forks, and have pools paused around them."""
     global _watches
     if not _watches and sys.platform != "win32":
         _watches = True
         os.register_at_fork(before=_before, after_in_parent=_after_in_parent)
         in_forked_children(_after_in_child)
-    _pools.add(pool)
 
 
 def discard(pool: Pausing) -> None:
@@ -98,7 +105,8 @@ def _after_in_parent() -> None:
 
 
 def _after_in_child() -> None:
-    global _starting
+    global _starting, generation
+    generation += 1
     _starting = threading.RLock()
     for pool in list(_pools):
         pool.abandon()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from procession._pool_events import TASK_RETRIED, WORKER_ENDED
 from procession._pool_failures import cancelled, died_before_work, died_with
 from procession.errors import BrokenPoolError
 
 if TYPE_CHECKING:
     from procession._pool_backlog import Backlog
     from procession._pool_entrance import Entrance
+    from procession._pool_events import Events
     from procession._pool_forks import Excursion
     from procession._pool_intake import Intake
     from procession._pool_member import Member
@@ -31,6 +33,7 @@ class Hiring:
         intake: Intake,
         backlog: Backlog,
         outcomes: Outcomes,
+        events: Events,
         excursion: Excursion,
     ) -> None:
         self._entrance = entrance
@@ -38,6 +41,7 @@ class Hiring:
         self._intake = intake
         self._backlog = backlog
         self._outcomes = outcomes
+        self._events = events
         self._excursion = excursion
 
     def is_done(self) -> bool:
@@ -81,6 +85,8 @@ class Hiring:
         self._intake.hear(member)  # what it had said before it died counts
         has_begun = member.has_begun()  # while the place is still its own
         self._staff.bury(member)
+        if self._events.streams:
+            self._events.tell(WORKER_ENDED, worker=member.pid)
         left = list(member.outstanding)
         if left and left[0] is not None:
             self._settle(left[0], member, has_begun)
@@ -102,6 +108,8 @@ class Hiring:
             self._backlog.do_first([task])
         elif task.retries > 0:
             task.retries -= 1
+            if self._events.streams:
+                self._events.tell(TASK_RETRIED, task, member.pid)
             self._backlog.do_first([task])
         elif sentence is not None and sentence[0] is task:
             self._outcomes.fail(task, sentence[1])

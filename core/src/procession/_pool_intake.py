@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from procession import _pool_wire as wire
+from procession._pool_events import WORKER_STARTED
 from procession._pool_failures import initializer_failed
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from procession._channel import Buffer
     from procession._pool_backlog import Backlog
     from procession._pool_entrance import Entrance
+    from procession._pool_events import Events
     from procession._pool_member import Member
     from procession._pool_outcomes import Outcomes
     from procession._pool_staff import Staff
@@ -23,12 +25,18 @@ class Intake:
     """Takes the answers of workers, each in its order. Belongs to the pool's own thread."""
 
     def __init__(
-        self, entrance: Entrance, staff: Staff, backlog: Backlog, outcomes: Outcomes
+        self,
+        entrance: Entrance,
+        staff: Staff,
+        backlog: Backlog,
+        outcomes: Outcomes,
+        events: Events,
     ) -> None:
         self._entrance = entrance
         self._staff = staff
         self._backlog = backlog
         self._outcomes = outcomes
+        self._events = events
 
     def hear(self, member: Member, most: int = sys.maxsize) -> None:
         """Take what *member* has said; of its channel, up to *most* messages."""
@@ -70,10 +78,12 @@ class Intake:
         self.look(member)
 
     def _understand(self, member: Member, body: Buffer, buffers: Sequence[Buffer]) -> None:
-        kind = bytes(body[-1:])
+        kind = body[-1]
         if kind == wire.READY:
             member.ready = True
             self._staff.false_starts = 0
+            if self._events.streams:
+                self._events.tell(WORKER_STARTED, worker=member.pid)
         elif kind == wire.UNFIT:
             member.retiring = True
             self._entrance.give_up(*initializer_failed(body))
@@ -87,14 +97,13 @@ class Intake:
         task = member.answer()
         if task is None:
             return
-        kind = bytes(body[-1:])
-        if kind == wire.SKIPPED:
+        if body[-1] == wire.SKIPPED:
             self._backlog.do_first([task])
         elif member.sentence is not None and member.sentence[0] is task:
             # It is, or is to be, killed for this task: what comes as late changes nothing.
             self._outcomes.fail(task, member.sentence[1])
         else:
-            self._outcomes.answer(task, kind, (body, buffers))
+            self._outcomes.answer(task, (body, buffers))
 
 
 def _has_said_something(member: Member) -> bool:

@@ -6,47 +6,59 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
+from procession._pool_events import TASK_DONE, TASK_FAILED
 from procession._pool_failures import rebuild
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from procession._channel import Message
+    from procession._pool_events import Events
     from procession._pool_task import Task
 
 
 class Outcomes:
     """Outcomes that were not delivered yet. Belongs to the pool's own thread."""
 
-    def __init__(self) -> None:
-        self._waiting: list[tuple[Task, bytes | None, Any]] = []
+    def __init__(self, events: Events) -> None:
+        self._events = events
+        self._waiting: list[tuple[Task, Message | None, Any]] = []
 
     def __bool__(self) -> bool:
         return bool(self._waiting)
 
-    def answer(self, task: Task, kind: bytes, message: Message) -> None:
+    def answer(self, task: Task, message: Message) -> None:
         """Let what a worker has answered be what became of *task*."""
-        self._add(task, kind, message)
+        task.done = True
+        task.arguments = task.packed = None
+        self._waiting.append((task, message, None))
 
     def fail(self, task: Task, error: BaseException) -> None:
         """Let *error* be what became of *task*."""
-        self._add(task, None, error)
-
-    def _add(self, task: Task, kind: bytes | None, outcome: Any) -> None:
         task.done = True
         task.arguments = task.packed = None
-        self._waiting.append((task, kind, outcome))
+        self._waiting.append((task, None, error))
 
     def deliver(self) -> None:
         """Give the outcomes to those who wait for them. Runs code of the program."""
         outcomes, self._waiting = self._waiting, []
-        jobs = set()
-        for task, kind, outcome in outcomes:
-            succeeded, value = (False, outcome) if kind is None else rebuild(kind, outcome)
-            task.job.deliver(task, succeeded, value)
-            jobs.add(task.job)
-        for job in jobs:
+        to_tell = set()
+        for task, message, error in outcomes:
+            succeeded, value = (False, error) if message is None else rebuild(*message)
+            if self._events.streams:
+                tell_outcome(self._events, task, succeeded, value)
+            if task.job.deliver(task, succeeded, value):
+                to_tell.add(task.job)
+        for job in to_tell:
             job.told()
+
+
+def tell_outcome(events: Events, task: Task, succeeded: bool, value: Any) -> None:
+    """Tell those who want to know it what became of *task*."""
+    if succeeded:
+        events.tell(TASK_DONE, task)
+    else:
+        events.tell(TASK_FAILED, task, error=value)
 
 
 def call_back(callback: Callable[[Any], object], value: Any) -> None:

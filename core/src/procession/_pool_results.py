@@ -2,71 +2,17 @@
 
 from __future__ import annotations
 
-import threading
-import time
-from _thread import allocate_lock
-from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from procession._pool_outcomes import call_back
 from procession._pool_task import FunctionReference, Task
+from procession._pool_waiters import Waiters
 from procession.errors import TimeoutError as _TimeoutError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from procession._pool_crew import Crew
-
-
-class Waiters:
-    """Those who wait for something that happens once, or again and again.
-
-    Threads: any, and signal handlers: there is no lock that could be held. Who waits looks
-    again after it has joined the waiters, and who changes something wakes them afterwards.
-    """
-
-    __slots__ = ("_locks",)
-
-    def __init__(self) -> None:
-        self._locks: deque[Any] = deque()
-
-    def wait(self, is_over: Callable[[], bool], timeout: float | None, crew: Crew) -> bool:
-        """Wait until *is_over*, for up to *timeout* seconds; return whether it is."""
-        if is_over():
-            return True
-        until = None if timeout is None else time.monotonic() + timeout
-        while True:
-            left = -1.0 if until is None else until - time.monotonic()
-            if until is not None and left <= 0:
-                return is_over()
-            crew.check_may_wait()
-            lock = allocate_lock()
-            lock.acquire()
-            self._locks.append(lock)
-            try:
-                if not is_over():
-                    lock.acquire(timeout=min(left, threading.TIMEOUT_MAX))
-            finally:
-                if lock in self._locks:  # nobody has woken us
-                    self._forget(lock)
-            if is_over():
-                return True
-
-    def _forget(self, lock: Any) -> None:
-        try:
-            self._locks.remove(lock)
-        except (ValueError, IndexError):
-            return  # somebody wakes us just now
-
-    def wake(self) -> None:
-        """Let all who wait look again."""
-        locks = self._locks
-        while locks:
-            try:
-                lock = locks.popleft()
-            except IndexError:
-                return  # another thread wakes them as well
-            lock.release()
+    from procession._pool_progress import Watch
 
 
 class ApplyResult:
@@ -75,23 +21,26 @@ class ApplyResult:
     Threads: any. It keeps the pool alive, which runs as long as somebody waits.
     """
 
-    def __init__(
+    _callback: Callable[[Any], object] | None = None
+    _error_callback: Callable[[BaseException], object] | None = None
+    _is_ready = False
+    _succeeded = False
+    _value: Any = None
+    _tasks: Sequence[Task] = ()
+
+    def __init__(self, pool: Any, function: FunctionReference) -> None:
+        self._pool = pool
+        self.function = function
+        self._waiters = Waiters()
+
+    def call(
         self,
-        pool: Any,
-        function: FunctionReference,
         callback: Callable[[Any], object] | None,
         error_callback: Callable[[BaseException], object] | None,
     ) -> None:
-        self._pool = pool
-        self._crew: Crew = pool._crew
-        self.function = function
+        """Have one of the two called with the result. Before there are tasks for it."""
         self._callback = callback
         self._error_callback = error_callback
-        self._waiters = Waiters()
-        self._is_ready = False
-        self._succeeded = False
-        self._value: Any = None
-        self._tasks: Sequence[Task] = ()
 
     def get(self, timeout: float | None = None) -> Any:
         """Wait for the result, up to *timeout* seconds (None: for ever), and return it.
@@ -111,7 +60,7 @@ class ApplyResult:
     def wait(self, timeout: float | None = None) -> None:
         """Wait until the result is there, up to *timeout* seconds (None: for ever)."""
         if not self._is_ready:
-            self._waiters.wait(self.ready, timeout, self._crew)
+            self._waiters.wait(self.ready, timeout, self._pool._crew)
 
     def ready(self) -> bool:
         """Return whether the result is there."""
@@ -133,15 +82,16 @@ class ApplyResult:
         another one takes its place; a thread cannot be, so that a `ThreadPool` finishes
         what it has begun. The result becomes `TaskCancelledError`, in a moment.
         """
-        return not self._is_ready and self._crew.cancel(self._tasks)
+        return not self._is_ready and self._pool._crew.cancel(self._tasks)
 
     def wants(self, task: Task) -> bool:
         """See `Job.wants`."""
         return not task.cancelled
 
-    def deliver(self, task: Task, succeeded: bool, value: Any) -> None:
+    def deliver(self, task: Task, succeeded: bool, value: Any) -> bool:
         """See `Job.deliver`."""
         self._finish(succeeded, value)
+        return False
 
     def told(self) -> None:
         """See `Job.told`."""
@@ -166,28 +116,34 @@ class MapResult(ApplyResult):
     """
 
     def __init__(
-        self,
-        pool: Any,
-        function: FunctionReference,
-        length: int,
-        callback: Callable[[Any], object] | None,
-        error_callback: Callable[[BaseException], object] | None,
+        self, pool: Any, function: FunctionReference, length: int, watch: Watch | None
     ) -> None:
-        super().__init__(pool, function, callback, error_callback)
+        super().__init__(pool, function)
+        self._watch = watch
         self._results: list[Any] = [None] * length
         self._left = length
         self._error: BaseException | None = None
 
-    def deliver(self, task: Task, succeeded: bool, value: Any) -> None:
+    def deliver(self, task: Task, succeeded: bool, value: Any) -> bool:
         """See `Job.deliver`."""
+        watch = self._watch
+        if watch is not None:
+            watch.note(task.size, succeeded)
         if succeeded:
             self._results[task.position : task.position + task.size] = value
         elif self._error is None:
             self._error = value
         self._left -= task.size
         if not self._left:
+            self.told()  # before anybody who waits goes on
             results, self._results = self._results, []
             if self._error is None:
                 self._finish(True, results)
             else:
                 self._finish(False, self._error)
+        return watch is not None
+
+    def told(self) -> None:
+        """See `Job.told`."""
+        if self._watch is not None:
+            self._watch.tell()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections import deque
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from procession._pool_results import Waiters
 from procession._pool_task import FunctionReference, Task
+from procession._pool_waiters import Waiters
 from procession.errors import TimeoutError as _TimeoutError
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from procession._pool_crew import Crew
+    from procession._pool_progress import Watch
 
 #: Input of these kinds is taken by whoever asks for results: it never makes anybody wait.
 _AT_HAND = (list, tuple, range, str, bytes, set, frozenset, dict)
@@ -52,8 +54,10 @@ class Feeder:
         self._number = 0
         # Chunks that may still be given; each that is taken out makes room for another one.
         self._room = ahead
-        # Room is filled up when there is so much: giving one by one costs more.
+        # Room is made when so many were taken out: giving one by one costs more.
         self._worthwhile = max(1, ahead // 2)
+        # One step of a counter cannot be split, by no thread and no signal handler.
+        self._taken_out = itertools.count(1)
         # Held while input is taken. Re-entrant, as is the condition: for signal handlers.
         self._giving = threading.RLock()
         self._changed = threading.Condition()
@@ -70,12 +74,10 @@ class Feeder:
 
     def make_room(self) -> None:
         """Give more, some time: a chunk was taken out."""
-        if self._is_over:
+        if next(self._taken_out) % self._worthwhile or self._is_over:
             return
         with self._changed:
-            self._room += 1
-            if self._room < self._worthwhile:
-                return
+            self._room += self._worthwhile
             self._changed.notify()
         if self._at_hand:
             self._give()
@@ -156,9 +158,10 @@ class Stream:
     Threads: any number may take results out; each result goes to one of them.
     """
 
-    def __init__(self, pool: Any, function: FunctionReference) -> None:
+    def __init__(self, pool: Any, function: FunctionReference, watch: Watch | None) -> None:
         self._pool = pool
         self._crew: Crew = pool._crew
+        self._watch = watch
         self.function = function
         self._feeder: Feeder | None = None
         self._waiters = Waiters()
@@ -179,25 +182,33 @@ class Stream:
         """See `Job.wants`."""
         return True
 
-    def deliver(self, task: Task, succeeded: bool, value: Any) -> None:
+    def deliver(self, task: Task, succeeded: bool, value: Any) -> bool:
         """See `Job.deliver`."""
+        if self._watch is not None:
+            self._watch.note(task.size, succeeded)
+        self._bring(task, succeeded, value)
+        return True
+
+    def _bring(self, task: Task, succeeded: bool, value: Any) -> None:
+        """Have the outcome of *task* taken out when its turn has come."""
         self._ready.append((succeeded, value))
 
     def told(self) -> None:
         """See `Job.told`."""
+        if self._watch is not None:
+            self._watch.tell()
         self._waiters.wake()
 
     def end_input(self, total: int, error: BaseException | None) -> None:
         """Learn that the input has ended after *total* chunks, by *error* if there is one."""
         self._input_error = error
         self._total = total
-        self._waiters.wake()
+        if self._watch is not None:
+            self._watch.expect(total)
+        self.told()
 
     def __iter__(self) -> Self:
         return self
-
-    def __next__(self) -> Any:
-        return self.next()
 
     def next(self, timeout: float | None = None) -> Any:
         """Return the next result, waiting for it up to *timeout* seconds (None: for ever).
@@ -207,20 +218,15 @@ class Stream:
         one call in a chunk, what is known of it is one exception for all.
         """
         while True:
-            try:
-                return self._rest.popleft()
-            except IndexError:
-                pass
+            if self._rest:
+                try:
+                    return self._rest.popleft()
+                except IndexError:
+                    continue  # another thread was faster
             try:
                 succeeded, value = self._ready.popleft()
             except IndexError:
-                if self._is_exhausted():
-                    error, self._input_error = self._input_error, None
-                    if error is not None:
-                        raise error from None
-                    raise StopIteration from None
-                if not self._waiters.wait(self._has_news, timeout, self._crew):
-                    raise _TimeoutError from None
+                self._wait(timeout)
                 continue
             self._taken += 1
             if self._feeder is not None:
@@ -230,6 +236,18 @@ class Stream:
             if len(value) == 1:
                 return value[0]
             self._rest.extend(value)
+
+    __next__ = next
+
+    def _wait(self, timeout: float | None) -> None:
+        """Wait until there is something to be taken out; raise what `next` does if not."""
+        if self._is_exhausted():
+            error, self._input_error = self._input_error, None
+            if error is not None:
+                raise error from None
+            raise StopIteration from None
+        if not self._waiters.wait(self._has_news, timeout, self._crew):
+            raise _TimeoutError from None
 
     def _is_exhausted(self) -> bool:
         return self._total is not None and self._taken >= self._total and not self._ready
@@ -245,13 +263,12 @@ class IMapUnorderedIterator(Stream):
 class IMapIterator(Stream):
     """The results of `Pool.imap`: what comes early waits for its turn."""
 
-    def __init__(self, pool: Any, function: FunctionReference) -> None:
-        super().__init__(pool, function)
+    def __init__(self, pool: Any, function: FunctionReference, watch: Watch | None) -> None:
+        super().__init__(pool, function, watch)
         self._early: dict[int, tuple[bool, Any]] = {}
         self._next_number = 0
 
-    def deliver(self, task: Task, succeeded: bool, value: Any) -> None:
-        """See `Job.deliver`."""
+    def _bring(self, task: Task, succeeded: bool, value: Any) -> None:
         self._early[task.number] = succeeded, value
         while self._next_number in self._early:
             self._ready.append(self._early.pop(self._next_number))

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from types import FunctionType
+from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import TYPE_CHECKING
 
 from procession._pickling import dumps, join
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Any, Protocol
+    from typing import Any, Protocol, Self
 
     from procession._channel import Buffer
 
@@ -22,15 +22,16 @@ if TYPE_CHECKING:
         def wants(self, task: Task) -> bool:
             """Return whether *task* is to be done at all, before a worker gets it."""
 
-        def deliver(self, task: Task, succeeded: bool, value: Any) -> None:
-            """Take the one outcome of *task*; called once for each, by the pool's thread."""
+        def deliver(self, task: Task, succeeded: bool, value: Any) -> bool:
+            """Take the one outcome of *task*; called once for each, by the pool's thread.
+
+            Returns whether it is to be `told` when there are no more for now.
+            """
 
         def told(self) -> None:
             """Learn that these were all outcomes for now."""
 
 
-# What is pickled by name, whatever has happened to it meanwhile.
-_BY_NAME = (FunctionType, type)
 _MOST_REFERENCES = 64
 
 
@@ -48,6 +49,11 @@ class FunctionReference:
         self.function = function
         self.number = next(self._numbers)
         self._pickle: bytes | None = None
+
+    @property
+    def name(self) -> str:
+        """Its name, for people."""
+        return getattr(self.function, "__qualname__", None) or repr(self.function)
 
     def pickled(self) -> bytes:
         """Return the pickle. Raises what pickling raises."""
@@ -73,60 +79,58 @@ class FunctionReferences:
         if found is not None and found.function is function:
             return found
         made = FunctionReference(function)
-        if type(function) in _BY_NAME:
+        if _is_named(function):
             if len(self._known) >= _MOST_REFERENCES:
                 self._known.clear()
             self._known[id(function)] = made
         return made
 
 
+def _is_named(function: Callable[..., Any]) -> bool:
+    """Return whether *function* is pickled by name, whatever has happened to it meanwhile."""
+    kind = type(function)
+    if kind is BuiltinFunctionType:  # or a method of a built-in object, which is its self
+        return type(function.__self__) is ModuleType  # type: ignore[attr-defined]
+    return kind is FunctionType or kind is type
+
+
 class Task:
-    """One call, or one chunk of a map: what a worker is given at once."""
+    """One call, or one chunk of a map: what a worker is given at once.
 
-    __slots__ = (
-        "arguments",
-        "cancelled",
-        "done",
-        "failed_starts",
-        "job",
-        "mode",
-        "number",
-        "packed",
-        "position",
-        "retries",
-        "size",
-        "timeout",
-    )
+    What most tasks have in common stands in the class: making one is a good part of what a
+    short task costs.
+    """
 
-    def __init__(
-        self,
-        job: Job,
-        mode: int,
-        arguments: Any,
-        position: int = 0,
-        size: int = 1,
-        number: int = 0,
-        timeout: float | None = None,
-        retries: int = 0,
-    ) -> None:
-        """*size* is the number of calls in it, *position* that of its first among the job's.
+    #: The number of calls in it, that of its first among the job's, and its own among the job's
+    #: tasks.
+    size = 1
+    position = 0
+    number = 0
+    #: How many seconds a worker may take.
+    timeout: float | None = None
+    #: How often it may be done again after its worker has died.
+    retries = 0
+    #: How many workers have died with it that had not begun it.
+    failed_starts = 0
+    cancelled = False
+    done = False
+    #: Its number in the events of its pool, once there is one.
+    key: int | None = None
+    packed: tuple[bytes, Sequence[Buffer]] | None = None
 
-        *number* is its own among the job's tasks."""
+    def __init__(self, job: Job, mode: int, arguments: Any) -> None:
         self.job = job
         self.mode = mode
         self.arguments = arguments
-        self.position = position
-        self.size = size
-        self.number = number
-        #: How many seconds a worker may take.
-        self.timeout = None if timeout is None else timeout * size
-        #: How often it may be done again after its worker has died.
-        self.retries = retries
-        #: How many workers have died with it that had not begun it.
-        self.failed_starts = 0
-        self.cancelled = False
-        self.done = False
-        self.packed: tuple[bytes, Sequence[Buffer]] | None = None
+
+    @classmethod
+    def chunk(cls, job: Job, mode: int, items: tuple[Any, ...], position: int, number: int) -> Self:
+        """Return the task of calling the job's function for *items*, which begin at *position*."""
+        task = cls(job, mode, items)
+        task.size = len(items)
+        task.position = position
+        task.number = number
+        return task
 
     def pack(self) -> tuple[bytes, Sequence[Buffer]]:
         """Return the pickle of the arguments. Raises what pickling raises."""
@@ -136,8 +140,7 @@ class Task:
 
     def describe(self) -> str:
         """Return which task it is, for people: the function, and where it is in a map."""
-        function = self.job.function.function
-        name = getattr(function, "__qualname__", None) or repr(function)
+        name = self.job.function.name
         if self.mode == 0:
             return f"{name}()"
         if self.size == 1:

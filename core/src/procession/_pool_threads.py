@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from procession import _pool_wire as wire
 from procession._pool_entrance import Entrance
+from procession._pool_events import TASK_GIVEN, Events
 from procession._pool_failures import cancelled
+from procession._pool_outcomes import tell_outcome
 from procession.errors import BrokenPoolError
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ class ThreadCrew:
     ) -> None:
         """Start *size* threads."""
         self.entrance = Entrance()
+        self.events = Events()
         self._initializer = initializer
         self._initargs = tuple(initargs)
         self._pending: deque[Task] = deque()
@@ -118,6 +121,8 @@ class ThreadCrew:
         except BaseException as error:
             self._break(error)
         while (task := self._next()) is not None:
+            if self.events.streams:
+                self.events.tell(TASK_GIVEN, task)
             try:
                 value, succeeded = _call(task), True
             except BaseException as error:
@@ -131,6 +136,7 @@ class ThreadCrew:
             self._alive -= 1
             if not self._alive:
                 self.ended.set()
+                self.events.end()
 
     def _next(self) -> Task | None:
         """Wait for a task and return it; None when there will be no more."""
@@ -149,6 +155,8 @@ class ThreadCrew:
         task.done = True
         task.arguments = None
         with self._delivering:
+            if self.events.streams:
+                tell_outcome(self.events, task, succeeded, value)
             before, self._teller = self._teller, threading.get_ident()
             try:
                 task.job.deliver(task, succeeded, value)

@@ -54,12 +54,8 @@ if TYPE_CHECKING:
 #: How a task's arguments are given to its function.
 APPLY, MAP, STARMAP = range(3)
 
-#: The last byte of an answer.
-READY = b"r"
-UNFIT = b"u"  # the initializer has failed
-DONE = b"d"
-FAILED = b"f"
-SKIPPED = b"s"
+#: The last byte of an answer: ready for work; the initializer has failed; done; failed; skipped.
+READY, UNFIT, DONE, FAILED, SKIPPED = b"rudfs"
 
 #: Far more than a processor needs to make a write visible.
 SETTLING_SECONDS = 0.001

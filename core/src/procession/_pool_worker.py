@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from procession._channel import Buffer, Channel
     from procession._shared_map import SharedMap
 
+_READY, _UNFIT, _DONE, _FAILED, _SKIPPED = (
+    bytes((kind,)) for kind in (wire.READY, wire.UNFIT, wire.DONE, wire.FAILED, wire.SKIPPED)
+)
+
 
 def work(
     channel: Channel,
@@ -44,7 +48,7 @@ def work(
     try:
         if initializer is not None and not _initialize(channel, initializer, initargs):
             return
-        channel.send(wire.READY)
+        channel.send(_READY)
         _serve(channel, desk, bell)
     except BrokenPipeError:
         return  # nobody waits for the rest
@@ -58,7 +62,7 @@ def _initialize(
     try:
         initializer(*initargs)
     except Exception as error:
-        channel.send(_failure(error) + wire.UNFIT)
+        channel.send(_failure(error) + _UNFIT)
         return False
     return True
 
@@ -84,7 +88,7 @@ def _serve(channel: Channel, desk: Desk, bell: Bell) -> None:
             if 0 < words[RECALLED] <= number:
                 if function is not None:
                     wire.remember(functions, function_id, function)
-                answer = wire.SKIPPED
+                answer = _SKIPPED
                 answer_buffers: Sequence[Buffer] = ()
             else:
                 words[BEGUN] = number
@@ -117,12 +121,12 @@ def _carry_out(
             known = functions[function_id] = loads(known)
         result = _call(known, mode, loads(arguments, buffers))
     except Exception as error:
-        return _failure(error) + wire.FAILED, ()
+        return _failure(error) + _FAILED, ()
     try:
         body, result_buffers = dumps(result)
     except Exception as error:
-        return _failure(MaybeEncodingError(error, _text(result))) + wire.FAILED, ()
-    return body + wire.DONE, result_buffers
+        return _failure(MaybeEncodingError(error, _text(result))) + _FAILED, ()
+    return body + _DONE, result_buffers
 
 
 def _call(function: Callable[..., Any], mode: int, arguments: Any) -> Any:

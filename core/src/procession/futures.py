@@ -50,17 +50,18 @@ class _Call:
             self._runs = self.future.set_running_or_notify_cancel()
         return self._runs
 
-    def deliver(self, task: Task, succeeded: bool, value: Any) -> None:
+    def deliver(self, task: Task, succeeded: bool, value: Any) -> bool:
         """See `Job.deliver`."""
         if self._runs is None and isinstance(value, TaskCancelledError):
             self.future.cancel()
         if not self.wants(task):
-            return
+            return False
         if isinstance(value, BrokenPoolError):
             value = _broken(value)
         # Callbacks of the program are called in there.
         tell = self.future.set_result if succeeded else self.future.set_exception
         call_back(tell, value)
+        return False
 
     def told(self) -> None:
         """See `Job.told`."""
@@ -129,14 +130,12 @@ class ProcessPoolExecutor(Executor):
         Raises `RuntimeError` after `shutdown`, and `BrokenProcessPool`, which is one, too.
         What cannot be pickled is the result.
         """
-        return self._submit(self._references.get(fn), wire.APPLY, (args, kwargs))
+        call = _Call(self._references.get(fn))
+        return self._submit(Task(call, wire.APPLY, (args, kwargs)), call)
 
-    def _submit(
-        self, function: FunctionReference, mode: int, arguments: Any, at: int = 0, size: int = 1
-    ) -> Future[Any]:
-        call = _Call(function)
+    def _submit(self, task: Task, call: _Call) -> Future[Any]:
         try:
-            self._crew.submit((Task(call, mode, arguments, at, size),))
+            self._crew.submit((task,))
         except BrokenPoolError as error:
             raise _broken(error) from error
         except ValueError as error:
@@ -180,7 +179,8 @@ class ProcessPoolExecutor(Executor):
         function = FunctionReference(fn)
         position = 0
         while chunk := tuple(islice(items, size)):
-            yield self._submit(function, wire.STARMAP, chunk, position, len(chunk))
+            call = _Call(function)
+            yield self._submit(Task.chunk(call, wire.STARMAP, chunk, position, 0), call)
             position += len(chunk)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:

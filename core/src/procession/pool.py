@@ -8,12 +8,16 @@ from __future__ import annotations
 import operator
 import sys
 import warnings
+from collections.abc import Sized
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from procession import _pool_wire as wire
 from procession._pool_crew import Crew
+from procession._pool_events import EventStream, PoolEvent
 from procession._pool_failures import RemoteTraceback
+from procession._pool_options import Terms
+from procession._pool_progress import Progress
 from procession._pool_results import ApplyResult, MapResult
 from procession._pool_staff import Recipe
 from procession._pool_stream import Feeder, IMapIterator, IMapUnorderedIterator
@@ -23,26 +27,31 @@ from procession.errors import MaybeEncodingError, TimeoutError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
-    from typing import Self
+    from typing import Self, Unpack
 
-    from procession._pool_stream import Stream
+    from procession._pool_options import MapOptions, TaskOptions
     from procession.context import BaseContext
     from procession.process import Process
 
 __all__ = [
     "ApplyResult",
     "AsyncResult",
+    "EventStream",
     "IMapIterator",
     "IMapUnorderedIterator",
     "MapResult",
     "MaybeEncodingError",
     "Pool",
+    "PoolEvent",
+    "Progress",
     "RemoteTraceback",
     "ThreadPool",
     "TimeoutError",
 ]
 
 AsyncResult = ApplyResult
+
+S = TypeVar("S", IMapIterator, IMapUnorderedIterator)
 
 INIT, RUN, CLOSE, TERMINATE = "INIT", "RUN", "CLOSE", "TERMINATE"
 
@@ -128,12 +137,10 @@ class Pool:
         func: Callable[..., Any],
         args: Iterable[Any] = (),
         kwds: Mapping[str, Any] | None = None,
-        *,
-        timeout: float | None = None,
-        retries: int = 0,
+        **options: Unpack[TaskOptions],
     ) -> Any:
         """Call *func* in a worker and return what it returns; see `apply_async`."""
-        return self.apply_async(func, args, kwds, timeout=timeout, retries=retries).get()
+        return self.apply_async(func, args, kwds, **options).get()
 
     def apply_async(
         self,
@@ -142,29 +149,28 @@ class Pool:
         kwds: Mapping[str, Any] | None = None,
         callback: Callable[[Any], object] | None = None,
         error_callback: Callable[[BaseException], object] | None = None,
-        *,
-        timeout: float | None = None,
-        retries: int = 0,
+        **options: Unpack[TaskOptions],
     ) -> ApplyResult:
         """Have *func* called with *args* and *kwds* in a worker; return its result to come.
 
         *callback* is called with the result, *error_callback* with the exception, in a thread
         of the pool that does nothing else meanwhile.
 
-        *timeout*: how many seconds the call may take once a worker has it; then the worker
-        is killed, and the result is `TaskTimeoutError`. *retries*: how often to try again
-        when the worker dies or the time is over, for calls that may be made twice.
+        Options: *timeout* is how many seconds the call may take once a worker has it; then the
+        worker is killed, and the result is `TaskTimeoutError`. *retries* is how often to try
+        again when the worker dies or the time is over, for calls that may be made twice.
 
         Raises `ValueError` ("Pool not running") and `BrokenPoolError`. What cannot be
         pickled is the result.
         """
-        self._check_options(timeout, retries)
-        result = ApplyResult(self, self._references.get(func), callback, error_callback)
-        task = Task(
-            result, wire.APPLY, (tuple(args), dict(kwds or ())), timeout=timeout, retries=retries
-        )
-        result._tasks = (task,)
-        self._crew.submit((task,))
+        result = ApplyResult(self, self._references.get(func))
+        if callback is not None or error_callback is not None:
+            result.call(callback, error_callback)
+        task = Task(result, wire.APPLY, (tuple(args), dict(kwds) if kwds else {}))
+        if options:
+            self._check(Terms(**options)).apply_to(task)
+        result._tasks = tasks = (task,)
+        self._crew.submit(tasks)
         return result
 
     # -- maps
@@ -174,12 +180,10 @@ class Pool:
         func: Callable[[Any], Any],
         iterable: Iterable[Any],
         chunksize: int | None = None,
-        *,
-        timeout: float | None = None,
-        retries: int = 0,
+        **options: Unpack[MapOptions],
     ) -> list[Any]:
         """Return what *func* returns for each item, in order; see `map_async`."""
-        result = self.map_async(func, iterable, chunksize, timeout=timeout, retries=retries)
+        result = self._map(wire.MAP, func, iterable, chunksize, None, None, options)
         return result.get()  # type: ignore[no-any-return]  # it is a list
 
     def starmap(
@@ -187,12 +191,10 @@ class Pool:
         func: Callable[..., Any],
         iterable: Iterable[Iterable[Any]],
         chunksize: int | None = None,
-        *,
-        timeout: float | None = None,
-        retries: int = 0,
+        **options: Unpack[MapOptions],
     ) -> list[Any]:
         """Like `map`, with each item unpacked to the arguments of a call."""
-        result = self.starmap_async(func, iterable, chunksize, timeout=timeout, retries=retries)
+        result = self._map(wire.STARMAP, func, iterable, chunksize, None, None, options)
         return result.get()  # type: ignore[no-any-return]  # it is a list
 
     def map_async(
@@ -202,22 +204,21 @@ class Pool:
         chunksize: int | None = None,
         callback: Callable[[list[Any]], object] | None = None,
         error_callback: Callable[[BaseException], object] | None = None,
-        *,
-        timeout: float | None = None,
-        retries: int = 0,
+        **options: Unpack[MapOptions],
     ) -> MapResult:
         """Have *func* called for each item; return the list of results to come.
 
         Items are given to workers in chunks of *chunksize* (None: about four chunks for each
         worker, single items when there is a *timeout*). A chunk is a task: it fails as a
         whole, *timeout* times its length is its time, and it is what *retries* counts for.
-        The rest is as for `apply_async`.
+
+        Options are those of `apply_async`, and *progress*: True shows a bar on standard error
+        (by rich, where that is installed); a function is called with a `Progress` whenever
+        chunks have ended, as a callback is.
 
         Raises what iterating raises, and as `apply_async` does.
         """
-        return self._map(
-            func, iterable, chunksize, callback, error_callback, wire.MAP, timeout, retries
-        )
+        return self._map(wire.MAP, func, iterable, chunksize, callback, error_callback, options)
 
     def starmap_async(
         self,
@@ -226,53 +227,45 @@ class Pool:
         chunksize: int | None = None,
         callback: Callable[[list[Any]], object] | None = None,
         error_callback: Callable[[BaseException], object] | None = None,
-        *,
-        timeout: float | None = None,
-        retries: int = 0,
+        **options: Unpack[MapOptions],
     ) -> MapResult:
         """Like `map_async`, with each item unpacked to the arguments of a call."""
-        return self._map(
-            func, iterable, chunksize, callback, error_callback, wire.STARMAP, timeout, retries
-        )
+        return self._map(wire.STARMAP, func, iterable, chunksize, callback, error_callback, options)
 
     def _map(
         self,
+        mode: int,
         func: Callable[..., Any],
         iterable: Iterable[Any],
         chunk_size: int | None,
         callback: Callable[[list[Any]], object] | None,
         error_callback: Callable[[BaseException], object] | None,
-        mode: int,
-        timeout: float | None,
-        retries: int,
+        options: MapOptions,
     ) -> MapResult:
-        self._check_options(timeout, retries)
+        terms = self._check(Terms(**options))
         self._crew.entrance.check()
         items: Sequence[Any] = iterable if hasattr(iterable, "__len__") else list(iterable)  # type: ignore[assignment]
         if chunk_size is None:
             chunk_size = -(-len(items) // (_CHUNKS_PER_WORKER * self._size)) or 1
-            if timeout is not None:
+            if terms.timeout is not None:
                 chunk_size = 1
         _check_chunk_size(chunk_size)
-        result = MapResult(self, FunctionReference(func), len(items), callback, error_callback)
+        function = FunctionReference(func)
+        watch = terms.watch(function, len(items))
+        result = MapResult(self, function, len(items), watch)
+        result.call(callback, error_callback)
         tasks: list[Task] = []
         position = 0
         iterator = iter(items)
         while chunk := tuple(islice(iterator, chunk_size)):
-            tasks.append(
-                Task(
-                    result,
-                    mode,
-                    chunk,
-                    position,
-                    len(chunk),
-                    len(tasks),
-                    timeout=timeout,
-                    retries=retries,
-                )
-            )
+            task = Task.chunk(result, mode, chunk, position, len(tasks))
+            terms.apply_to(task)
+            tasks.append(task)
             position += len(chunk)
+        if watch is not None:
+            watch.expect(len(tasks))
         if not tasks:
+            result.told()
             result._finish(True, [])
             return result
         result._tasks = tasks
@@ -286,20 +279,17 @@ class Pool:
         chunksize: int = 1,
         *,
         buffersize: int | None = None,
-        timeout: float | None = None,
-        retries: int = 0,
+        **options: Unpack[MapOptions],
     ) -> IMapIterator:
         """Return an iterator over what *func* returns for each item, in order.
 
         The input is read only so far ahead that at most *buffersize* chunks are waiting, at
         work or not taken out yet (None: 32 for each worker). `join` has all of it done,
-        whether anybody takes results out or not.
+        whether anybody takes results out or not. The options are those of `map_async`.
 
         Raises `ValueError`, and as `apply_async` does.
         """
-        result = IMapIterator(self, FunctionReference(func))
-        self._stream(result, iterable, chunksize, buffersize, timeout, retries)
-        return result
+        return self._stream(IMapIterator, func, iterable, chunksize, buffersize, options)
 
     def imap_unordered(
         self,
@@ -308,45 +298,52 @@ class Pool:
         chunksize: int = 1,
         *,
         buffersize: int | None = None,
-        timeout: float | None = None,
-        retries: int = 0,
+        **options: Unpack[MapOptions],
     ) -> IMapUnorderedIterator:
         """Like `imap`, with the results in the order in which they come."""
-        result = IMapUnorderedIterator(self, FunctionReference(func))
-        self._stream(result, iterable, chunksize, buffersize, timeout, retries)
-        return result
+        return self._stream(IMapUnorderedIterator, func, iterable, chunksize, buffersize, options)
 
     def _stream(
         self,
-        stream: Stream,
+        kind: type[S],
+        func: Callable[[Any], Any],
         iterable: Iterable[Any],
         chunk_size: int,
         ahead: int | None,
-        timeout: float | None,
-        retries: int,
-    ) -> None:
-        self._check_options(timeout, retries)
+        options: MapOptions,
+    ) -> S:
+        terms = self._check(Terms(**options))
         _check_chunk_size(chunk_size)
         if ahead is None:
             ahead = _AHEAD_PER_WORKER * self._size
         elif ahead < 1:
             raise ValueError(f"buffersize must be 1 or more, or None, not {ahead!r}")
+        function = FunctionReference(func)
+        total = len(iterable) if isinstance(iterable, Sized) else None
+        stream = kind(self, function, terms.watch(function, total))
 
         def make_task(chunk: tuple[Any, ...], position: int, number: int) -> Task:
-            return Task(
-                stream, wire.MAP, chunk, position, len(chunk), number,
-                timeout=timeout, retries=retries,
-            )  # fmt: skip
+            task = Task.chunk(stream, wire.MAP, chunk, position, number)
+            terms.apply_to(task)
+            return task
 
         feeder = Feeder(stream, self._crew, iterable, chunk_size, ahead, make_task)
         self._crew.add_feeder(feeder)
         stream.begin(feeder)
+        return stream
 
-    def _check_options(self, timeout: float | None, retries: int) -> None:
-        if timeout is not None and not timeout > 0:
-            raise ValueError(f"timeout must be more than 0 seconds, or None, not {timeout!r}")
-        if retries < 0:
-            raise ValueError(f"retries must be 0 or more, not {retries!r}")
+    def _check(self, terms: Terms) -> Terms:
+        return terms
+
+    # -- watching
+
+    def events(self) -> EventStream:
+        """Return an iterator over what happens in the pool from now on (`PoolEvent`).
+
+        It ends with the pool, or when it is closed. Waiting for the next event in a callback
+        of the pool is a `RuntimeError`.
+        """
+        return self._crew.events.open(self._crew)  # type: ignore[no-any-return]
 
     # -- ending
 
@@ -424,11 +421,12 @@ class ThreadPool(Pool):
         self._crew = ThreadCrew(self._size, initializer, tuple(initargs))
         self._state = RUN
 
-    def _check_options(self, timeout: float | None, retries: int) -> None:
-        if timeout is not None or retries:
+    def _check(self, terms: Terms) -> Terms:
+        if terms.ends_tasks:
             raise ValueError(
                 "a ThreadPool has no timeout and no retries: threads cannot be killed; use a Pool"
             )
+        return terms
 
 
 def _check_chunk_size(chunk_size: int) -> None:

@@ -1,0 +1,164 @@
+"""What happens in a pool, told to whoever wants to show it."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from procession._pool_waiters import Waiters
+from procession.errors import TimeoutError as _TimeoutError
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from procession._pool_crew import Crew
+    from procession._pool_task import Task
+
+WORKER_STARTED, WORKER_ENDED = "worker-started", "worker-ended"
+TASK_GIVEN, TASK_DONE, TASK_FAILED, TASK_RETRIED = (
+    "task-given",
+    "task-done",
+    "task-failed",
+    "task-retried",
+)
+#: So many events are kept for somebody who does not take them.
+_MOST_KEPT = 10_000
+
+
+class PoolEvent(NamedTuple):
+    """Something that has happened in a pool.
+
+    *kind* is ``worker-started`` (and ready), ``worker-ended``, ``task-given`` (to a worker),
+    ``task-retried``, ``task-done`` or ``task-failed``.
+    """
+
+    kind: str
+    #: When, by `time.time`.
+    time: float
+    #: Which task, in words, and a number that no other task of the pool has; None for a worker.
+    task: str | None
+    number: int | None
+    #: The pid of the worker, if it is about one.
+    worker: int | None
+    #: Why the task has failed.
+    error: BaseException | None
+
+
+class EventStream:
+    """The events of a pool from now on: an iterator, which ends with the pool, or by `close`.
+
+    Nobody waits for who reads it: of more than 10000 events that were not taken, the oldest
+    are dropped, and counted in `missed`. Threads: any; each event goes to one of them.
+    """
+
+    def __init__(self, events: Events, crew: Crew) -> None:
+        self._events = events
+        self._crew = crew
+        self._kept: deque[PoolEvent] = deque()
+        self._waiters = Waiters()
+        self._is_over = False
+        #: How many events were dropped.
+        self.missed = 0
+
+    def next(self, timeout: float | None = None) -> PoolEvent:
+        """Return the next event, waiting for it up to *timeout* seconds (None: for ever).
+
+        Raises `StopIteration` when there will be no more, `procession.TimeoutError` when the
+        time is over, and `RuntimeError` in a callback of the pool.
+        """
+        while True:
+            try:
+                return self._kept.popleft()
+            except IndexError:
+                if self._is_over:
+                    raise StopIteration from None
+            if not self._waiters.wait(self._has_news, timeout, self._crew):
+                raise _TimeoutError
+
+    __next__ = next
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Have no more events; those that are there can still be taken. Idempotent."""
+        self._events.drop(self)
+        self.end()
+
+    def _has_news(self) -> bool:
+        return bool(self._kept) or self._is_over
+
+    # -- for the pool
+
+    def put(self, event: PoolEvent) -> None:
+        """Add *event*."""
+        if len(self._kept) >= _MOST_KEPT:
+            try:
+                self._kept.popleft()
+                self.missed += 1
+            except IndexError:
+                pass  # somebody takes them just now
+        self._kept.append(event)
+        self._waiters.wake()
+
+    def end(self) -> None:
+        """End the iteration behind what is there."""
+        self._is_over = True
+        self._waiters.wake()
+
+
+class Events:
+    """Those who want to know what happens in one pool. Threads: any."""
+
+    def __init__(self) -> None:
+        #: Replaced as a whole; empty for most pools, where all this costs nothing.
+        self.streams: tuple[EventStream, ...] = ()
+        self._numbers = itertools.count(1)
+        self._changing = threading.RLock()
+
+    def open(self, crew: Any) -> EventStream:
+        """Return a new stream."""
+        stream = EventStream(self, crew)
+        with self._changing:
+            self.streams = (*self.streams, stream)
+        if crew.ended.is_set():
+            self.end()
+        return stream
+
+    def drop(self, stream: EventStream) -> None:
+        """Tell *stream* no more."""
+        with self._changing:
+            self.streams = tuple(each for each in self.streams if each is not stream)
+
+    def tell(
+        self,
+        kind: str,
+        task: Task | None = None,
+        worker: int | None = None,
+        error: BaseException | None = None,
+    ) -> None:
+        """Tell all of them. Costs something: ask `streams` first."""
+        words = number = None
+        if task is not None:
+            if task.key is None:
+                task.key = next(self._numbers)
+            words, number = task.describe(), task.key
+        event = PoolEvent(kind, time.time(), words, number, worker, error)
+        for stream in self.streams:
+            stream.put(event)
+
+    def end(self) -> None:
+        """End all streams: the pool has ended."""
+        with self._changing:
+            streams, self.streams = self.streams, ()
+        for stream in streams:
+            stream.end()

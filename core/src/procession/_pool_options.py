@@ -1,0 +1,66 @@
+"""What the methods of a pool may be told about the tasks that they make."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypedDict
+
+from procession._pool_progress import watch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from procession._pool_progress import Progress, Watch
+    from procession._pool_task import FunctionReference, Task
+
+
+class TaskOptions(TypedDict, total=False):
+    """Options of every method, for processes only."""
+
+    timeout: float | None
+    retries: int
+
+
+class MapOptions(TaskOptions, total=False):
+    """Options of those that make many tasks."""
+
+    progress: bool | Callable[[Progress], object]
+
+
+class Terms:
+    """Options that were checked.
+
+    Raises `ValueError` for values that make no sense, and `TypeError` for a *progress* that
+    is neither a bool nor a function, and for what is no option.
+    """
+
+    __slots__ = ("_progress", "_retries", "timeout")
+
+    def __init__(
+        self,
+        timeout: float | None = None,
+        retries: int = 0,
+        progress: bool | Callable[[Progress], object] = False,
+    ) -> None:
+        if timeout is not None and not timeout > 0:
+            raise ValueError(f"timeout must be more than 0 seconds, or None, not {timeout!r}")
+        if retries < 0:
+            raise ValueError(f"retries must be 0 or more, not {retries!r}")
+        self.timeout = timeout
+        self._retries = retries
+        self._progress = progress
+
+    @property
+    def ends_tasks(self) -> bool:
+        """Whether workers may have to be killed for it."""
+        return self.timeout is not None or self._retries > 0
+
+    def apply_to(self, task: Task) -> None:
+        """Give *task* its time, for each of its calls, and its other tries."""
+        if self.timeout is not None:
+            task.timeout = self.timeout * task.size
+        if self._retries:
+            task.retries = self._retries
+
+    def watch(self, function: FunctionReference, total: int | None) -> Watch | None:
+        """Return what tells how far a map of *total* calls is, if that was asked for."""
+        return watch(self._progress, function.name, total)
