@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from procession import _pool_crew
+from procession import _pool_member
 from procession.connection import wait
 from procession.errors import TaskCancelledError, WorkerDiedError
 from procession.testing import pooled
@@ -96,13 +96,115 @@ def test_death_within_an_answer_that_others_could_end(
     os.kill(int((tmp_path / "copy").read_text()), SIGKILL)
 
 
+def _is_stopped(pid: int) -> bool:
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        return file.read().rpartition(b")")[2].split()[0] == b"T"
+
+
+def test_worker_stopped_within_its_answer(make: Callable[..., Any], tmp_path: Any) -> None:
+    """A worker that is stopped in the middle of a long message holds up no other one."""
+    if sys.platform == "win32":
+        pytest.skip("no SIGSTOP")
+    flag = str(tmp_path / "flag")
+    pool = make(2)
+    result = pool.apply_async(pooled.stop_while_answering, (flag,))
+    stopped: list[int] = []
+
+    def watch_it_stop(_: object) -> None:
+        # In the pool's thread, which takes nothing of the answer meanwhile.
+        (member,) = [each for each in pool._crew.members if each.outstanding]
+        pooled.touch(flag)
+        deadline = time.monotonic() + 30
+        while not _is_stopped(member.pid) and time.monotonic() < deadline:
+            time.sleep(0.005)
+        stopped.append(member.pid)
+
+    pool.apply_async(pooled.same, (1,), callback=watch_it_stop).wait(30)
+    for number in range(20):
+        assert number == pool.apply_async(pooled.same, (number,)).get(30)
+    assert stopped
+    assert not result.ready()
+    os.kill(stopped[0], signal.SIGCONT)
+    assert 8 << 20 == len(result.get(30))
+    assert [1, 2] == pool.map(pooled.same, [1, 2])
+
+
+def test_worker_stopped_before_a_long_task(make: Callable[..., Any]) -> None:
+    """Nor does one that is stopped while long arguments are sent to it."""
+    if sys.platform == "win32":
+        pytest.skip("no SIGSTOP")
+    pool = make(2)
+    pids = {member.pid for member in pool._crew.members}
+    assert 2 == len({pool.apply(pooled.pid) for _ in range(50)} | pids)
+    pid = pool.apply(pooled.pid)
+    os.kill(pid, signal.SIGSTOP)
+    long_ones = [pool.apply_async(pooled.length, (bytes(8 << 20),)) for _ in range(2)]
+    for number in range(20):
+        assert number == pool.apply_async(pooled.same, (number,)).get(30)
+    while not any(each.ready() for each in long_ones):
+        pool.apply_async(pooled.same, (1,)).get(30)
+    assert not all(each.ready() for each in long_ones)
+    os.kill(pid, signal.SIGCONT)
+    assert [8 << 20] * 2 == [each.get(30) for each in long_ones]
+
+
+@pytest.mark.parametrize("end", ["timeout", "cancel", "terminate"])
+def test_end_of_a_task_that_is_on_its_way(make: Callable[..., Any], end: str) -> None:
+    """A task whose arguments a stopped worker does not take can be ended; so can the pool."""
+    if sys.platform == "win32":
+        pytest.skip("no SIGSTOP")
+    pool = make(1)
+    os.kill(pool.apply(pooled.pid), signal.SIGSTOP)
+    timeout = 0.3 if end == "timeout" else None
+    result = pool.apply_async(pooled.length, (bytes(8 << 20),), timeout=timeout)
+    if end == "cancel":
+        assert result.cancel()
+    elif end == "terminate":
+        pool._crew.terminate(wait=False)
+        for member in list(pool._crew.members):
+            os.kill(member.pid, SIGKILL)  # as the pool does after some seconds
+    if end == "timeout":  # it was not begun: the next worker does it
+        assert 8 << 20 == result.get(30)
+    else:
+        with pytest.raises(TaskCancelledError):
+            result.get(30)
+    if end != "terminate":
+        assert 1 == pool.apply(pooled.same, (1,))
+
+
+@pytest.mark.parametrize("busy", ["sending", "receiving"])
+def test_kill_within_a_long_message(make: Callable[..., Any], tmp_path: Any, busy: str) -> None:
+    """A worker that is killed while stopped in the middle of a message is one that has died."""
+    if sys.platform == "win32":
+        pytest.skip("no SIGSTOP")
+    pool = make(1)
+    pid = pool.apply(pooled.pid)
+    if busy == "sending":
+        os.kill(pid, signal.SIGSTOP)
+        result = pool.apply_async(pooled.length, (bytes(8 << 20),))
+    else:
+        result = pool.apply_async(pooled.stop_while_answering, (pooled.touch(str(tmp_path / "f")),))
+        deadline = time.monotonic() + 30
+        while not _is_stopped(pid):
+            assert time.monotonic() < deadline
+    os.kill(pid, SIGKILL)
+    if busy == "sending":
+        assert 8 << 20 == result.get(30)  # it was not begun
+    else:
+        try:
+            assert 8 << 20 == len(result.get(30))  # all of it was sent before the stop
+        except WorkerDiedError as error:
+            assert pid == error.pid  # noqa: PT017
+    assert 1 == pool.apply(pooled.same, (1,))
+
+
 def test_terminate_beside_a_stopped_worker(
     make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A pool that is in the middle of sending to a stopped worker can be terminated."""
     if sys.platform == "win32":
         pytest.skip("no SIGSTOP")
-    monkeypatch.setattr(_pool_crew, "_ENDING_SECONDS", 0.5)
+    monkeypatch.setattr(_pool_member, "_ENDING_SECONDS", 0.5)
     pool = make(1)
     os.kill(pool.apply(pooled.pid), signal.SIGSTOP)
     result = pool.apply_async(pooled.length, (bytes(64 << 20),))

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from procession.errors import BrokenPoolError, TimeoutError, WorkerDiedError
-from procession.pool import PoolEvent, Progress, ThreadPool
+from procession.pool import EventStream, PoolEvent, Progress, ThreadPool
 from procession.testing import pooled
 
 SIGKILL = 9
@@ -132,6 +132,15 @@ def _by_kind(events: list[PoolEvent]) -> Counter[str]:
     return Counter(event.kind for event in events)
 
 
+def _until_silent(events: EventStream) -> list[str]:
+    kinds = []
+    try:
+        while True:
+            kinds.append(events.next(0.1).kind)
+    except TimeoutError:
+        return kinds
+
+
 class TestEvents:
     """What the stream of events says."""
 
@@ -172,19 +181,17 @@ class TestEvents:
 
     def test_waiting(self, pool: Any) -> None:
         """Who waits is woken by the next event, by the end of the time, and by the pool's end."""
-        with pool.events() as events:
-            pool.apply(pooled.same, (1,))
-            for _ in range(2):  # perhaps the worker was not ready before
-                if events.next(30).kind == "task-given":
-                    break
-            while events.next(30).kind != "task-done":
-                pass
-        rest = pool.events()
-        with pytest.raises(TimeoutError):
-            while True:
-                rest.next(0.1)
+        pool.map(pooled.same, range(4), 1)
+        events = pool.events()
+        result = pool.apply_async(pooled.square, (3,))
+        while (event := events.next(30)).kind != "task-done":
+            pass
+        assert "square()" == event.task
+        assert 9 == result.get(30)
+        workers = _until_silent(events)
+        assert {"worker-started"} >= set(workers)  # one of the two may have been late
         pool.terminate()
-        assert {"worker-ended"} >= {event.kind for event in rest}
+        assert {"worker-ended"} == {event.kind for event in events}
 
     def test_nobody_reads(self, make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
         """Of what nobody takes, the oldest is dropped and counted."""

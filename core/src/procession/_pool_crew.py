@@ -11,23 +11,26 @@ from __future__ import annotations
 import threading
 import time
 from _thread import get_ident, start_new_thread
-from collections import deque
 from typing import TYPE_CHECKING
 
 from procession import _pool_forks as forks
 from procession._pool_backlog import Backlog
+from procession._pool_carrier import Carriers
 from procession._pool_entrance import Entrance
 from procession._pool_events import TASK_GIVEN, Events
 from procession._pool_hiring import Hiring
 from procession._pool_intake import Intake
+from procession._pool_member import LONGEST_AT_ONCE
 from procession._pool_outcomes import Outcomes
 from procession._pool_staff import Staff
 from procession._pool_warden import Warden
+from procession._pool_word import Word
 from procession.errors import BrokenPoolError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
+    from procession._channel import Message
     from procession._pool_member import Member
     from procession._pool_staff import Recipe
     from procession._pool_stream import Feeder
@@ -35,6 +38,8 @@ if TYPE_CHECKING:
 
 #: How many more messages of one worker are taken before the others' are looked at.
 _MOST_AT_ONCE = 15
+#: So long a fork waits for long messages that are under way, in seconds.
+_MOST_PAUSED = 1.0
 #: When the workers have not ended by then, although they were told to, they are killed.
 _ENDING_SECONDS = 8.0
 
@@ -50,7 +55,8 @@ class Crew:
         """Start *size* workers. Raises what starting a process raises; none is left then."""
         self._recipe = recipe
         self.entrance = Entrance()
-        self._requests: deque[Callable[[], None]] = deque()
+        self._word = Word()
+        self._carriers = Carriers(self._word)
         self.events = Events()
         self._outcomes = Outcomes(self.events)
         self._thread: int | None = None
@@ -59,12 +65,13 @@ class Crew:
         self._pausing = threading.Condition()
         self._is_over = False
         self.ended = threading.Event()
-        self._is_rung = False
         self._backlog = Backlog(size, self._outcomes)
-        self._staff = Staff(recipe, size)
+        assert self._word.bell is not None
+        self._staff = Staff(recipe, size, self._word.bell)
         self._intake = Intake(
-            self.entrance, self._staff, self._backlog, self._outcomes, self.events
-        )
+            self.entrance, self._staff, self._backlog, self._outcomes, self.events,
+            self._carriers,
+        )  # fmt: skip
         self._warden = Warden(self._intake, self._backlog, self._outcomes)
         self._hiring = Hiring(
             self.entrance, self._staff, self._intake, self._backlog, self._outcomes,
@@ -107,7 +114,7 @@ class Crew:
 
     def _wake(self) -> None:
         """Have what is pending seen to, also when a signal handler has ended the pool."""
-        self._ring()
+        self._word.ring()
         if self.ended.is_set():
             self._give_up_pending()
 
@@ -120,7 +127,7 @@ class Crew:
     def drop_feeder(self, feeder: Feeder) -> None:
         """Forget *feeder*, which has given all it has."""
         self.entrance.feeders.discard(feeder)
-        self._ring()
+        self._word.ring()
 
     def check_may_wait(self) -> None:
         """Raise `RuntimeError` in a callback: the pool's thread cannot wait for itself."""
@@ -136,8 +143,7 @@ class Crew:
         for task in open_ones:
             task.cancelled = True
         if open_ones:
-            self._requests.append(lambda: self._warden.cancel(open_ones, self.members))
-            self._ring()
+            self._word.leave(lambda: self._warden.cancel(open_ones, self.members))
         return bool(open_ones)
 
     def waiting(self) -> list[Task]:
@@ -148,7 +154,7 @@ class Crew:
         """Let the workers end when everything is done. Idempotent."""
         with self.entrance.lock:
             self.entrance.closing = True
-        self._ring()
+        self._word.ring()
 
     def terminate(self, *, wait: bool = True) -> None:
         """End the workers now; what is not done is cancelled. Idempotent.
@@ -158,20 +164,12 @@ class Crew:
         if not self.entrance.is_mine():
             return
         self.entrance.stop()
-        self._ring()
+        self._word.ring()
         if wait and get_ident() != self._thread and not self.ended.wait(_ENDING_SECONDS):
-            # The thread cannot see to it: it is in the middle of a message, and the worker
-            # at the other end has been stopped.
+            # The thread does not see to it: it is in code of the program, say.
             for member in list(self.members):
                 member.kill()
             self.ended.wait()
-
-    def _ring(self) -> None:
-        if not self._is_rung:
-            self._is_rung = True
-            bell = self._staff.bell  # kept open by this, whoever ends the pool now
-            if bell is not None:
-                bell.ring()
 
     # -- the thread and forks
 
@@ -210,11 +208,11 @@ class Crew:
         if self._thread is None or self._thread == get_ident():
             return
         self._pauses = True
-        self._is_rung = False
-        self._ring()
+        self._word.ring_again()
         with self._pausing:
             while self._thread is not None and not self._excursion.is_under_way:
                 self._pausing.wait(0.1)
+        self._carriers.wait(_MOST_PAUSED)
 
     def resume(self) -> None:
         """Have a thread again."""
@@ -240,20 +238,20 @@ class Crew:
             return False
         speaking, ended, is_rung = self._staff.wait(self._patience())
         if is_rung:
-            # In this order: who leaves word, or an answer, afterwards rings again.
-            self._staff.silence_bell()
-            self._is_rung = False
+            # In this order: who lays down an answer afterwards rings again.
+            self._word.silence()
             for member in self.members:
                 self._intake.look(member)
         for member in speaking:
             self._intake.receive(member)
             if member.outstanding:
                 self._intake.hear(member, _MOST_AT_ONCE)
+        self._word.act()
+        # Last, as the descriptors that this closes are soon those of another worker.
         for member in ended:
-            # Last, as the descriptors that this closes are soon those of another worker.
             self._hiring.bury(member)
-        while self._requests:
-            self._requests.popleft()()
+        for member in [each for each in self.members if each.has_ended and not each.in_transit]:
+            self._hiring.bury(member)
         self._look_at_the_clock()
         if self.entrance.is_shut:
             self._dismiss()
@@ -266,7 +264,7 @@ class Crew:
             self._backlog.prepare()
         if self.members or self._hiring.needs_members():
             return True
-        if self._outcomes or self._backlog or self._requests:
+        if self._outcomes or self._backlog or self._word:
             return True
         self._end()
         return False
@@ -312,12 +310,25 @@ class Crew:
             if self.events.streams:
                 for task in batch:
                     self.events.tell(TASK_GIVEN, task, member.pid)
-            try:
-                member.send(batch)
-            except OSError:
+            self._send(member, member.give(batch))
+
+    def _send(self, member: Member, message: Message) -> None:
+        def sent(_: None, error: BaseException | None) -> None:
+            self._staff.look_again(member)
+            if error is not None:
                 # It dies, or is dead. What it has said before is still to be taken.
                 member.is_deaf = True
                 member.expect_end()
+
+        body, buffers = message
+        if buffers or len(body) > LONGEST_AT_ONCE:
+            self._staff.look_away(member)
+            self._carriers.carry(member, lambda: member.channel.send(body, buffers), sent)
+            return
+        try:
+            member.channel.send(body)
+        except OSError as error:
+            sent(None, error)
 
     def _deliver(self) -> None:
         """Give the outcomes to those who wait for them. Runs code of the program."""
@@ -329,7 +340,7 @@ class Crew:
 
     def _retire_all(self) -> None:
         for member in self.members:
-            if not member.retiring:
+            if not member.retiring and not member.in_transit:
                 member.retire()
 
     def _dismiss(self) -> None:
@@ -352,7 +363,11 @@ class Crew:
     def _end(self) -> None:
         """Give everything back. The thread ends, or has never begun."""
         members = list(self.members)
+        for member in members:
+            member.kill()  # what is carried to or from it ends then
+        self._carriers.wait(_MOST_PAUSED)
         self._staff.disband()
+        self._word.forget()
         for member in members:
             for task in member.outstanding:
                 if task is not None:

@@ -31,6 +31,8 @@ _WORDS = _HEAD_WORDS + SLOTS * _SLOT_WORDS
 BYTES: Final = _WORDS * _WORD_BYTES
 _LENGTH_BITS = 16
 _LENGTH = (1 << _LENGTH_BITS) - 1
+# Instead of a length: the answer comes as a message, which is short or long.
+_SHORT_MESSAGE, _LONG_MESSAGE = _LENGTH - 1, _LENGTH
 
 
 def _has_ordered_stores() -> bool:
@@ -80,14 +82,25 @@ class Desk:
         self.words[_HEAD_WORDS + slot * _SLOT_WORDS] = number << _LENGTH_BITS | length
         return True
 
+    def announce(self, number: int, is_long: bool) -> None:
+        """Say that the answer to task *number* will be a message, before it is sent."""
+        how = _LONG_MESSAGE if is_long else _SHORT_MESSAGE
+        self.words[_HEAD_WORDS + number % SLOTS * _SLOT_WORDS] = number << _LENGTH_BITS | how
+
     def look(self, number: int) -> bytes | None:
         """Return the answer to task *number*, or None if it does not lie in the tray."""
         slot = number % SLOTS
         word = self.words[_HEAD_WORDS + slot * _SLOT_WORDS]
-        if word >> _LENGTH_BITS != number:
+        length = word & _LENGTH
+        if word >> _LENGTH_BITS != number or length > LONGEST:
             return None
         start = self._answers + slot * _SLOT_BYTES
-        return self._memory[start : start + (word & _LENGTH)]
+        return self._memory[start : start + length]
+
+    def is_long(self, number: int) -> bool:
+        """Return whether the answer to task *number* is a long message."""
+        word = self.words[_HEAD_WORDS + number % SLOTS * _SLOT_WORDS]
+        return bool(word == number << _LENGTH_BITS | _LONG_MESSAGE)
 
     def release(self) -> None:
         """Give the memory back. Nothing can be done with the desk afterwards."""

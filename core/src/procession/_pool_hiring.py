@@ -81,8 +81,12 @@ class Hiring:
             self.fill_up()
 
     def bury(self, member: Member) -> None:
-        """Take leave of a worker that has ended."""
+        """Take leave of a worker that has ended, unless somebody still carries what it said."""
+        member.has_ended = True
         self._intake.hear(member)  # what it had said before it died counts
+        if member.in_transit:
+            self._staff.note_end(member)
+            return
         has_begun = member.has_begun()  # while the place is still its own
         self._staff.bury(member)
         if self._events.streams:

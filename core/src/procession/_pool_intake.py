@@ -12,8 +12,9 @@ from procession._pool_failures import initializer_failed
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from procession._channel import Buffer
+    from procession._channel import Buffer, Message
     from procession._pool_backlog import Backlog
+    from procession._pool_carrier import Carriers
     from procession._pool_entrance import Entrance
     from procession._pool_events import Events
     from procession._pool_member import Member
@@ -31,17 +32,19 @@ class Intake:
         backlog: Backlog,
         outcomes: Outcomes,
         events: Events,
+        carriers: Carriers,
     ) -> None:
         self._entrance = entrance
         self._staff = staff
         self._backlog = backlog
         self._outcomes = outcomes
         self._events = events
+        self._carriers = carriers
 
     def hear(self, member: Member, most: int = sys.maxsize) -> None:
         """Take what *member* has said; of its channel, up to *most* messages."""
         self.look(member)
-        while most and not member.is_silent and _has_said_something(member):
+        while most and member.can_be_heard and _has_said_something(member):
             self.receive(member)
             most -= 1
 
@@ -62,20 +65,41 @@ class Intake:
         """Take one message, which is there, from the channel of *member*."""
         # What lies in the tray was said before: so the message is about the task after that.
         self.look(member)
+        if member.is_sending_long():
+            self._staff.look_away(member)
+            self._carriers.carry(
+                member,
+                member.channel.receive,
+                lambda message, error: self._arrived(member, message, error),
+            )
+            return
         try:
             message = member.channel.receive()
-        except (EOFError, ConnectionError):
-            self._staff.stop_listening(member)
-            member.expect_end()
         except Exception as error:
-            # No memory for the answer, say. What comes behind it is lost, too.
-            self._staff.stop_listening(member)
-            if member.outstanding and member.outstanding[0] is not None:
-                member.sentence = member.outstanding[0], error
-            member.kill()
+            self._lost(member, error)
         else:
             self._understand(member, *message)
-        self.look(member)
+            self.look(member)
+
+    def _arrived(self, member: Member, message: Message, error: BaseException | None) -> None:
+        """Take a long message, which was carried here."""
+        if error is not None:
+            self._lost(member, error)
+        else:
+            self._staff.look_again(member)
+            self._understand(member, *message)
+            self.hear(member)
+
+    def _lost(self, member: Member, error: BaseException) -> None:
+        """Note that nothing can be received from *member* any more."""
+        self._staff.stop_listening(member)
+        if isinstance(error, (EOFError, ConnectionError)):
+            member.expect_end()
+            return
+        # No memory for the answer, say. What comes behind it is lost, too.
+        if member.outstanding and member.outstanding[0] is not None:
+            member.sentence = member.outstanding[0], error
+        member.kill()
 
     def _understand(self, member: Member, body: Buffer, buffers: Sequence[Buffer]) -> None:
         kind = body[-1]

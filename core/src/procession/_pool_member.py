@@ -5,6 +5,7 @@ from __future__ import annotations
 import marshal
 import os
 import time
+from _thread import allocate_lock
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
+    from procession._channel import Message
     from procession._failure import FailureReport
     from procession._pool_desk import Desk
     from procession._pool_task import Task
@@ -25,7 +27,9 @@ if TYPE_CHECKING:
 _SIGKILL, _SIGTERM = 9, 15
 #: What is sent to a worker that is at work has to fit here, so that sending never waits: the
 #: worker might be waiting for us, to take its result. A page is the least that a pipe holds.
-LONGEST_AHEAD = 3500
+LONGEST_AHEAD = wire.SHORT
+#: What a worker that waits can be sent without waiting for it: channels have room for that.
+LONGEST_AT_ONCE = 64 << 10
 #: What a task takes beside its arguments and its function, at most: the numbers, and what
 #: marshal writes of them.
 _ENTRY_BYTES = 40
@@ -73,6 +77,12 @@ class Member:
         self.is_silent = False
         #: Whether nothing can be sent to it any more, so that it must end soon.
         self.is_deaf = False
+        #: Whether the channel is lent to somebody else (`procession._pool_carrier`), and whether
+        #: the worker has ended meanwhile.
+        self.in_transit = False
+        self.has_ended = False
+        self._is_lent = self._is_left = False
+        self._leaving = allocate_lock()
         # Whether the channel tells of its room; nothing is sent ahead if it does not.
         self._tells_room = type(channel).wait_for_room is not Channel.wait_for_room
 
@@ -81,7 +91,13 @@ class Member:
     @property
     def is_idle(self) -> bool:
         """Whether it waits for a task."""
-        return self.ready and not self.outstanding and not self.retiring and self.sentence is None
+        return (
+            self.ready
+            and not self.outstanding
+            and not self.retiring
+            and not self.in_transit
+            and self.sentence is None
+        )
 
     def room(self, ahead: int, limit: int | None) -> int:
         """Return how many tasks may be sent now.
@@ -90,7 +106,7 @@ class Member:
         """
         if not self.ready or self.retiring or self.sentence is not None:
             return 0
-        if self.is_deaf or self.is_silent:
+        if self.is_deaf or self.is_silent or self.in_transit:
             return 0
         if self.outstanding and (self._recalled_from or not self._tells_room):
             return 0
@@ -101,10 +117,10 @@ class Member:
         """Return whether a short message can be sent without waiting."""
         return self.channel.wait_for_room(LONGEST_AHEAD, 0)
 
-    def send(self, tasks: Sequence[Task]) -> None:
-        """Send *tasks*, which are packed; a single one if one of them is long.
+    def give(self, tasks: Sequence[Task]) -> Message:
+        """Have *tasks*, which are packed, outstanding, and return the message to send.
 
-        Raises `OSError` when it cannot be sent to any more; the tasks are outstanding even so.
+        Only a single one may have buffers.
         """
         entries = []
         buffers: Sequence[Any] = ()
@@ -127,7 +143,7 @@ class Member:
             self.at_work_since = time.monotonic()
         self.outstanding.extend(tasks)
         self.given += len(tasks)
-        self.channel.send(marshal.dumps(entries), buffers)
+        return marshal.dumps(entries), buffers
 
     def length(self, task: Task) -> int:
         """Return about how long a message *task* makes; it is packed."""
@@ -148,9 +164,18 @@ class Member:
 
     # -- taking
 
+    @property
+    def can_be_heard(self) -> bool:
+        """Whether there may be something in the channel for the pool's own thread."""
+        return not self.is_silent and not self.in_transit
+
     def look(self) -> bytes | None:
         """Return the next answer, if it lies in the tray."""
         return self._desk.look(self.answered + 1)
+
+    def is_sending_long(self) -> bool:
+        """Return whether the message in the channel is a long one. One must be there."""
+        return bool(self.outstanding) and self._desk.is_long(self.answered + 1)
 
     def answer(self) -> Task | None:
         """Return the task that the next answer is for; None if that was recalled."""
@@ -227,8 +252,28 @@ class Member:
         assert self.pid is not None
         return _resident(self.pid)
 
+    def give_back_channel(self) -> bool:
+        """End the use of the channel by somebody else; return False if nobody wants it back."""
+        with self._leaving:
+            self._is_lent = False
+            if self._is_left:
+                self.channel.close()
+            return not self._is_left
+
+    def lend_channel(self) -> None:
+        """Let somebody else use the channel, until the pool's own thread learns of its return."""
+        self.in_transit = self._is_lent = True
+
     def close(self) -> None:
-        """Close the channel and the sentinel. Call it once."""
+        """Close the channel, unless it is in use: then its user does it; and the sentinel."""
+        with self._leaving:
+            self._is_left = True
+            if not self._is_lent:
+                self.channel.close()
+        os.close(self.sentinel)
+
+    def abandon(self) -> None:
+        """Close both in a forked child, which has no thread that could be using them."""
         self.channel.close()
         os.close(self.sentinel)
 

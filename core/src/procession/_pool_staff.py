@@ -8,7 +8,6 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from procession import _pool_desk as desk
-from procession._bell import Bell
 from procession._pool_desk import Desk
 from procession._pool_forks import starting
 from procession._pool_member import Member
@@ -17,6 +16,8 @@ from procession._shared_map import SharedMap
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from procession._bell import Bell
 
 #: So many workers in a row may end before they are ready, and so many beyond one each.
 _MOST_FALSE_STARTS = 4
@@ -59,15 +60,15 @@ class Recipe:
 class Staff:
     """The workers of one pool, each at a place of its own. Belongs to the pool's own thread.
 
-    Only the bell is for everybody, the workers among them: it ends a `wait`. Who rings it here
-    holds a reference, and the last one closes it.
+    A ring of the bell, which is for everybody, ends a `wait`.
     """
 
-    def __init__(self, recipe: Recipe, size: int) -> None:
+    def __init__(self, recipe: Recipe, size: int, bell: Bell) -> None:
+        """Ringing *bell* ends a `wait`."""
         self._poller = _new_poller()
         self._recipe = recipe
         self.members: list[Member] = []
-        self.bell: Bell | None = Bell()
+        self._bell: Bell | None = bell
         self._shared: SharedMap | None = SharedMap(size * desk.BYTES, "procession-pool")
         self._desks = [Desk(self._shared, place) for place in range(size)]
         self._free_places = list(range(size - 1, -1, -1))
@@ -77,7 +78,7 @@ class Staff:
         self.hire_at: float | None = None
         self._channels: dict[int, Member] = {}
         self._sentinels: dict[int, Member] = {}
-        self._poller.register(self.bell.fileno(), _READABLE)
+        self._poller.register(bell.fileno(), _READABLE)
 
     def wait(self, milliseconds: float | None) -> tuple[list[Member], list[Member], bool]:
         """Return who has said something, who has ended, and whether the bell rings."""
@@ -90,11 +91,6 @@ class Staff:
             else:
                 is_rung = True
         return speaking, ended, is_rung
-
-    def silence_bell(self) -> None:
-        """Have the bell ring no more, until it is rung again."""
-        assert self.bell is not None
-        self.bell.silence()
 
     @property
     def is_complete(self) -> bool:
@@ -119,7 +115,7 @@ class Staff:
                             theirs,
                             self._shared,
                             place,
-                            self.bell,
+                            self._bell,
                             recipe.initializer,
                             recipe.initargs,
                         ),
@@ -139,9 +135,8 @@ class Staff:
             self._free_places.append(place)
             raise
         self.members.append(member)
-        self._channels[member.channel_fd] = member
+        self.look_again(member)
         self._sentinels[member.sentinel] = member
-        self._poller.register(member.channel_fd, _READABLE)
         self._poller.register(member.sentinel, _READABLE)
 
     def note_false_start(self) -> bool:
@@ -160,18 +155,31 @@ class Staff:
         member.retire()
         self._leave(member)
 
+    def look_away(self, member: Member) -> None:
+        """Do not wait for what *member* says, for now. Idempotent."""
+        if self._channels.pop(member.channel_fd, None) is not None:
+            self._poller.unregister(member.channel_fd)
+
+    def look_again(self, member: Member) -> None:
+        """Wait for what *member* says, if anything can come. Idempotent."""
+        if not member.is_silent:
+            self._channels[member.channel_fd] = member
+            self._poller.register(member.channel_fd, _READABLE)
+
     def stop_listening(self, member: Member) -> None:
         """Note that nothing more will come from *member*. Idempotent."""
-        if not member.is_silent:
-            member.is_silent = True
-            del self._channels[member.channel_fd]
-            self._poller.unregister(member.channel_fd)
+        member.is_silent = True
+        self.look_away(member)
+
+    def note_end(self, member: Member) -> None:
+        """Do not wait for the end of *member* any more: it has ended. Idempotent."""
+        if self._sentinels.pop(member.sentinel, None) is not None:
+            self._poller.unregister(member.sentinel)
 
     def bury(self, member: Member) -> None:
         """Take leave of a worker that has ended; its place is free."""
         self.stop_listening(member)
-        self._poller.unregister(member.sentinel)
-        del self._sentinels[member.sentinel]
+        self.note_end(member)
         member.bury()
         self.members.remove(member)
         self._leave(member)
@@ -182,19 +190,17 @@ class Staff:
             member.place = -1
 
     def disband(self) -> None:
-        """Kill and bury everybody, and give the memory back."""
-        for member in self.members:
-            member.kill()
+        """Bury everybody, who was killed, and give the memory back."""
         for member in list(self.members):
             self.bury(member)
         for each in self._desks:
             each.release()
-        self._shared = self.bell = None
+        self._shared = self._bell = None
 
     def abandon(self) -> None:
         """Forget the workers in a forked child: they are its siblings."""
         for member in self.members:
-            member.close()
+            member.abandon()
 
 
 def _new_poller() -> Any:  # of a class that has no public name

@@ -8,6 +8,8 @@ A worker answers each task, in order, by bytes whose last one says what it is; t
 result, or the marshalled description of an exception, comes before it. A short answer is laid in
 the worker's tray (`procession._pool_desk`), which both see; any other one is a message. The pool
 takes what lies in the tray first: a message is the answer to the first task that has none there.
+Before a worker sends one it says in the tray whether that is long: it is received elsewhere then
+(`procession._pool_carrier`), as the worker may be stopped in the middle of it.
 
 What lies in the tray makes no noise. The worker rings the pool's bell when it has done half of
 the tasks that have come together, and all of them; that is before it waits for more. A task in
@@ -57,6 +59,8 @@ APPLY, MAP, STARMAP = range(3)
 #: The last byte of an answer: ready for work; the initializer has failed; done; failed; skipped.
 READY, UNFIT, DONE, FAILED, SKIPPED = b"rudfs"
 
+#: No channel carries a message up to this length, in bytes, in parts.
+SHORT = 3500
 #: Far more than a processor needs to make a write visible.
 SETTLING_SECONDS = 0.001
 

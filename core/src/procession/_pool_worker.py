@@ -96,6 +96,7 @@ def _serve(channel: Channel, desk: Desk, bell: Bell) -> None:
                     functions, function_id, function, mode, arguments, buffers
                 )
             if answer_buffers or not desk.lay(number, answer):
+                desk.announce(number, bool(answer_buffers) or len(answer) > wire.SHORT)
                 channel.send(answer, answer_buffers)
             elif number in (half, last):
                 bell.ring()

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any, NoReturn
 
-_SIGKILL = 9
+_SIGKILL, _SIGSTOP = 9, 19
 _initial: list[Any] = []
 
 
@@ -276,6 +276,13 @@ def die_while_answering(flag: str, copy: str) -> bytes:
     Path(copy).write_text(str(leave_a_copy()))
     wait_for(flag)
     threading.Timer(0.5, die).start()
+    return b"x" * (8 << 20)
+
+
+def stop_while_answering(flag: str) -> bytes:
+    """Wait for *flag* and return more than anybody takes at once; be stopped within it."""
+    wait_for(flag)
+    threading.Timer(0.2, os.kill, (os.getpid(), _SIGSTOP)).start()
     return b"x" * (8 << 20)
 
 

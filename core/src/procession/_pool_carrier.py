@@ -1,0 +1,83 @@
+"""Long messages between a pool and its workers, each carried by a thread of its own.
+
+The pool's own thread never waits for a worker: one that is stopped in the middle of a message
+holds up this message and nothing else.
+"""
+
+from __future__ import annotations
+
+import threading
+from _thread import start_new_thread
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from procession._pool_member import Member
+    from procession._pool_word import Word
+
+
+class Carriers:
+    """The threads that carry messages for one pool.
+
+    While one is under way its worker is *in transit*: nobody else uses the channel, and the
+    worker is not buried. Threads: `carry` belongs to the pool's own.
+    """
+
+    def __init__(self, word: Word) -> None:
+        self._word = word
+        self._under_way = 0
+        self._changed = threading.Condition()
+
+    def carry(
+        self,
+        member: Member,
+        work: Callable[[], Any],
+        done: Callable[[Any, BaseException | None], None],
+    ) -> None:
+        """Have *work* done with the channel of *member*, and *done* called by the pool's thread.
+
+        *done* gets what *work* returns, and what it has raised. Without a thread to be had it
+        is done here and now.
+        """
+        member.lend_channel()
+        with self._changed:
+            self._under_way += 1
+        errand = deque((member, work, done))
+        try:
+            start_new_thread(self._run, (errand,))
+        except RuntimeError:  # no thread is to be had
+            self._run(errand)
+
+    def _run(self, errand: deque[Any]) -> None:
+        self._do(*errand)
+        # Who waits for us finds that nothing refers to a worker here.
+        errand.clear()
+        with self._changed:
+            self._under_way -= 1
+            self._changed.notify_all()
+
+    def _do(
+        self,
+        member: Member,
+        work: Callable[[], Any],
+        done: Callable[[Any, BaseException | None], None],
+    ) -> None:
+        result = error = None
+        try:
+            result = work()
+        except BaseException as caught:
+            error = caught
+
+        def arrive() -> None:
+            member.in_transit = False
+            done(result, error)
+
+        if member.give_back_channel():
+            self._word.leave(arrive)
+
+    def wait(self, seconds: float) -> None:
+        """Wait until none is under way, but no longer than so many *seconds*."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._under_way, seconds)
