@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: Tasks that take longer than this, in seconds, are given out one at a time.
 _SHORT = 0.002
+#: Tasks that take no longer, in seconds, are quick: they cost less than what is done for them.
+_QUICK = 0.0002
 #: How many seconds of work a worker is given ahead.
 _AHEAD_SECONDS = 0.004
 #: How much a new time counts in the average.
@@ -68,6 +70,11 @@ class Backlog:
             self._average = each
         else:
             self._average = average + (each - average) * min(1.0, _WEIGHT * count)
+
+    def is_quick(self) -> bool:
+        """Return whether tasks are quick, lately. Threads: any."""
+        average = self._average
+        return average is not None and average <= _QUICK
 
     def ahead(self) -> int:
         """Return how many tasks a worker may have at once, beside one if that is 0."""

@@ -146,6 +146,10 @@ class Crew:
             self._word.leave(lambda: self._warden.cancel(open_ones, self.members))
         return bool(open_ones)
 
+    def is_quick(self) -> bool:
+        """Return whether tasks take so little time that many should be at hand."""
+        return self._backlog.is_quick()
+
     def waiting(self) -> list[Task]:
         """Return the tasks that no worker has been given."""
         return self._backlog.tasks()

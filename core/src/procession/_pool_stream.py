@@ -41,6 +41,7 @@ class Feeder:
         iterable: Iterable[Any],
         chunk_size: int,
         ahead: int,
+        quick_ahead: int,
         make_task: Callable[[Any, int, int], Task],
     ) -> None:
         self._stream = stream
@@ -54,6 +55,8 @@ class Feeder:
         self._number = 0
         # Chunks that may still be given; each that is taken out makes room for another one.
         self._room = ahead
+        # What is added to it when chunks turn out to be quick.
+        self._more_room = quick_ahead - ahead
         # Room is made when so many were taken out: giving one by one costs more.
         self._worthwhile = max(1, ahead // 2)
         # One step of a counter cannot be split, by no thread and no signal handler.
@@ -78,6 +81,8 @@ class Feeder:
             return
         with self._changed:
             self._room += self._worthwhile
+            if self._more_room and self._crew.is_quick():
+                self._room, self._more_room = self._room + self._more_room, 0
             self._changed.notify()
         if self._at_hand:
             self._give()

@@ -79,6 +79,10 @@ class ThreadCrew:
             self.entrance.feeders.discard(feeder)
             self._changed.notify_all()
 
+    def is_quick(self) -> bool:
+        """See `Crew.is_quick`: a thread takes the next task by itself."""
+        return False
+
     def check_may_wait(self) -> None:
         """See `Crew.check_may_wait`."""
         if self._teller == threading.get_ident():
