@@ -151,14 +151,14 @@ def site(
 
 @pytest.fixture
 def reference(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """The reference plugins, known to a selection of the test's own."""
+    """A start method that shows what it is given, known to a selection of the test's own."""
     monkeypatch.syspath_prepend(str(Path(__file__).parent / "reference"))
     plugins = importlib.import_module("reference_plugins")
     selector = Selector()
     selector.registry.adopt(
         {
             ("start_method", "reference"): "reference_plugins:Reference",
-            ("transport", "memory"): "reference_plugins:Memory",
+            ("transport", "memory"): "procession.testing.faults:Memory",
         }
     )
     monkeypatch.setattr(_selection, "_selector", selector)
@@ -171,5 +171,5 @@ def reference(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 @pytest.fixture
 def ctx(reference: Any) -> Any:
-    """A context of the two."""
+    """A context of it, with the transport in memory."""
     return procession.get_context("reference", transport="memory")

@@ -29,6 +29,10 @@ class StartFeatures:
     same_host: bool = True
     """The child runs on the parent's machine and sees the same kernel objects."""
 
+    shares_memory: bool = False
+    """The child is a thread of the parent: not a copy of its memory, but the same. It has no
+    surroundings of its own, so that core refuses all options of a process."""
+
     options: frozenset[str] = frozenset()
     """The options of a process that the method itself sees to, such as
     ``interpreter_env``; core refuses what needs the method and is not named here. All
@@ -44,6 +48,10 @@ class TransportFeatures:
 
     same_host: bool = True
     """Both ends must be on one machine."""
+
+    shares_memory: bool = False
+    """Messages stay in the memory of one process: both ends must be in it. Goes with start
+    methods that declare the same, and with no others."""
 
     needs_descriptors: bool = True
     """An end reaches another process as open descriptors: the start method must hand

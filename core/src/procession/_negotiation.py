@@ -18,6 +18,17 @@ def obstacle(start_method: type[StartMethod], transport: type[Transport], /) -> 
     """Return why the two cannot work together, from what they declare, or None."""
     gives = start_method.features
     needs = transport.features
+    if needs.shares_memory and not gives.shares_memory:
+        return (
+            f"{transport.name!r} carries messages within one process only (shares_memory), and "
+            f"the children of {start_method.name!r} are others"
+        )
+    if gives.shares_memory and not needs.shares_memory:
+        return (
+            f"the children of {start_method.name!r} are threads (shares_memory), which end as "
+            f"processes do only where they use a transport of their own kind, and "
+            f"{transport.name!r} is none"
+        )
     if needs.needs_descriptors and not (gives.carries_descriptors or gives.inherits_memory):
         return (
             f"{transport.name!r} needs_descriptors, and {start_method.name!r} neither "

@@ -7,12 +7,12 @@ choice is made is `procession._selector`'s business.
 from __future__ import annotations
 
 from procession import _inheritance
-from procession._selector import Selector
+from procession._selector import Selector, no_scope
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from typing import Final, Literal, overload
+    from collections.abc import Callable, Iterable
+    from typing import Literal, overload
 
     from procession._choice import Selection
     from procession._registry import Registry
@@ -41,7 +41,7 @@ __all__ = [
     "use",
 ]
 
-_selector: Final = Selector()
+_selector = Selector()
 
 
 # -- for users ---------------------------------------------------------------------------
@@ -204,6 +204,24 @@ def bequest() -> Bequest:
 def inherit(bequest: Bequest, /) -> None:
     """Begin this child's selection with its parent's; call it before any user code runs."""
     _own().inherit(bequest)
+
+
+def begin_anew(bequest: Bequest, /) -> Callable[[], None]:
+    """Have a selection that begins with *bequest*, as a child's does; for tests.
+
+    Returns what brings back the one that there was. Neither is for several threads at once.
+    """
+    global _selector
+    outer, leave = _own(), no_scope()
+    _selector = Selector()
+    _selector.inherit(bequest)
+
+    def restore() -> None:
+        global _selector
+        _selector = outer
+        leave()
+
+    return restore
 
 
 def _own() -> Selector:

@@ -25,7 +25,7 @@ from procession.errors import NoPluginError, ProcessError, SelectionError
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from typing import Any, Final, TypeAlias, TypedDict
 
     from procession._choice import Selection
@@ -96,6 +96,17 @@ class Scope:
         if self._outer is not None:
             _scope.set(self._outer)
             self._outer = None
+
+
+def no_scope() -> Callable[[], None]:
+    """Leave every scope that this thread or task is in; return what enters them again."""
+    outer = _scope.get()
+    _scope.set({})
+
+    def enter_again() -> None:
+        _scope.set(outer)
+
+    return enter_again
 
 
 class Selector:

@@ -120,7 +120,9 @@ def check(options: ProcessOptions, method: type[StartMethod]) -> None:
     """Raise `UnsupportedOptionError` when *method* cannot do one of *options*."""
     features = method.features
     for option in options.given():
-        if option in NEED_THE_METHOD and option not in features.options:
+        if features.shares_memory:
+            reason = "its children are threads of this process, with which they have all in common"
+        elif option in NEED_THE_METHOD and option not in features.options:
             reason = NEED_THE_METHOD[option]
         elif option == "max_rss" and not features.same_host:
             reason = "its children run on another machine, where their memory cannot be seen"

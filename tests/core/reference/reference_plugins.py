@@ -1,24 +1,20 @@
-"""A start method and a transport without operating system processes.
+"""A start method without operating system processes, which shows what a plugin is given.
 
-They keep the contracts with threads and lists, so that core's own work can be tested
-alone and a test can look at everything that a plugin is given.
+It keeps the contract with a thread that does whatever a test likes. For a child that behaves as
+a process, and for a transport in memory, there is `procession.testing.faults`.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections import deque
 from typing import Any, ClassVar
 
 from procession.plugin import (
-    Channel,
     Child,
     LaunchPlan,
     StartFeatures,
     StartMethod,
-    Transport,
-    TransportFeatures,
     hookimpl,
     wait_readable,
 )
@@ -61,7 +57,7 @@ class Reference(StartMethod):
     """Carries a plan out in a thread, and records what it was asked."""
 
     name: ClassVar[str] = "reference"
-    features: ClassVar[StartFeatures] = StartFeatures(inherits_memory=True)
+    features: ClassVar[StartFeatures] = StartFeatures(inherits_memory=True, shares_memory=True)
 
     #: What a child does; tests replace it.
     body: ClassVar[Any] = staticmethod(lambda plan: plan.process.run())
@@ -81,77 +77,6 @@ class Reference(StartMethod):
         type(self).closed += 1
 
 
-class MemoryChannel(Channel):
-    """One end of a pair of lists; a pipe makes it readable for select."""
-
-    def __init__(self, inbox: deque[Any] | None, outbox: deque[Any] | None) -> None:
-        self._inbox = inbox
-        self._outbox = outbox
-        self.readable = inbox is not None
-        self.writable = outbox is not None
-        self.closed = False
-        self._reader, self._writer = os.pipe()
-        self.peer: MemoryChannel | None = None
-
-    def send(self, body: Any, buffers: Any = (), /) -> None:
-        assert self.peer is not None
-        assert self._outbox is not None
-        if self.peer.closed:
-            raise BrokenPipeError("the peer has closed")
-        self._outbox.append((bytes(body), [bytearray(buffer) for buffer in buffers]))
-        os.write(self.peer._writer, b"m")
-
-    def receive(self, into: memoryview | None = None, limit: int | None = None, /) -> Any:
-        assert self.peer is not None
-        assert self._inbox is not None
-        if not self._inbox and self.peer.closed:
-            raise EOFError
-        os.read(self._reader, 1)
-        if not self._inbox:
-            raise EOFError
-        return self._inbox.popleft()
-
-    def wait(self, timeout: float | None = None, /) -> bool:
-        return wait_readable(self._reader, timeout)
-
-    def fileno(self) -> int:
-        return self._reader
-
-    def close(self) -> None:
-        if not self.closed:
-            self.closed = True
-            if self.peer is not None and not self.peer.closed:
-                os.write(self.peer._writer, b"e")
-            os.close(self._reader)
-            os.close(self._writer)
-
-    def export(self, handoff: Any, /) -> Any:
-        raise TypeError("memory does not cross into another process")
-
-    @classmethod
-    def attach(cls, recipe: Any, takeover: Any, /) -> Any:
-        raise TypeError("memory does not cross into another process")
-
-
-class Memory(Transport):
-    """Carries messages in the memory of one process."""
-
-    name: ClassVar[str] = "memory"
-    features: ClassVar[TransportFeatures] = TransportFeatures(needs_descriptors=False)
-
-    def pair(self, *, duplex: bool = True) -> tuple[Channel, Channel]:
-        there: deque[Any] = deque()
-        back: deque[Any] | None = deque() if duplex else None
-        first, second = MemoryChannel(there, back), MemoryChannel(back, there)
-        first.peer, second.peer = second, first
-        return first, second
-
-
 @hookimpl
 def procession_start_method() -> type[StartMethod]:
     return Reference
-
-
-@hookimpl
-def procession_transport() -> type[Transport]:
-    return Memory

@@ -1,0 +1,146 @@
+"""A process that is played by a thread: what it holds, what it has had, and how it ends."""
+
+from __future__ import annotations
+
+import os
+import threading
+from fnmatch import fnmatchcase
+from typing import Protocol
+from weakref import WeakSet
+
+from procession.testing.faults._script import Cut, Delay, Kill
+
+SIGKILL = 9
+
+#: Guards everything that the threads of this package share, and wakes those who wait for any
+#: of it. Re-entrant, for signal handlers that use what they have interrupted.
+changed = threading.Condition()
+
+
+class Killed(BaseException):
+    """Unwinds the thread of a process that has ended, wherever it touches a message."""
+
+
+class Holding(Protocol):
+    """An end or a mailbox, as the process that has it open."""
+
+    def close(self) -> None:
+        """Close it."""
+
+
+class Life:
+    """One process. Everything but `check_alive` and `begin` is called with `changed` held.
+
+    *sentinel* is the writing end of a pipe that is taken over, and closed when it ends.
+    """
+
+    def __init__(self, name: str, sentinel: int = -1, *, daemon: bool = False) -> None:
+        self.name = name
+        self.daemon = daemon
+        self.exit_code: int | None = None
+        #: Whether its parcel is still to be opened: until then it may hold anything.
+        self.is_starting = True
+        self.is_interrupted = False
+        self.children: list[Life] = []
+        self._sentinel = sentinel
+        self._holdings: WeakSet[Holding] = WeakSet()
+        #: How many messages it has sent and received, and how many of them it has sent.
+        self.messages = 0
+        self.sent = 0
+        self.death: Kill | None = None
+        self.cuts: list[Cut] = []
+        self.delays: list[Delay] = []
+
+    def matches(self, pattern: str) -> bool:
+        """Return whether *pattern* names it."""
+        return fnmatchcase(self.name, pattern)
+
+    def obey(self, rule: Kill | Cut | Delay) -> None:
+        """Have *rule* happen to it, or to what it sends."""
+        if isinstance(rule, Kill):
+            if self.death is not None:
+                raise ValueError(f"process {self.name!r} is killed by the script already")
+            self.death = rule
+        elif isinstance(rule, Cut):
+            self.cuts.append(rule)
+        else:
+            self.delays.append(rule)
+
+    def hold(self, holding: Holding) -> None:
+        """Close *holding* when it ends."""
+        self._holdings.add(holding)
+
+    def begin(self) -> None:
+        """Be the process of this thread from now on; dies here if the script says so."""
+        _here.life = self
+        with changed:
+            self.die_if_due()
+
+    def check_alive(self) -> None:
+        """Raise `Killed` when it has ended, KeyboardInterrupt when it has got SIGINT."""
+        if self.exit_code is not None:
+            raise Killed
+        if self.is_interrupted:
+            self.is_interrupted = False
+            raise KeyboardInterrupt
+
+    def interrupt(self) -> None:
+        """Have KeyboardInterrupt raised where it waits for a message, or touches the next."""
+        self.is_interrupted = True
+        changed.notify_all()
+
+    def count_message(self) -> None:
+        """Count a message as sent or received; dies here if the script says so."""
+        self.messages += 1
+        self.die_if_due()
+
+    def die_if_due(self) -> None:
+        """End by SIGKILL if the script says so; raises `Killed` then."""
+        death = self.death
+        if death is not None and death.at_byte is None and self.messages >= death.after_messages:
+            self.end(-SIGKILL)
+            raise Killed
+
+    def death_in_message(self) -> int | None:
+        """Return after how many bytes of the message that it sends now it is killed, if it is."""
+        death = self.death
+        if death is None or self.messages < death.after_messages:
+            return None
+        return death.at_byte
+
+    def end(self, code: int) -> None:
+        """End with *code*, as the kernel would end it: what it has open is closed. Idempotent."""
+        if self.exit_code is not None:
+            return
+        self.exit_code = code
+        for holding in list(self._holdings):
+            holding.close()
+        for child in self.children:
+            if child.daemon:
+                child.end(-SIGKILL)
+        if self._sentinel >= 0:
+            os.close(self._sentinel)
+        changed.notify_all()
+
+
+#: The process that all of this happens in.
+MAIN = Life("MainProcess")
+MAIN.is_starting = False
+#: Those that were started on the current stage, in order.
+lives: list[Life] = []
+#: The threads that play them.
+threads: list[threading.Thread] = []
+
+_here = threading.local()
+
+
+def current() -> Life:
+    """Return the process that this thread plays: `MAIN` in threads that play none."""
+    life: Life = getattr(_here, "life", MAIN)
+    return life
+
+
+def is_over(pattern: str) -> bool:
+    """Return whether all that *pattern* names have ended, of which there was one."""
+    matching = [life for life in lives if life.matches(pattern)]
+    return bool(matching) and all(life.exit_code is not None for life in matching)
