@@ -8,6 +8,7 @@ import resource
 import select
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from queue import Empty
 from types import FrameType
@@ -24,7 +25,7 @@ from procession._packet_lane import PacketLane
 from procession._packet_mailbox import _FULL, PacketMailbox
 from procession.errors import ShutDown
 from procession.testing import MailboxSuite
-from procession.testing.forked import DEADLINE, crew
+from procession.testing.forked import DEADLINE, crew, until
 
 KIBI = 1024
 SLOTS = 4

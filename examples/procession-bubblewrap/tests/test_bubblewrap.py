@@ -109,7 +109,9 @@ def test_it_says_why_it_cannot_work(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_sandbox_is_tried_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The program may be there and not allowed to do its work, as in many containers."""
     program = tmp_path / "bwrap"
-    program.write_text("#!/bin/sh\necho 'bwrap: No permissions to create new namespace' >&2\nexit 1")
+    program.write_text(
+        "#!/bin/sh\necho 'bwrap: No permissions to create new namespace' >&2\nexit 1"
+    )
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     obstacle.cache_clear()
