@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import mmap
 import os
+import random
 import struct
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -43,7 +46,7 @@ def new_ledger(state: MailboxState) -> Ledger:
     """A ledger of an empty mailbox."""
     ledger = state.load()
     ledger.head = ledger.tail = ledger.freed = BASE
-    ledger.spool_head = ledger.spool_tail = ledger.spool_freed = BASE
+    Spool(-1, BASE, 0).begin(ledger)
     return ledger
 
 
@@ -139,14 +142,18 @@ def test_an_uncommitted_record_is_overwritten(fd: int, state: MailboxState) -> N
     assert (b"mine", 1) == log.first(ledger)
 
 
+def put(spool: Spool, ledger: Ledger, body: bytes, buffers: list[bytes]) -> bytes:
+    """Put a message into the spool; return its token."""
+    token = spool.write(spool.find(ledger, len(body) + sum(map(len, buffers))), body, buffers)
+    spool.add(ledger, token)
+    return token
+
+
 def test_spool_is_first_in_first_out(fd: int, state: MailboxState) -> None:
-    """Messages come out as they went in, and their memory is freed one by one."""
-    spool, ledger = Spool(fd, BASE), new_ledger(state)
+    """Messages come out as they went in, and behind the window their memory is freed."""
+    spool, ledger = Spool(fd, BASE, 0), new_ledger(state)
     messages = [(bytes([n]) * 10_000 * n, [bytes([n]) * 70_000, b"", b"x"]) for n in range(1, 6)]
-    tokens = []
-    for body, buffers in messages:
-        tokens.append(spool.write(ledger, body, buffers))
-        spool.add(ledger, tokens[-1])
+    tokens = [put(spool, ledger, body, buffers) for body, buffers in messages]
     for token, (body, buffers) in zip(tokens, messages, strict=True):
         got, views = spool.read(token)
         assert (body, buffers) == (bytes(got), [bytes(view) for view in views])
@@ -156,21 +163,83 @@ def test_spool_is_first_in_first_out(fd: int, state: MailboxState) -> None:
         assert os.fstat(fd).st_blocks < before
 
     assert os.fstat(fd).st_blocks * 512 <= 2 * SIZE
-    spool.rewind(ledger)
-    assert BASE == ledger.spool_tail
+    assert BASE == spool.find(ledger, 1)
 
 
 def test_spool_reuses_what_a_killed_writer_left(fd: int, state: MailboxState) -> None:
     """A message that was written and not added is overwritten; its memory is not lost."""
-    spool, ledger = Spool(fd, BASE), new_ledger(state)
-    spool.write(ledger, bytes(1 << 20), ())
+    spool, ledger = Spool(fd, BASE, 0), new_ledger(state)
+    spool.write(spool.find(ledger, 1 << 20), bytes(1 << 20), ())
     assert os.fstat(fd).st_blocks * 512 >= 1 << 20
-    spool.rewind(ledger)
+    place = spool.find(ledger, 4)
     assert os.fstat(fd).st_blocks * 512 <= 2 * SIZE
-    token = spool.write(ledger, b"mine", ())
+    token = spool.write(place, b"mine", ())
 
     assert b"mine" == bytes(spool.read(token)[0])
     assert BASE == struct.unpack_from("=Q", token)[0]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_spool_s_window_is_a_circle(fd: int, state: MailboxState, seed: int) -> None:
+    """Messages never overlap, also while one is written, come out in order, and reuse memory."""
+    chance = random.Random(seed)
+    window = 40 * mmap.PAGESIZE
+    copied = 0
+
+    def copy(target: Any, source: Any) -> None:
+        nonlocal copied
+        copied += len(source)
+        target[:] = source
+
+    spool, ledger = Spool(fd, BASE, window, copy if seed % 2 else None), new_ledger(state)
+    spool.begin(ledger)
+    waiting: list[tuple[bytes, bytes]] = []
+    inside = 0
+    for number in range(400):
+        if waiting and chance.random() < 0.5:
+            token, body = waiting.pop(0)
+            assert body == bytes(spool.read(token)[0])
+            spool.remove(ledger, token)
+            spool.reclaim(ledger)
+        body = bytes([number & 255]) * chance.randrange(1, 12 * mmap.PAGESIZE)
+        place = spool.find(ledger, len(body))
+        inside += spool.is_inside(place)
+        has_memory = spool.has_memory(ledger, place, len(body))
+        token = spool.write(place, body, (), has_memory=has_memory)
+        # While it was written, getters went on; and sometimes its writer was killed.
+        for _ in range(chance.randrange(3)):
+            if waiting:
+                first, wanted = waiting.pop(0)
+                assert wanted == bytes(spool.read(first)[0])
+                spool.remove(ledger, first)
+                spool.reclaim(ledger)
+        if chance.random() < 0.9:
+            spool.add(ledger, token)
+            waiting.append((token, body))
+        for token, body in waiting:
+            assert body == bytes(spool.read(token)[0])
+    assert inside > 100
+    assert bool(copied) is bool(seed % 2)
+    for token, body in waiting:
+        assert body == bytes(spool.read(token)[0])
+        spool.remove(ledger, token)
+        spool.reclaim(ledger)
+    assert BASE == spool.find(ledger, 1)
+    assert os.fstat(fd).st_blocks * 512 <= window + 2 * SIZE
+
+
+def test_a_cleared_spool_begins_again(fd: int, state: MailboxState) -> None:
+    """Inside the window and behind it."""
+    spool, ledger = Spool(fd, BASE, 8 * mmap.PAGESIZE), new_ledger(state)
+    spool.begin(ledger)
+    for _ in range(5):
+        put(spool, ledger, bytes(3 * mmap.PAGESIZE), [])
+    spool.clear(ledger)
+    spool.reclaim(ledger)
+    assert BASE == spool.find(ledger, 1)
+    assert os.fstat(fd).st_blocks * 512 <= 8 * mmap.PAGESIZE + 2 * SIZE
+    spool.give_all_back()
+    assert os.fstat(fd).st_blocks * 512 <= 2 * SIZE
 
 
 def test_patience_lasts_while_messages_are_taken() -> None:

@@ -23,6 +23,7 @@ import fcntl
 from procession._handoff import LaunchHandoff, LaunchTakeover
 from procession._packet_lane import PacketLane
 from procession._packet_mailbox import _FULL, PacketMailbox
+from procession._spool import WINDOW
 from procession.errors import ShutDown
 from procession.testing import MailboxSuite
 from procession.testing.forked import DEADLINE, crew, until
@@ -105,17 +106,29 @@ def test_an_unbounded_put_waits_for_nobody(make: Make) -> None:
 
 
 def test_large_messages_leave_no_memory_behind(make: Make) -> None:
-    """The spool gives every page back as soon as its message was taken."""
+    """What the window has no room for is given back as soon as its message was taken."""
     mailbox = make()
     handoff = LaunchHandoff()
     file = handoff.descriptors[mailbox.export(handoff)[2]]
-    for _ in range(5):
-        mailbox.put(bytes(1 << 20))
-    assert os.fstat(file).st_blocks * 512 >= 5 << 20
-    for _ in range(5):
-        mailbox.get()
+    large = bytes(WINDOW // 3)
+    for _ in range(2):
+        for _ in range(5):
+            mailbox.put(large)
+        assert os.fstat(file).st_blocks * 512 >= 5 * len(large)
+        for _ in range(5):
+            assert large == mailbox.get()[0]
+        assert os.fstat(file).st_blocks * 512 <= WINDOW + 264 * KIBI
 
-    assert os.fstat(file).st_blocks * 512 <= 264 * KIBI
+
+def test_large_messages_use_the_same_memory_again(make: Make) -> None:
+    """One after the other, they take no more of it than one."""
+    mailbox = make()
+    handoff = LaunchHandoff()
+    file = handoff.descriptors[mailbox.export(handoff)[2]]
+    for _ in range(20):
+        mailbox.put(bytes(1 << 20))
+        mailbox.get()
+    assert os.fstat(file).st_blocks * 512 <= (1 << 20) + 264 * KIBI
 
 
 def test_shutdown_lets_out_what_is_there(make: Make) -> None:

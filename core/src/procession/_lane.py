@@ -8,7 +8,9 @@ from procession._handoff import Exportable
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+    from procession._channel import Buffer
 
 
 class Lane(Exportable):
@@ -27,6 +29,9 @@ class Lane(Exportable):
 
     #: The longest packet, in bytes.
     limit: int
+    #: Copies its second argument, of the same length, into its first one, and lets other
+    #: threads run meanwhile; None where nothing is quicker than having the kernel do it.
+    copy: Callable[[Buffer, Buffer], object] | None = None
 
     @abstractmethod
     def send(self, packet: bytes, kind: int = 0, /) -> bool:

@@ -12,7 +12,7 @@ _OWN_SIZE = 4096
 #: The bytes at the start of the mailbox's file that hold the state.
 SIZE = _OWN_SIZE + roster.SIZE
 
-_FIELDS = struct.Struct("=10Q")
+_FIELDS = struct.Struct("=13Q")
 # Positions in words of eight bytes.
 _SELECTOR = 0
 _HOT = 8
@@ -36,6 +36,9 @@ class Ledger:
         "spool_tail",
         "tail",
         "taken",
+        "window_end",
+        "window_head",
+        "window_tail",
     )
 
     #: The overflow log's records lie in its file from `head` to `tail`; below `freed`
@@ -49,6 +52,11 @@ class Ledger:
     spool_head: int
     spool_tail: int
     spool_freed: int
+    #: And for those in the window in front of it, which is a circle.
+    window_head: int
+    window_tail: int
+    #: Below it, the window has its memory.
+    window_end: int
     #: Messages taken under the lock, and messages counted as done.
     taken: int
     done: int
@@ -106,6 +114,9 @@ class MailboxState:
             ledger.spool_head,
             ledger.spool_tail,
             ledger.spool_freed,
+            ledger.window_head,
+            ledger.window_tail,
+            ledger.window_end,
             ledger.taken,
             ledger.done,
             ledger.shut,
@@ -137,6 +148,9 @@ def _read(page: bytes | mmap.mmap, selector: int) -> Ledger:
         ledger.spool_head,
         ledger.spool_tail,
         ledger.spool_freed,
+        ledger.window_head,
+        ledger.window_tail,
+        ledger.window_end,
         ledger.taken,
         ledger.done,
         ledger.shut,

@@ -17,7 +17,7 @@ from procession._mailbox_watch import EMPTY, FULL, UNDONE, MailboxWatch, sleep
 from procession._message_frame import frame, unframe
 from procession._overflow_log import OverflowLog
 from procession._patience import NAP, Patience
-from procession._spool import Spool
+from procession._spool import WINDOW, Spool
 from procession._vigil import died_while_receiving, died_while_sending
 from procession.errors import Empty, Full, ShutDown
 
@@ -48,6 +48,10 @@ _FIRST_FRAMED = 128
 # A longer message goes to the spool, not through the log: what is copied while the
 # mailbox's lock is held must take microseconds only.
 _LONGEST_LOGGED = 64 << 10
+
+# Writing so many bytes to memory that was never touched takes as much longer as a message that
+# is taken during a nap is worth (measured).
+_BYTES_OF_WORTH = 128 << 10
 
 # Where the log and the spool lie in the file. It is sparse, and both give back what was
 # taken, so the distance costs nothing.
@@ -192,7 +196,7 @@ class PacketMailbox(Mailbox):
             raise
         ledger = self._state.load()
         ledger.head = ledger.tail = ledger.freed = _LOG
-        ledger.spool_head = ledger.spool_tail = ledger.spool_freed = spool
+        self._spool.begin(ledger)
         self._state.commit(ledger)
         self._words[_PUTS] = _BOUNDED if maxsize else 0
         self._words[_GETS] = _COUNTED if joinable else 0
@@ -227,7 +231,8 @@ class PacketMailbox(Mailbox):
         self._fd = fd
         self._words = self._state.hot
         self._log = OverflowLog(fd, _LOG)
-        self._spool = Spool(fd, spool)
+        # No window where the room is limited: it could be used up although little is in it.
+        self._spool = Spool(fd, spool, WINDOW if spool == _SPOOL else 0, lane.copy)
         self._lock_file = LockFile(fd)
         # The mailbox's lock; the locks of the spool's one writer and one reader. Whoever
         # wants two takes the spool's first.
@@ -304,21 +309,31 @@ class PacketMailbox(Mailbox):
 
     def _put_large(self, body: Buffer, buffers: Sequence[Buffer]) -> bool:
         """Copy a message into the spool and add its token; False when there is no room."""
-        ledger = self._lock.run(self._prepare_large)
-        if ledger is None:
-            return False
-        # The lock is free again; only the place above the last message is ours.
-        token = self._spool.write(ledger, body, buffers)
+        size = len(body) + sum(map(len, buffers))
+        while True:
+            found = self._lock.run(self._find_place, size)
+            if found is None:
+                return False
+            place, has_memory = found
+            # Memory that was used before is worth waiting for, as long as getters are quick.
+            if (
+                self._spool.is_inside(place)
+                or size > self._spool.window // 2
+                or not self._nap(size // _BYTES_OF_WORTH)
+            ):
+                break
+        # The lock is free again; only that place is ours.
+        token = self._spool.write(place, body, buffers, has_memory=has_memory)
         return self._lock.run(self._add, token, _SPOOLED)
 
-    def _prepare_large(self) -> Ledger | None:
+    def _find_place(self, size: int) -> tuple[int, bool] | None:
         ledger = self._state.load()
         self._check_open(ledger)
         if self._is_full(ledger):
             return None
-        self._spool.rewind(ledger)
+        place = self._spool.find(ledger, size)
         self._state.commit(ledger)
-        return ledger
+        return place, self._spool.has_memory(ledger, place, size)
 
     def _add(self, packet: bytes, kind: int) -> bool:
         """Add a message with the lock held; return whether there was room for it."""
@@ -384,8 +399,11 @@ class PacketMailbox(Mailbox):
         self._words[_FULL] = 0
         self._room.ring()
 
-    def _nap(self) -> bool:
-        """Let the getters catch up, if that is worth it; return whether we slept."""
+    def _nap(self, worth: int = 1) -> bool:
+        """Let the getters catch up, if that is worth it; return whether we slept.
+
+        A message that they take is *worth* as much as so many small ones.
+        """
         begun = time.monotonic()
         if not self._patience.allows(begun):
             return False
@@ -393,7 +411,8 @@ class PacketMailbox(Mailbox):
         time.sleep(NAP)
         taken = self._state.load().taken - before[0]
         now = time.monotonic()
-        self._patience.record(now, now - begun, max(taken, before[1] - self._lane.pending()))
+        taken = max(taken, before[1] - self._lane.pending())
+        self._patience.record(now, now - begun, worth * taken)
         return True
 
     # -- getting
@@ -606,7 +625,7 @@ class PacketMailbox(Mailbox):
             while self._lane.receive() is not None:
                 pass
             self._log.reclaim(ledger)
-            self._spool.reclaim(ledger)
+            self._spool.give_all_back()
             self._state.commit(ledger)
 
     def _correct_marks(self, ledger: Ledger) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mmap
+import os
 import struct
 
 from procession._blocks import blocks
@@ -9,86 +11,174 @@ from procession._sparse_file import give_back, page_end, read_all, write_all
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from typing import TypeAlias
 
     from procession._channel import Buffer, Message
     from procession._mailbox_state import Ledger
 
+# Copies the second into the first, which are of one length.
+Copy: TypeAlias = "Callable[[Buffer, Buffer], object]"
 
 # Behind the end of any file.
 _END = 1 << 62
+
+#: How much memory a window keeps: two arrays of 32 MiB, and some more.
+WINDOW = 72 << 20
 
 
 class Spool:
     """Regions of a file, one for each large message, first in, first out.
 
     Like `OverflowLog` it is stateless and works on a `Ledger` that the caller commits.
-    A message is written above the last committed one, in time that may be long, while
+    A message is written to a place that `find` has found, in time that may be long, while
     its writer holds the lock of the spool's writers; the commit that adds its *token* to
     the overflow log also makes the region part of the spool. A writer killed before
     leaves nothing but bytes that the next one overwrites. In the same way one reader at
     a time copies the first message out, and the commit that removes its token frees the
     region; a reader killed before leaves the message to the next.
+
+    Memory that was never touched costs several times what copying does. So the spool begins
+    with a *window*, a circle of messages whose memory is used again and not given back.
+    What has no room there goes behind it, and its memory is given back when it is taken.
     """
 
-    __slots__ = ("_fd", "base")
+    __slots__ = ("_copy", "_fd", "_map", "_start", "base", "window")
 
-    def __init__(self, fd: int, base: int) -> None:
-        """Use the file from offset *base* on; *fd* is borrowed."""
+    def __init__(self, fd: int, base: int, window: int = WINDOW, copy: Copy | None = None) -> None:
+        """Use the file from offset *base* on; *fd* is borrowed. *window* may be 0 bytes.
+
+        *copy* is used where it is quicker than the kernel's copying.
+        """
         self._fd = fd
         self.base = base
+        self.window = window
+        self._start = base + window
+        self._copy = copy
+        self._map: memoryview | None = None
 
-    def write(self, ledger: Ledger, body: Buffer, buffers: Sequence[Buffer]) -> bytes:
-        """Write a message above the last one and return its token; commits nothing.
+    def begin(self, ledger: Ledger) -> None:
+        """Make *ledger* that of an empty spool."""
+        ledger.window_head = ledger.window_tail = ledger.window_end = self.base
+        ledger.spool_head = ledger.spool_tail = ledger.spool_freed = self._start
+
+    def find(self, ledger: Ledger, size: int) -> int:
+        """Return where to write *size* bytes; the writers' lock is held.
+
+        It may give memory back that others have lost: commit *ledger*.
+        """
+        head, tail = ledger.window_head, ledger.window_tail
+        size = page_end(size)
+        if head <= tail:
+            if tail + size <= self._start:
+                return tail
+            # A circle that is full looks like an empty one, so it is never filled up.
+            if self.base + size < head:
+                return self.base
+        elif tail + size < head:
+            return tail
+        if ledger.spool_freed == ledger.spool_tail:
+            # Nobody is writing: what lies here now was written by somebody who was killed.
+            give_back(self._fd, self._start, _END)
+            ledger.spool_head = ledger.spool_tail = ledger.spool_freed = self._start
+        return ledger.spool_tail
+
+    def is_inside(self, place: int) -> bool:
+        """Return whether a message at *place* lies in the window."""
+        return place < self._start
+
+    def has_memory(self, ledger: Ledger, place: int, size: int) -> bool:
+        """Return whether all memory for *size* bytes at *place* is there already."""
+        return place + size <= ledger.window_end
+
+    def write(
+        self, place: int, body: Buffer, buffers: Sequence[Buffer], *, has_memory: bool = False
+    ) -> bytes:
+        """Write a message to *place* and return its token; commits nothing.
 
         The writers' lock is held. Raises `OSError` when memory has run out.
         """
-        start = ledger.spool_tail
         pieces = (body, *buffers)
         sizes = [len(piece) for piece in pieces]
-        try:
-            write_all(self._fd, pieces, start)
-        except OSError:
-            # What was written of it is in nobody's way, but memory is short.
-            give_back(self._fd, start, page_end(start + sum(sizes)))
-            raise
-        return struct.pack(f"={len(sizes) + 1}Q", start, *sizes)
+        view = self._view(place, sum(sizes)) if has_memory else None
+        if view is not None and self._copy is not None:
+            for piece, size in zip(pieces, sizes, strict=True):
+                self._copy(view[:size], piece)
+                view = view[size:]
+        else:
+            try:
+                write_all(self._fd, pieces, place)
+            except OSError:
+                # What was written of it is in nobody's way, but memory is short.
+                if not has_memory:
+                    give_back(self._fd, place, page_end(place + sum(sizes)))
+                raise
+        return struct.pack(f"={len(sizes) + 1}Q", place, *sizes)
+
+    def _view(self, place: int, size: int) -> memoryview | None:
+        """Return the *size* bytes at *place* of the window; None if they cannot be looked at.
+
+        They have memory, so that none can be missing when they are touched.
+        """
+        if self._copy is None or not self.is_inside(place):
+            return None
+        if self._map is None:
+            try:
+                if os.fstat(self._fd).st_size < self._start:
+                    os.ftruncate(self._fd, self._start)
+                self._map = memoryview(mmap.mmap(self._fd, self.window, offset=self.base))
+            except OSError:  # no address space is left, say
+                return None
+        start = place - self.base
+        return self._map[start : start + size]
 
     def add(self, ledger: Ledger, token: bytes) -> None:
         """Make the message of *token* part of the spool."""
-        start, *sizes = _unpack(token)
-        ledger.spool_tail = page_end(start + sum(sizes))
+        place, *sizes = _unpack(token)
+        end = page_end(place + sum(sizes))
+        if self.is_inside(place):
+            ledger.window_tail = end
+            ledger.window_end = max(ledger.window_end, end)
+        else:
+            ledger.spool_tail = end
 
     def read(self, token: bytes) -> Message:
         """Return a copy of the message of *token*. The readers' lock is held."""
-        start, *sizes = _unpack(token)
+        place, *sizes = _unpack(token)
         pieces = [blocks.take(size) for size in sizes]
-        read_all(self._fd, pieces, start)
+        view = self._view(place, sum(sizes))
+        if view is not None and self._copy is not None:
+            for piece, size in zip(pieces, sizes, strict=True):
+                self._copy(piece, view[:size])
+                view = view[size:]
+        else:
+            read_all(self._fd, pieces, place)
         return pieces[0], pieces[1:]
 
     def remove(self, ledger: Ledger, token: bytes) -> None:
         """Remove the message of *token*, the first one."""
-        start, *sizes = _unpack(token)
-        ledger.spool_head = page_end(start + sum(sizes))
+        place, *sizes = _unpack(token)
+        end = page_end(place + sum(sizes))
+        if not self.is_inside(place):
+            ledger.spool_head = end
+        elif end != ledger.window_tail:
+            ledger.window_head = end
+        else:  # the last one: the same memory is used again
+            ledger.window_head = ledger.window_tail = self.base
 
     def clear(self, ledger: Ledger) -> None:
         """Remove every message."""
+        ledger.window_head = ledger.window_tail = ledger.window_end = self.base
         ledger.spool_head = ledger.spool_tail
+
+    def give_all_back(self) -> None:
+        """Give back all memory after `clear` was committed, as nothing comes any more."""
+        give_back(self._fd, self.base, _END)
 
     def reclaim(self, ledger: Ledger) -> None:
         """Give back the memory of removed messages; commit the removal before this."""
         give_back(self._fd, ledger.spool_freed, ledger.spool_head)
         ledger.spool_freed = ledger.spool_head
-
-    def rewind(self, ledger: Ledger) -> None:
-        """Start again at the beginning if nothing is left, to keep offsets small.
-
-        The writers' lock is held, so nobody is writing: what lies in the file now was
-        written by somebody who was killed, and is given back.
-        """
-        if ledger.spool_freed == ledger.spool_tail:
-            give_back(self._fd, self.base, _END)
-            ledger.spool_head = ledger.spool_tail = ledger.spool_freed = self.base
 
 
 def _unpack(token: bytes) -> tuple[int, ...]:

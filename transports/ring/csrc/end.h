@@ -65,8 +65,6 @@ enum outcome { DONE, INTERRUPTED, NOTHING, BROKEN, ENDED, CORRUPT, CLOSED };
 #define LONGEST_MODESTY_NS (NANOSECONDS / 1000)
 /* Longer messages are streamed: the peer begins to copy while we still do. */
 #define PIECE (UINT64_C(64) << 10)
-/* From so many bytes on, copying is worth letting other threads run. */
-#define WORTH_RELEASING (UINT64_C(32) << 10)
 
 /* What threads wait for a half's lock on, closed; NULL with an exception. */
 PyThread_type_lock new_gate(void);

@@ -126,11 +126,11 @@ receive(Lane *self, size_t most, struct taking *taking)
     int result = do_locked(self, &lane->getting, take_all, taking);
     if (result == TAKEN && !self->closed &&
         atomic_load_explicit(&lane->alarm.watched, memory_order_relaxed)) {
-        enter(self);
+        enter_lane(self);
         Py_BEGIN_ALLOW_THREADS
         settle_if_watched(self);
         Py_END_ALLOW_THREADS
-        leave(self);
+        leave_lane(self);
     }
     return result;
 }
@@ -258,7 +258,7 @@ Lane_descriptors(PyObject *object, PyObject *unused)
 }
 
 void
-give_back(Lane *self)
+give_lane_back(Lane *self)
 {
     if (self->map != NULL)
         munmap(self->map, self->length);
@@ -276,7 +276,7 @@ close_lane(Lane *self)
 {
     self->closed = true;
     if (self->users == 0 || self->generation != fork_generation)
-        give_back(self);
+        give_lane_back(self);
 }
 
 static PyObject *

@@ -39,10 +39,10 @@ int do_locked(Lane *self, pthread_mutex_t *mutex, work work, void *job);
 int lock_error(int error);
 
 /* A call goes on without the GIL. */
-void enter(Lane *self);
-void leave(Lane *self);
+void enter_lane(Lane *self);
+void leave_lane(Lane *self);
 /* Close the descriptors and unmap the memory. */
-void give_back(Lane *self);
+void give_lane_back(Lane *self);
 
 struct outgoing {
     const char *start;

@@ -81,6 +81,40 @@ settle(struct alarm *alarm, int bell, _Atomic uint64_t *tail, _Atomic uint64_t *
     }
 }
 
+static PyObject *
+copy(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    (void)module;
+    Py_buffer target, source;
+    if (count != 2) {
+        PyErr_SetString(PyExc_TypeError, "copy() takes a target and a source");
+        return NULL;
+    }
+    if (PyObject_GetBuffer(args[0], &target, PyBUF_WRITABLE) < 0)
+        return NULL;
+    if (PyObject_GetBuffer(args[1], &source, PyBUF_SIMPLE) < 0) {
+        PyBuffer_Release(&target);
+        return NULL;
+    }
+    PyObject *result = NULL;
+    if (target.len != source.len)
+        PyErr_Format(PyExc_ValueError, "%zd bytes cannot be copied to where %zd are",
+                     source.len, target.len);
+    else {
+        if ((uint64_t)source.len < WORTH_RELEASING)
+            memmove(target.buf, source.buf, (size_t)source.len);
+        else {
+            Py_BEGIN_ALLOW_THREADS
+            memmove(target.buf, source.buf, (size_t)source.len);
+            Py_END_ALLOW_THREADS
+        }
+        result = none();
+    }
+    PyBuffer_Release(&source);
+    PyBuffer_Release(&target);
+    return result;
+}
+
 /* The offsets of the words of both headers, for a test that compares them to the twin's. */
 #define WORD(kind, word) #kind, #word, (int)offsetof(struct kind, word)
 static PyObject *
@@ -115,6 +149,8 @@ offsets(PyObject *module, PyObject *unused)
 #undef WORD
 
 static PyMethodDef methods[] = {
+    {"copy", (PyCFunction)(void (*)(void))copy, METH_FASTCALL,
+     "copy(target, source, /)\n--\n\nSee `procession.plugin.Lane.copy`."},
     {"offsets", offsets, METH_NOARGS,
      "offsets()\n--\n\nReturn kind of header, word and offset, for every word."},
     {"set_people", set_people, METH_VARARGS,

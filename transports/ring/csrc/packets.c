@@ -20,7 +20,7 @@ used(uint64_t tail, uint64_t head)
 }
 
 void
-enter(Lane *self)
+enter_lane(Lane *self)
 {
     if (self->generation != fork_generation) {
         self->generation = fork_generation; /* the threads that were here are the parent's */
@@ -30,12 +30,12 @@ enter(Lane *self)
 }
 
 void
-leave(Lane *self)
+leave_lane(Lane *self)
 {
     if (self->users > 0)
         self->users--;
     if (self->closed && self->users == 0)
-        give_back(self);
+        give_lane_back(self);
 }
 
 static int
@@ -73,7 +73,7 @@ do_locked(Lane *self, pthread_mutex_t *mutex, work work, void *job)
         pthread_mutex_unlock(mutex);
     }
     while ((error == EBUSY || error == ETIMEDOUT) && !self->closed) {
-        enter(self);
+        enter_lane(self);
         Py_BEGIN_ALLOW_THREADS
         error = settled(self, wait_for_mutex(mutex, LONGEST_LOCKED_OUT_NS));
         if (error == 0) {
@@ -81,7 +81,7 @@ do_locked(Lane *self, pthread_mutex_t *mutex, work work, void *job)
             pthread_mutex_unlock(mutex);
         }
         Py_END_ALLOW_THREADS
-        leave(self);
+        leave_lane(self);
         if (error == ETIMEDOUT && PyErr_CheckSignals() < 0)
             return -1;
     }

@@ -58,6 +58,9 @@ none(void)
     return Py_NewRef(Py_None);
 }
 
+/* From so many bytes on, copying is worth letting other threads run. */
+#define WORTH_RELEASING (UINT64_C(32) << 10)
+
 #define NANOSECONDS INT64_C(1000000000)
 #define FOR_EVER INT64_C(-1)
 /* A wait for a lock is cut into such pieces, so that signals and a close are noticed. */

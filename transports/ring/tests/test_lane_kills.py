@@ -23,6 +23,7 @@ if sys.platform != "linux":
 from procession.plugin import Channel, PacketMailbox
 from procession.testing.forked import DEADLINE, Forked, crew
 from procession_ring import Ring
+from procession_ring._implementation import NATIVE
 from procession_ring._lane import RingLane
 
 KILLS = int(os.environ.get("PROCESSION_KILLS", "10"))
@@ -234,6 +235,25 @@ def test_killed_users_of_batches(chance: random.Random, maxsize: int, size: int)
     os.close(stopper)
     for journal in [*put.values(), *got]:
         journal.close()
+
+
+def test_copying(implementation: str) -> None:
+    """What large messages of queues are copied with: lengths must agree, places may overlap."""
+    lane = RingLane.create(1 << 14)
+    if implementation == NATIVE:
+        assert lane.copy is not None
+        for size in (0, 5, 100_000):
+            memory = bytearray(os.urandom(size + 3))
+            wanted = bytes(memory[:size])
+            lane.copy(memoryview(memory)[3:], memoryview(memory)[:size])
+            assert wanted == memory[3:]
+        with pytest.raises(ValueError, match="3 bytes cannot be copied to where 4 are"):
+            lane.copy(bytearray(4), b"abc")
+        with pytest.raises(BufferError):
+            lane.copy(b"abc", b"abc")
+    else:
+        assert lane.copy is None
+    lane.close()
 
 
 def test_a_batch_goes_as_far_as_there_is_room() -> None:

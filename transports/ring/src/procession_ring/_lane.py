@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Self
 
-    from procession.plugin import Handoff, Recipe, Takeover
+    from procession.plugin import Buffer, Handoff, Recipe, Takeover
 
     from ._native import Lane as NativeLane
     from ._twin_lane import TwinLane
@@ -31,6 +31,7 @@ class RingLane(Lane):
 
     __slots__ = (
         "_lane",
+        "copy",
         "limit",
         "pending",
         "receive",
@@ -71,6 +72,7 @@ class RingLane(Lane):
         self._lane: NativeLane | TwinLane
         self._lane = lane = _lane_type()(memory, bell, new)
         self.limit = lane.limit
+        self.copy = _copy()
         self.send = lane.send  # type: ignore[method-assign]
         self.receive = lane.receive  # type: ignore[method-assign]
         self.receive_padded = lane.receive_padded  # type: ignore[method-assign]
@@ -123,6 +125,14 @@ class RingLane(Lane):
     def close(self) -> None:
         """See `Lane.close`."""
         self._lane.close()
+
+
+def _copy() -> Callable[[Buffer, Buffer], object] | None:
+    if implementation() == NATIVE:
+        from ._native import copy
+
+        return copy
+    return None
 
 
 def _lane_type() -> Callable[[int, int, bool], NativeLane | TwinLane]:

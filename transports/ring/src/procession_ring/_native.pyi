@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 from procession.plugin import Buffer, Message
 
+def copy(target: Buffer, source: Buffer, /) -> None: ...
 def offsets() -> list[tuple[str, str, int]]: ...
 
 class End:
