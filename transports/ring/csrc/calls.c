@@ -135,7 +135,8 @@ static void
 speak_for_the_dead(End *self, struct half *half)
 {
     if (half == &self->out)
-        announce(&half->stream->alarm, self->out_bell);
+        announce(&half->stream->alarm, self->out_bell, atomic_load(&half->stream->head),
+                 &half->stream->head);
     else
         wake_writer(self);
 }

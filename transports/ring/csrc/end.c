@@ -52,6 +52,13 @@ End_wait(PyObject *object, PyObject *const *args, Py_ssize_t count)
         struct stream *stream = self->in.stream;
         bool ready = has_data(stream) || peer_has_gone(self) ||
                      is_cut(&stream->tail, &stream->putting);
+        if (!ready && self->epoll >= 0) {
+            /* It may have rung in vain, and must not go on with that. */
+            Py_BEGIN_ALLOW_THREADS
+            settle(&stream->alarm, self->in_bell, &stream->tail, &stream->head);
+            Py_END_ALLOW_THREADS
+            ready = has_data(stream);
+        }
         result = PyBool_FromLong(ready);
     }
     else {

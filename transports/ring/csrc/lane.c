@@ -121,10 +121,11 @@ receive(Lane *self, size_t most, struct taking *taking)
         return closed_error();
     struct lane *lane = self->lane;
     /* Most often nothing is there. */
-    if (atomic_load(&lane->tail) == atomic_load(&lane->head))
-        return NOTHING;
-    int result = do_locked(self, &lane->getting, take_all, taking);
-    if (result == TAKEN && !self->closed &&
+    int result = NOTHING;
+    if (atomic_load(&lane->tail) != atomic_load(&lane->head))
+        result = do_locked(self, &lane->getting, take_all, taking);
+    /* Also when nothing was there, as the bell may have rung in vain. */
+    if (result >= 0 && !self->closed &&
         atomic_load_explicit(&lane->alarm.watched, memory_order_relaxed)) {
         enter_lane(self);
         Py_BEGIN_ALLOW_THREADS

@@ -62,13 +62,15 @@ checked_size(const void *header, uint64_t magic, size_t offset, size_t length)
 void
 settle(struct alarm *alarm, int bell, _Atomic uint64_t *tail, _Atomic uint64_t *head)
 {
-    if (!atomic_load(&alarm->armed)) {
-        if (atomic_load(&alarm->watched)) {
-            /* Whoever took `armed` rings or is about to; a ring that came after this would
-               be there with nothing to receive. */
-            struct pollfd ready = {.fd = bell, .events = POLLIN};
-            poll(&ready, 1, LONGEST_RINGING);
-        }
+    bool armed = atomic_load(&alarm->armed), watched = atomic_load(&alarm->watched);
+    if (!armed && watched) {
+        /* Whoever took `armed` rings or is about to; a ring that came after this would
+           be there with nothing to receive. */
+        struct pollfd ready = {.fd = bell, .events = POLLIN};
+        poll(&ready, 1, LONGEST_RINGING);
+    }
+    if (!armed || watched) {
+        /* One that came too late all the same is silenced now. */
         silence(bell);
         atomic_store(&alarm->armed, 1);
     }

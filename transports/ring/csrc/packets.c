@@ -59,7 +59,8 @@ settled(Lane *self, int error)
     if (error != EOWNERDEAD)
         return error;
     /* The dead may have put a packet and not have said so. */
-    announce(&self->lane->alarm, self->bell);
+    struct lane *lane = self->lane;
+    announce(&lane->alarm, self->bell, atomic_load(&lane->head), &lane->head);
     return 0;
 }
 
@@ -103,7 +104,7 @@ put_all(Lane *self, void *job)
 {
     struct putting *putting = job;
     struct lane *lane = self->lane;
-    uint64_t tail = atomic_load_explicit(&lane->tail, memory_order_relaxed);
+    uint64_t before = atomic_load_explicit(&lane->tail, memory_order_relaxed), tail = before;
     uint64_t head = atomic_load_explicit(&lane->head, memory_order_acquire);
     for (; putting->put < putting->count; putting->put++) {
         const struct outgoing *packet = &putting->packets[putting->put];
@@ -122,7 +123,7 @@ put_all(Lane *self, void *job)
     if (putting->put == 0)
         return NOTHING;
     atomic_store_explicit(&lane->tail, tail, memory_order_release);
-    announce(&lane->alarm, self->bell);
+    announce(&lane->alarm, self->bell, before, &lane->head);
     return TAKEN;
 }
 

@@ -36,8 +36,9 @@ commit(End *self, uint64_t tail)
 {
     struct stream *stream = self->out.stream;
     atomic_store_explicit(&stream->writer_cpu, this_cpu(), memory_order_relaxed);
+    uint64_t before = atomic_load_explicit(&stream->tail, memory_order_relaxed);
     atomic_store_explicit(&stream->tail, tail, memory_order_release);
-    announce(&stream->alarm, self->out_bell);
+    announce(&stream->alarm, self->out_bell, before, &stream->head);
 }
 
 /* How much room there is at *position*, if *needed* bytes suffice for the moment. */

@@ -147,9 +147,9 @@ silence(int bell)
     (void)got;
 }
 
-/* Called by a sender after it has committed. */
+/* Called by a sender after it has committed, with where `tail` was before. */
 static inline void
-announce(struct alarm *alarm, int bell)
+announce(struct alarm *alarm, int bell, uint64_t before, _Atomic uint64_t *head)
 {
     atomic_thread_fence(memory_order_seq_cst);
     if (atomic_load_explicit(&alarm->armed, memory_order_relaxed)) {
@@ -157,6 +157,11 @@ announce(struct alarm *alarm, int bell)
         if (atomic_compare_exchange_strong(&alarm->armed, &armed, 0))
             ring(bell);
     }
+    else if (atomic_load_explicit(&alarm->watched, memory_order_relaxed) &&
+             atomic_load(head) == before)
+        /* Nothing was there, and the bell not armed: whoever took `armed` may have been killed
+           before it rang. */
+        ring(bell);
 }
 
 /* Called without the GIL by a receiver that found nothing: make the bell silent, and be

@@ -26,6 +26,7 @@ from procession.testing.forked import crew, sleeps, until
 from procession_ring import Ring
 from procession_ring._channel import RingChannel
 from procession_ring._implementation import NATIVE, PYTHON, VARIABLE
+from procession_ring._lane import RingLane
 from procession_ring._layout import (
     HEADER_SIZE,
     LANE_OFFSETS,
@@ -240,6 +241,56 @@ def test_an_unknown_implementation_is_refused(monkeypatch: pytest.MonkeyPatch) -
 def readable(fd: int, timeout: float = 0) -> bool:
     """Whether select says that *fd* is readable."""
     return bool(select.select([fd], [], [], timeout)[0])
+
+
+def test_a_sender_killed_before_it_rang_does_not_silence_the_next_one(
+    ends: tuple[Channel, Channel],
+) -> None:
+    """Whoever sleeps in select is woken by the next message, and once only."""
+    reader, writer = ends
+    fd = reader.fileno()
+    for _ in range(3):
+        # So it leaves the memory: it has said that it rings, and then it was killed.
+        os.pwrite(memory_of(reader), struct.pack("=I", 0), OFFSETS["armed"])
+        assert not readable(fd)
+        writer.send(b"next")
+        assert readable(fd)
+        assert b"next" == reader.receive()[0]
+        assert not readable(fd)
+
+
+def test_a_bell_that_has_rung_in_vain_is_silenced(ends: tuple[Channel, Channel]) -> None:
+    """Whoever looks and finds nothing is not told to look again."""
+    reader, writer = ends
+    fd = reader.fileno()
+    bell = int(reader.export(Shown())[0][1])
+    for _ in range(3):
+        os.write(bell, struct.pack("=Q", 1))
+        assert readable(fd)
+        assert not reader.wait(0)
+        assert not readable(fd)
+        assert not reader.wait(0.001)
+        writer.send(b"one")
+        assert readable(fd)
+        assert b"one" == reader.receive()[0]
+        assert not readable(fd)
+
+
+def test_the_bell_of_a_lane() -> None:
+    """The same of a queue's."""
+    lane = RingLane.create(SIZE)
+    memory, bell = lane.export(Shown())
+    fd = lane.fileno()
+    for _ in range(3):
+        os.pwrite(memory, struct.pack("=I", 0), LANE_OFFSETS["armed"])
+        lane.send(b"next")
+        assert readable(fd)
+        assert (b"next", 0) == lane.receive()
+        assert not readable(fd)
+        os.write(bell, struct.pack("=Q", 1))
+        assert lane.receive() is None
+        assert not readable(fd)
+    lane.close()
 
 
 def test_no_wakeup_is_lost() -> None:

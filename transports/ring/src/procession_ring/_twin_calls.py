@@ -212,11 +212,12 @@ class TwinCalls:
     def _settle(self, half: Half) -> None:
         """Make the bell silent, and be sure that it rings for the next message."""
         words = half.words
-        if not words[ARMED]:
-            if words[WATCHED]:
-                # Whoever took `armed` rings or is about to.
-                self._poll([self._in_bell], _LONGEST_RINGING / 1000)
-            silence(self._in_bell)
+        armed, watched = words[ARMED], words[WATCHED]
+        if watched and not armed:
+            # Whoever took `armed` rings or is about to.
+            self._poll([self._in_bell], _LONGEST_RINGING / 1000)
+        if watched or not armed:
+            silence(self._in_bell)  # also what came too late
             words[ARMED] = 1
         half.fence()
         if half.has_data() and words[ARMED]:

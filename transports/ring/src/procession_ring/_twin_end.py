@@ -212,7 +212,12 @@ class TwinEnd(TwinSending):
             if half.has_data():
                 return True
             if left is not None and left <= 0:
-                return self._peer_has_gone() or half.has_data() or self._is_cut(half, TAIL)
+                if self._peer_has_gone() or half.has_data() or self._is_cut(half, TAIL):
+                    return True
+                if self._epoll is not None:
+                    # It may have rung in vain, and must not go on with that.
+                    self._settle(half)
+                return half.has_data()
             if self._wait_for_data(half, left):
                 return True
             if self.closed:

@@ -84,7 +84,8 @@ class TwinLane:
 
     def _put(self, packets: Sequence[bytes], kind: int) -> int:
         """Put as many as there is room for; one store commits them all."""
-        tail, head = self._longs[_TAIL], self._longs[_HEAD]
+        before, head = self._longs[_TAIL], self._longs[_HEAD]
+        tail = before
         put = 0
         for packet in packets:
             needed = _aligned(_PACKET.size + len(packet))
@@ -104,6 +105,9 @@ class TwinLane:
             if self._words[_ARMED]:
                 self._words[_ARMED] = 0
                 os.write(self._bell, _ONE)
+            elif self._words[_WATCHED] and self._longs[_HEAD] == before:
+                # As in `csrc`: whoever took `armed` may have been killed before it rang.
+                os.write(self._bell, _ONE)
         return put
 
     def receive(self) -> tuple[bytes, int] | None:
@@ -122,7 +126,7 @@ class TwinLane:
 
     def _receive(self, most: int) -> list[tuple[bytes, int]]:
         self._check_open()
-        if self._longs[_TAIL] == self._longs[_HEAD]:
+        if self._longs[_TAIL] == self._longs[_HEAD] and not self._words[_WATCHED]:
             return []
         return self._getting.run(self._get, most)
 
@@ -146,8 +150,9 @@ class TwinLane:
             head = _advance(head, _aligned(_PACKET.size + length))
         if taken:
             self._longs[_HEAD] = head
-            if self._words[_WATCHED]:
-                self._settle()
+        # Also when nothing was there, as the bell may have rung in vain.
+        if self._words[_WATCHED]:
+            self._settle()
         return taken
 
     def pending(self) -> int:

@@ -18,6 +18,7 @@ from ._twin_half import (
     STOPPED,
     TAIL,
     WANTED,
+    WATCHED,
     Half,
     is_in_the_middle,
     part_up_to,
@@ -85,11 +86,14 @@ class TwinSending(TwinCalls):
         return self._alone
 
     def _commit(self, half: Half, tail: int) -> None:
+        before = half.longs[TAIL]
         half.longs[TAIL] = tail
         half.fence()
         if half.words[ARMED]:
             half.words[ARMED] = 0
             ring(self._out_bell)
+        elif half.words[WATCHED] and half.longs[HEAD] == before:
+            ring(self._out_bell)  # as in `csrc`: who took `armed` may have been killed
 
     def _send_stream(self, half: Half, mark: bytes, data: list[memoryview]) -> None:
         lengths = memoryview(
