@@ -66,5 +66,8 @@ class TransportFeatures:
     several processes write at once; 0 if none are. Queues of such a transport need no
     lock that a killed process could keep."""
 
+    sizes: bool = False
+    """`pair` and `mailbox` take a `size`: how many bytes they hold."""
+
     zero_copy: bool = False
     """Large buffers reach the other process without being copied through the kernel."""

@@ -43,6 +43,10 @@ class Transport(ABC):
         With *duplex* each end sends and receives; without, the first end only
         receives and the second only sends. Raises `OSError` when descriptors or
         memory have run out, and leaves nothing open then.
+
+        A transport whose features have `sizes` takes a keyword *size*, too, here and in
+        `mailbox`: the bytes that can be on their way, in each direction, for those who ask
+        for so many. It raises `ValueError` for a size that it cannot have.
         """
 
     def mailbox(self, *, maxsize: int = 0, joinable: bool = False) -> Mailbox:

@@ -360,12 +360,15 @@ def _part(buf: Buffer, offset: int, size: int | None) -> memoryview:
     return view[offset : offset + size]
 
 
-def pipe(transport: Transport, duplex: bool = True) -> tuple[Connection, Connection]:
+def pipe(
+    transport: Transport, duplex: bool = True, **options: Any
+) -> tuple[Connection, Connection]:
     """Return two connected ends over *transport*; with *duplex* both send and receive.
 
-    Without, the first end only receives and the second only sends.
+    Without, the first end only receives and the second only sends. *options* are the
+    transport's.
     """
-    first, second = map(Connection.over, transport.pair(duplex=duplex))
+    first, second = map(Connection.over, transport.pair(duplex=duplex, **options))
     watch_each_other(first, second)
     return first, second
 

@@ -50,50 +50,74 @@ class BaseContext:
     parent_process = staticmethod(process.parent_process)
     active_children = staticmethod(process.active_children)
 
+    # What `with_size` was given.
+    _size: int | None = None
+
     def _transport(self) -> Transport:
         """Return the transport that a pipe or queue made now is to use."""
         raise NotImplementedError
 
-    def Pipe(self, duplex: bool = True) -> tuple[Connection, Connection]:
+    def Pipe(
+        self, duplex: bool = True, *, size: int | None = None
+    ) -> tuple[Connection, Connection]:
         """Return the two ends of a new pipe; the caller owns both.
 
         With *duplex* both ends send and receive; without, the first only receives and
-        the second only sends. Raises `ResourceError` (an `OSError`) when descriptors or
-        memory have run out.
+        the second only sends. *size*: how many bytes can be on their way, in each direction,
+        where the transport has a choice. Raises `ResourceError` (an `OSError`) when
+        descriptors or memory have run out, and `ValueError` for a *size* that cannot be had.
         """
         from procession.connection import pipe
 
         transport = self._transport()
-        return _made("pipe", lambda: pipe(transport, duplex=duplex))
+        options = self._size_option(transport, size)
+        return _made("pipe", lambda: pipe(transport, duplex=duplex, **options))
 
-    def Queue(self, maxsize: int = 0) -> Queue:
+    def Queue(self, maxsize: int = 0, *, size: int | None = None) -> Queue:
         """Return a queue for any number of producers and consumers.
 
-        *maxsize*: the most items it holds; zero or less for no limit. Raises `TypeError` for
-        what is no integer.
+        *maxsize*: the most items it holds; zero or less for no limit. *size*: how many bytes
+        of small items it holds before it becomes slower, where the transport has a choice.
+        Raises `TypeError` for what is no integer, and `ValueError` for a *size* that cannot
+        be had.
         """
         from procession.queues import Queue
 
         maxsize = index(maxsize)
-        return Queue(maxsize, mailbox=self._mailbox(maxsize=max(0, maxsize)))
+        return Queue(maxsize, mailbox=self._mailbox(size, maxsize=max(0, maxsize)))
 
-    def JoinableQueue(self, maxsize: int = 0) -> JoinableQueue:
+    def JoinableQueue(self, maxsize: int = 0, *, size: int | None = None) -> JoinableQueue:
         """Return a queue whose consumers report each item as done, with `join`."""
         from procession.queues import JoinableQueue
 
         maxsize = index(maxsize)
-        mailbox = self._mailbox(maxsize=max(0, maxsize), joinable=True)
+        mailbox = self._mailbox(size, maxsize=max(0, maxsize), joinable=True)
         return JoinableQueue(maxsize, mailbox=mailbox)
 
-    def SimpleQueue(self) -> SimpleQueue:
+    def SimpleQueue(self, *, size: int | None = None) -> SimpleQueue:
         """Return a queue with nothing but put, get, empty and close."""
         from procession.queues import SimpleQueue
 
-        return SimpleQueue(mailbox=self._mailbox())
+        return SimpleQueue(mailbox=self._mailbox(size))
 
-    def _mailbox(self, **options: Any) -> Mailbox:
+    def _mailbox(self, size: int | None, **options: Any) -> Mailbox:
         transport = self._transport()
+        options.update(self._size_option(transport, size))
         return _made("queue", lambda: transport.mailbox(**options))
+
+    def _size_option(self, transport: Transport, size: int | None) -> dict[str, int]:
+        """Return what to tell *transport* about the size, if anything."""
+        if size is None:
+            size = self._size
+        if size is None:
+            return {}
+        size = index(size)
+        if not transport.features.sizes:
+            raise ValueError(
+                f"size is {size}, and the transport {transport.name!r} has no sizes to choose "
+                f"from; leave it out, or choose a transport that has, such as 'ring'"
+            )
+        return {"size": size}
 
     def Lock(self) -> synchronize.Lock:
         """Return a lock, for processes of every context. See `procession.synchronize`."""
@@ -283,12 +307,26 @@ class BaseContext:
 
         return self._like(combine(self.Process.default_process_options, options, keywords))
 
+    def with_size(self, size: int | None) -> Self:
+        """Return a context like this one whose pipes and queues have *size*.
+
+        See `Pipe` and `Queue`, where another one can be given. None stands for the
+        transport's own choice.
+        """
+        made = self._copy()
+        made.__dict__["_size"] = None if size is None else index(size)
+        return made
+
     def _like(self, options: ProcessOptions) -> Self:
         """Return a context like this one, with other options."""
+        made = self._copy()
+        made.__dict__["Process"] = process.process_class_with(self.Process, options)
+        return made
+
+    def _copy(self) -> Self:
         kind = type(self)
         made = kind.__new__(kind)
         made.__dict__.update(self.__dict__)
-        made.__dict__["Process"] = process.process_class_with(self.Process, options)
         return made
 
     def get_start_method(self, allow_none: bool = False) -> str | None:

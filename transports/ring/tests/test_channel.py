@@ -9,11 +9,13 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 import pytest
+
+import procession
 
 if sys.platform != "linux":
     pytest.skip("rings are a Linux thing", allow_module_level=True)
@@ -226,6 +228,57 @@ def test_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
             Ring()
     with pytest.raises(ValueError, match="size is 5; a ring has between"):
         Ring(size=5)
+
+
+def test_sizes_of_calls_and_contexts() -> None:
+    """What the call says counts first, then the context; of pipes, and of all kinds of queues."""
+    context = procession.get_context("fork", transport="ring")
+    larger = context.with_size(1 << 20)
+
+    def pipe_size(size: int | None = None) -> int:
+        ends = larger.Pipe(size=size)
+        found = os.fstat(memory_of(ends[0].channel)).st_size // 2 - HEADER_SIZE
+        for end in ends:
+            end.close()
+        return found
+
+    def limit(queue: Any) -> int:
+        found: int = queue._mailbox._lane.limit
+        queue.close()
+        return found
+
+    assert 1 << 20 == pipe_size()
+    assert 16 * KIB == pipe_size(size=16 * KIB)
+    smaller = context.with_size(16 * KIB)
+    for made in (smaller.Queue(), smaller.JoinableQueue(3), smaller.SimpleQueue()):
+        assert 4 * KIB == limit(made)
+    for made in (
+        smaller.Queue(size=64 * KIB),
+        smaller.JoinableQueue(3, size=64 * KIB),
+        smaller.SimpleQueue(size=64 * KIB),
+    ):
+        assert 16 * KIB == limit(made)
+    assert 4 * KIB == limit(smaller.with_options(nice=1).Queue())
+    assert 64 * KIB == limit(smaller.with_size(None).Queue())
+    with pytest.raises(ValueError, match="size is 5; a ring has between"):
+        context.Queue(size=5)
+    with pytest.raises(TypeError):
+        context.with_size("large")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("transport", ["pipe", "socketpair"])
+def test_a_transport_without_sizes_refuses_one(transport: str) -> None:
+    """It says so, and what to do, and does not ignore it."""
+    context = procession.get_context("fork", transport=transport)
+    sized = context.with_size(1 << 20)
+    makers: list[Callable[[], object]] = [
+        partial(context.Pipe, size=1 << 20),
+        partial(context.Queue, size=1 << 20),
+        sized.SimpleQueue,
+    ]
+    for make in makers:
+        with pytest.raises(ValueError, match=f"size is 1048576, .*'{transport}' has no sizes"):
+            make()
 
 
 def test_an_unknown_implementation_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,8 +16,8 @@ from ._memory import new_bell, new_memory
 
 #: The environment variable that says how many bytes each ring has.
 VARIABLE = "PROCESSION_RING_SIZE"
-#: Between 256 KiB and 1 MiB the throughput of small messages and of arrays is the same
-#: (measured), and what it costs to make one, 0.5 ms for each 256 KiB, is not.
+#: The throughput of small messages is the same from here on (measured), and what it costs to
+#: make one, 0.5 ms for each 256 KiB, is not; where arrays are sent 1 MiB pays.
 DEFAULT_SIZE = 256 << 10
 SMALLEST_SIZE = 16 << 10
 LARGEST_SIZE = 1 << 30
@@ -33,7 +33,9 @@ class Ring(Transport):
 
     name: ClassVar[str] = "ring"
     #: Messages up to a quarter of the ring are committed by one store.
-    features: ClassVar[TransportFeatures] = TransportFeatures(atomic_up_to=SMALLEST_SIZE // 4)
+    features: ClassVar[TransportFeatures] = TransportFeatures(
+        atomic_up_to=SMALLEST_SIZE // 4, sizes=True
+    )
 
     def __init__(self, *, size: int | None = None) -> None:
         """Raises `ValueError` for a size that no ring can have."""
@@ -53,19 +55,18 @@ class Ring(Transport):
             return "compiled extension"
         return "pure Python (the compiled extension is not there, or not wanted)"
 
-    def pair(self, *, duplex: bool = True) -> tuple[Channel, Channel]:
+    def pair(self, *, duplex: bool = True, size: int | None = None) -> tuple[Channel, Channel]:
         """See `Transport.pair`."""
+        size = self._size if size is None else _checked_size(size, "size")
         if sys.platform == "win32":
             raise OSError("this platform has no Unix sockets")
         import socket
 
         opened: list[int] = []
         made: list[Channel] = []
-        there = HEADER_SIZE + self._size if duplex else -1
+        there = HEADER_SIZE + size if duplex else -1
         try:
-            memory = _kept(
-                opened, new_memory("procession-ring", STREAM_MAGIC, self._size, 1 + duplex)
-            )
+            memory = _kept(opened, new_memory("procession-ring", STREAM_MAGIC, size, 1 + duplex))
             bell = _kept(opened, new_bell())
             back_bell = _kept(opened, new_bell()) if duplex else -1
             other_memory = _kept(opened, os.dup(memory))
@@ -86,9 +87,12 @@ class Ring(Transport):
             raise
         return made[0], made[1]
 
-    def mailbox(self, *, maxsize: int = 0, joinable: bool = False) -> Mailbox:
+    def mailbox(
+        self, *, maxsize: int = 0, joinable: bool = False, size: int | None = None
+    ) -> Mailbox:
         """See `Transport.mailbox`."""
-        return PacketMailbox(RingLane.create(self._size), maxsize=maxsize, joinable=joinable)
+        size = self._size if size is None else _checked_size(size, "size")
+        return PacketMailbox(RingLane.create(size), maxsize=maxsize, joinable=joinable)
 
 
 def _kept(opened: list[int], fd: int) -> int:
