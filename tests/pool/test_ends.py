@@ -100,9 +100,10 @@ def test_killed_parent(run: Run) -> None:
     assert _all_gone(pids)
 
 
-def test_interrupt(run: Run) -> None:
+@pytest.mark.parametrize("wait", ["busy.get()", "next(pool.imap(time.sleep, [1000]))"])
+def test_interrupt(run: Run, wait: str) -> None:
     """Ctrl-C is the parent's: one traceback, and an end."""
-    process = run("globals()['kept'] = pool; busy.get()")
+    process = run(f"globals()['kept'] = pool; {wait}")
     pids = [int(pid) for pid in process.stdout.readline().split()]
     deadline = time.monotonic() + 20
     while b"futex" not in _wchan(process.pid) and time.monotonic() < deadline:

@@ -71,10 +71,12 @@ class EventStream:
         """
         while True:
             try:
-                return self._kept.popleft()
+                if self._kept:
+                    return self._kept.popleft()
             except IndexError:
-                if self._is_over:
-                    raise StopIteration from None
+                continue  # another thread was faster
+            if self._is_over and not self._kept:
+                raise StopIteration
             if not self._waiters.wait(self._has_news, timeout, self._crew):
                 raise _TimeoutError
 

@@ -223,14 +223,16 @@ class Stream:
         one call in a chunk, what is known of it is one exception for all.
         """
         while True:
-            if self._rest:
-                try:
-                    return self._rest.popleft()
-                except IndexError:
-                    continue  # another thread was faster
             try:
-                succeeded, value = self._ready.popleft()
+                if self._rest:
+                    return self._rest.popleft()
+                if self._ready:
+                    succeeded, value = self._ready.popleft()
+                else:
+                    succeeded = None
             except IndexError:
+                continue  # another thread was faster
+            if succeeded is None:  # not in the handler: Ctrl-C would show two tracebacks
                 self._wait(timeout)
                 continue
             self._taken += 1
@@ -249,10 +251,10 @@ class Stream:
         if self._is_exhausted():
             error, self._input_error = self._input_error, None
             if error is not None:
-                raise error from None
-            raise StopIteration from None
+                raise error
+            raise StopIteration
         if not self._waiters.wait(self._has_news, timeout, self._crew):
-            raise _TimeoutError from None
+            raise _TimeoutError
 
     def _is_exhausted(self) -> bool:
         return self._total is not None and self._taken >= self._total and not self._ready
