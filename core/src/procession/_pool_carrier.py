@@ -7,7 +7,7 @@ holds up this message and nothing else.
 from __future__ import annotations
 
 import threading
-from _thread import start_new_thread
+from _thread import allocate_lock, start_new_thread
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     from procession._pool_member import Member
     from procession._pool_word import Word
+
+#: So long a message waits for another one, in seconds.
+_LONGEST_TURN = 0.25
 
 
 class Carriers:
@@ -29,6 +32,26 @@ class Carriers:
         self._word = word
         self._under_way = 0
         self._changed = threading.Condition()
+        self._turn = allocate_lock()
+
+    def receive(self, member: Member, done: Callable[[Any, BaseException | None], None]) -> None:
+        """Receive a message from *member*; the rest is as for `carry`.
+
+        One at a time, which is twice as fast as two: their memory is used again sooner.
+        """
+
+        def receive() -> Any:
+            turn = self._turn
+            if not turn.acquire(timeout=_LONGEST_TURN):
+                # The one whose turn it is has been stopped, perhaps for good.
+                self._turn = turn = allocate_lock()
+                turn.acquire()
+            try:
+                return member.channel.receive()
+            finally:
+                turn.release()
+
+        self.carry(member, receive, done)
 
     def carry(
         self,

@@ -67,10 +67,8 @@ class Intake:
         self.look(member)
         if member.is_sending_long():
             self._staff.look_away(member)
-            self._carriers.carry(
-                member,
-                member.channel.receive,
-                lambda message, error: self._arrived(member, message, error),
+            self._carriers.receive(
+                member, lambda message, error: self._arrived(member, message, error)
             )
             return
         try:
