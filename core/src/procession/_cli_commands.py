@@ -9,8 +9,10 @@ from io import TextIOWrapper
 import click
 
 import procession
+from procession._cli_check import check
 from procession._cli_demo import demo
 from procession._cli_doctor import doctor
+from procession._cli_new import new
 from procession._cli_plugins import plugins
 from procession._cli_port import port
 from procession._cli_run import run as run_command
@@ -38,9 +40,11 @@ def commands(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
+commands.add_command(check)
 commands.add_command(demo)
 commands.add_command(doctor)
 commands.add_command(dump)
+commands.add_command(new)
 commands.add_command(plugins)
 commands.add_command(port)
 commands.add_command(run_command)
