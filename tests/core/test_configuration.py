@@ -118,7 +118,7 @@ def test_named_file_is_missing() -> None:
         ),
         (
             "[tool.procession]\nworkers = 4\n",
-            "unknown key .*workers in [^;]*; allowed are start-method, transport and plugins",
+            "unknown key .*workers in [^;]*; allowed are start-method, .*, serializer and plugins",
             "workers",
         ),
         (

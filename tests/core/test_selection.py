@@ -455,7 +455,8 @@ class TestInheriting:
         """A mistake about transports does not keep a process from being started."""
         environ["PROCESSION_TRANSPORT"] = "nonsense"
 
-        assert {"start_method": "forkserver"} == selector.bequest()["names"]
+        names = {"start_method": "forkserver", "serializer": "pickle"}
+        assert names == selector.bequest()["names"]
 
 
 class TestModule:
@@ -493,7 +494,7 @@ class TestModule:
         """A child that inherits its selection imports neither attrs nor pluggy nor `re`."""
         code = (
             "from procession import _selection as s; import sys; "
-            "s.inherit({'names': {'start_method': 'x', 'transport': 'y'}, "
+            "s.inherit({'names': {'start_method': 'x', 'transport': 'y', 'serializer': 'z'}, "
             "'roster': {}, 'plugins': ()}); "
             "assert s.get_start_method() == 'x'; s.bequest(); "
             "print(*sorted(sys.modules))"

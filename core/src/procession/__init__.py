@@ -23,13 +23,16 @@ if TYPE_CHECKING:
     from procession._failure import ExceptionReport as ExceptionReport
     from procession._failure import FailureReport as FailureReport
     from procession._process_options import ProcessOptions as ProcessOptions
+    from procession._selection import get_all_serializers as get_all_serializers
     from procession._selection import get_all_start_methods as get_all_start_methods
     from procession._selection import get_all_transports as get_all_transports
     from procession._selection import get_plugins as get_plugins
+    from procession._selection import get_serializer as get_serializer
     from procession._selection import get_start_method as get_start_method
     from procession._selection import get_transport as get_transport
     from procession._selection import selection as selection
     from procession._selection import set_plugins as set_plugins
+    from procession._selection import set_serializer as set_serializer
     from procession._selection import set_start_method as set_start_method
     from procession._selection import set_transport as set_transport
     from procession._selection import use as use
@@ -108,12 +111,14 @@ _HOMES = {
     "cpu_count": "",
     "current_process": "process",
     "freeze_support": "",
+    "get_all_serializers": "_selection",
     "get_all_start_methods": "_selection",
     "get_all_transports": "_selection",
     "get_context": "context",
     "get_daemon_policy": "_daemon_policy",
     "get_logger": "",
     "get_plugins": "_selection",
+    "get_serializer": "_selection",
     "get_start_method": "_selection",
     "get_transport": "_selection",
     "log_to_stderr": "",
@@ -123,6 +128,7 @@ _HOMES = {
     "set_executable": "",
     "set_forkserver_preload": "",
     "set_plugins": "_selection",
+    "set_serializer": "_selection",
     "set_start_method": "_selection",
     "set_transport": "_selection",
     "shared_array": "shared_memory",

@@ -12,7 +12,7 @@ class Choice:
     """A name, and who has chosen it."""
 
     name: str
-    """The name of the start method or transport."""
+    """The name of the start method, transport or serializer."""
 
     source: str
     """One of ``argument``, ``scope``, ``set``, ``inherited``, ``environment``,
@@ -28,10 +28,14 @@ class Choice:
 
 @attrs.frozen
 class Selection:
-    """The start method and the transport that would be used now, each with its reason."""
+    """The start method, transport and serializer that would be used now, each with its reason."""
 
     start_method: Choice
     transport: Choice
+    serializer: Choice
 
     def __str__(self) -> str:
-        return f"start method {self.start_method}, transport {self.transport}"
+        return (
+            f"start method {self.start_method}, transport {self.transport}, "
+            f"serializer {self.serializer}"
+        )

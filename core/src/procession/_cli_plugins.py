@@ -44,6 +44,7 @@ def plugins() -> None:
     for noun, choice in (
         ("start method", selection.start_method),
         ("transport", selection.transport),
+        ("serializer", selection.serializer),
     ):
         console.print(
             f"[dim]selected {noun + ':':<14}[/][bold]{escape(choice.name)}[/]  "

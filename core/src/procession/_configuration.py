@@ -6,6 +6,7 @@ from the current directory, may have a table::
     [tool.procession]
     start-method = "forkserver"
     transport = "socketpair"
+    serializer = "pickle"
     plugins = ["logging"]
 
 All keys are optional. The nearest ``pyproject.toml`` is the only one that counts, also
@@ -30,7 +31,11 @@ __all__ = ["KEYS", "VARIABLE", "ConfigurationReader", "Settings"]
 
 VARIABLE: Final = "PROCESSION_CONFIG"
 
-KEYS: Final[dict[Kind, str]] = {"start_method": "start-method", "transport": "transport"}
+KEYS: Final[dict[Kind, str]] = {
+    "start_method": "start-method",
+    "transport": "transport",
+    "serializer": "serializer",
+}
 """The keys of the table, by what they choose."""
 
 PLUGINS_KEY: Final = "plugins"

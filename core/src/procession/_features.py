@@ -1,4 +1,4 @@
-"""What start methods and transports declare about themselves.
+"""What start methods, transports and serializers declare about themselves.
 
 A plugin states its features as class attributes; core refuses a pair that cannot
 work before anything is started, and the conformance kit checks that what is declared
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import attrs
 
-__all__ = ["StartFeatures", "TransportFeatures"]
+__all__ = ["SerializerFeatures", "StartFeatures", "TransportFeatures"]
 
 
 @attrs.frozen(kw_only=True)
@@ -71,3 +71,13 @@ class TransportFeatures:
 
     zero_copy: bool = False
     """Large buffers reach the other process without being copied through the kernel."""
+
+
+@attrs.frozen(kw_only=True)
+class SerializerFeatures:
+    """What a serializer can do beyond `pickle`."""
+
+    by_value: bool = False
+    """Functions and classes that the other side cannot import (lambdas, closures, what was
+    defined in an interactive session) are pickled with their code, for the same version of
+    Python."""

@@ -159,6 +159,8 @@ class ParcelPickler(Pickler):
         self._reducers = reducers or {}
         #: The modules of procession and its plugins that the child will import.
         self.modules: set[str] = set()
+        # That of the pickler which this one was derived from, see `parcel_pickler`.
+        self._otherwise = getattr(super(), "reducer_override", None)
 
     def reducer_override(self, obj: Any, /) -> Any:
         """Return how *obj* is pickled, or NotImplemented for the usual way."""
@@ -168,8 +170,13 @@ class ParcelPickler(Pickler):
         elif isinstance(obj, Exportable):
             self.modules.add(type(obj).__module__)
             return _attach, (type(obj), obj.export(self._handoff))
-        reducer = self._reducers.get(type(obj))
+        reducer = self._reducers.get(type(obj)) or self._otherwise
         return NotImplemented if reducer is None else reducer(obj)
+
+
+def parcel_pickler(base: type[Pickler]) -> type[ParcelPickler]:
+    """Return a `ParcelPickler` that pickles all else as *base* does."""
+    return type("ParcelPickler", (ParcelPickler, base), {})
 
 
 class ParcelUnpickler(Unpickler):

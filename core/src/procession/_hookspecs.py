@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from procession._failure import FailureReport
     from procession._primitives import Primitive
+    from procession._serializer import Serializer
     from procession._start_method import StartMethod
     from procession._transport import Transport
     from procession.process import Process
@@ -28,6 +29,7 @@ __all__ = [
     "procession_ended",
     "procession_launching",
     "procession_primitive",
+    "procession_serializer",
     "procession_start_method",
     "procession_started",
     "procession_transport",
@@ -74,6 +76,16 @@ def procession_primitive() -> type[Primitive]:
 
     As `procession_start_method`, for the group ``procession.primitives`` and a concrete
     subclass of `Primitive`.
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def procession_serializer() -> type[Serializer]:
+    """Return the serializer that this plugin provides.
+
+    As `procession_start_method`, for the group ``procession.serializers`` and a concrete
+    subclass of `Serializer`.
     """
     raise NotImplementedError
 

@@ -22,6 +22,7 @@ __all__ = ["Claimant", "InstalledPlugin", "Inventory", "take_inventory"]
 GROUPS: Final[dict[Kind, str]] = {
     "start_method": "procession.start_methods",
     "transport": "procession.transports",
+    "serializer": "procession.serializers",
     "primitive": "procession.primitives",
     "plugin": "procession.plugins",
 }

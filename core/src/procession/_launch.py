@@ -12,6 +12,7 @@ import attrs
 
 from procession import _abandoned_memory, _inheritance, _preload, _selection, process
 from procession._after_fork import in_forked_children
+from procession._encoder import PICKLE
 from procession._launch_plan import LaunchPlan
 from procession._lifeline import lifeline
 from procession._name_tag import tag
@@ -22,6 +23,7 @@ from procession._start_method import StartMethod
 from procession.child import flush_streams
 
 if TYPE_CHECKING:
+    from procession._encoder import Encoder
     from procession._process_options import ProcessOptions
 
 _SIGKILL = 9
@@ -107,6 +109,7 @@ def launch(child: process.Process) -> None:
             log=_log_settings(),
             report=post_mortem.report,
             hooks=() if lifecycle is None else lifecycle.child,
+            encoder=_encoder(child._serializer_name or bequest["names"].get("serializer")),
         )
         if child._own_options is None:
             child._child = methods.get(kind).launch(plan)
@@ -132,6 +135,11 @@ def launch(child: process.Process) -> None:
     child._forget_work()
     if lifecycle is not None:
         lifecycle.started(child)
+
+
+def _encoder(serializer: str | None) -> Encoder | None:
+    """Return what the child is pickled by; quickly for `pickle` itself."""
+    return None if serializer == PICKLE else _selection.encoder(serializer)
 
 
 def _prepare_first() -> None:

@@ -19,7 +19,7 @@ from procession._authentication_string import (
     reduce_for_child,
 )
 from procession._end_with_parent import end_with_parent
-from procession._handoff import LaunchHandoff, ParcelPickler
+from procession._handoff import LaunchHandoff, ParcelPickler, parcel_pickler
 from procession._holders import identity
 from procession._report_file import report_file
 from procession.errors import UnguardedMainError
@@ -28,8 +28,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from procession._child_hooks import ChildHooks
+    from procession._encoder import Encoder
     from procession._selector import Bequest
     from procession._surroundings import Surroundings
+    from procession._unpicklable import Part
     from procession.process import Process
 
 
@@ -89,6 +91,8 @@ class LaunchPlan:
     report: int | None = None
     #: What the child does for plugins that are switched on.
     hooks: tuple[ChildHooks, ...] = ()
+    #: What pickles the process; None for `pickle` itself.
+    encoder: Encoder | None = None
 
     @property
     def environment(self) -> dict[str, str] | None:
@@ -157,11 +161,17 @@ class LaunchPlan:
         ParcelPickler(file, handoff).dump(preparation)
         modules: set[str] = set()
         if self.hooks:
-            pickler = ParcelPickler(file, handoff, self._reducers())
+            pickler = self._pickler(file, handoff)
             pickler.dump(self.hooks)
             modules |= {"procession._child_hooks", *pickler.modules, *_modules_of(self.hooks)}
-        pickler = ParcelPickler(file, handoff, self._reducers())
-        pickler.dump(self.process)
+        pickler = self._pickler(file, handoff)
+        try:
+            pickler.dump(self.process)
+        except Exception as error:
+            from procession._unpicklable import explain
+
+            explain(error, self._parts, self.encoder, self._reducers())
+            raise
         modules |= pickler.modules
         if preparation["options"] is not None:
             modules.add("procession._apply_options")
@@ -173,6 +183,18 @@ class LaunchPlan:
             descriptors=tuple(handoff.descriptors),
             modules=frozenset(modules),
         )
+
+    def _pickler(self, file: io.BytesIO, handoff: LaunchHandoff) -> ParcelPickler:
+        kind = ParcelPickler
+        if self.encoder is not None:
+            kind = parcel_pickler(self.encoder.serializer.pickler())
+        return kind(file, handoff, self._reducers())
+
+    def _parts(self) -> list[Part]:
+        """Return what the child is given, by the names that the user knows."""
+        state = self.process.__reduce__()[2]
+        given = [(name, state.pop(f"_{name}")) for name in ("target", "args", "kwargs")]
+        return [*given, *((f"self.{name}", value) for name, value in state.items())]
 
     def _preparation(
         self, handoff: LaunchHandoff, environ: bool, keep: Sequence[int]
@@ -204,9 +226,12 @@ class LaunchPlan:
             AuthenticationString: reduce_for_child,
             FamilyKey: reduce_family_key,
         }
-        if self.main_module is None:
+        if self.main_module is None and not self._pickles_by_value():
             reducers[FunctionType] = reducers[type] = _refuse_interactive
         return reducers
+
+    def _pickles_by_value(self) -> bool:
+        return self.encoder is not None and self.encoder.serializer.features.by_value
 
 
 def _modules_of(hooks: Sequence[ChildHooks]) -> set[str]:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from procession._channel import Buffer
+    from procession._encoder import Encoder
+    from procession._unpicklable import Part
 
 PROTOCOL = 5
 #: A buffer shorter than this is copied into the body: below it that is cheaper (measured).
@@ -82,14 +84,31 @@ def _unpack_first_array(body: Buffer, buffers: Sequence[Buffer]) -> Any:
 _unpack_array: Callable[[Buffer, Sequence[Buffer]], Any] = _unpack_first_array
 
 
-def dumps(obj: Any) -> tuple[bytes, list[memoryview]]:
-    """Return the pickle of *obj* and its buffers, which are views of its own memory."""
+def dumps(
+    obj: Any,
+    encoder: Encoder | None = None,
+    parts: Callable[[], Sequence[Part]] | None = None,
+) -> tuple[bytes, list[memoryview]]:
+    """Return the pickle of *obj* and its buffers, which are views of its own memory.
+
+    Raises what pickling raises. *parts*: what *obj* is made of, by the names that the user knows,
+    for the notes of an error.
+    """
     if type(obj) is _ndarray and _pack_array is not None:
         packed = _pack_array(obj)
         if packed is not None:
             return packed
     buffers = _idle.pop() if _idle else Buffers()
-    body = _dumps(obj, PROTOCOL, buffer_callback=buffers)
+    try:
+        if encoder is None:
+            body = _dumps(obj, PROTOCOL, buffer_callback=buffers)
+        else:
+            body = encoder(obj, PROTOCOL, buffer_callback=buffers)
+    except Exception as error:
+        from procession._unpicklable import explain
+
+        explain(error, parts or (lambda: [("obj", obj)]), encoder)
+        raise
     if buffers:
         return body, buffers
     _idle.append(buffers)

@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from procession import _pool_desk as desk
+from procession._encoder import PICKLE
 from procession._pool_desk import Desk
 from procession._pool_forks import starting
 from procession._pool_member import Member
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from procession._bell import Bell
+    from procession._encoder import Encoder
 
 #: So many workers in a row may end before they are ready, and so many beyond one each.
 _MOST_FALSE_STARTS = 4
@@ -39,12 +41,19 @@ class Recipe:
         max_rss: int | None,
     ) -> None:
         self.context = context
+        #: What pickles, on both sides, for as long as there is the pool.
+        self.encoder: Encoder | None = context._encoder()
         self.initializer = initializer
         self.initargs = tuple(initargs)
         self.max_tasks = max_tasks
         self.max_age = max_age
         self.max_rss = max_rss
         self.has_limits = not (max_tasks is max_age is max_rss is None)
+
+    @property
+    def serializer_name(self) -> str:
+        """The name of the serializer that its workers are started with."""
+        return PICKLE if self.encoder is None else self.encoder.name
 
     def has_served(self, member: Member) -> bool:
         """Return whether *member* is to be replaced before it does more."""
@@ -118,12 +127,14 @@ class Staff:
                             self._bell,
                             recipe.initializer,
                             recipe.initargs,
+                            recipe.encoder,
                         ),
                         daemon=True,
                         sigint="ignore",
                     )
                     process.name = process.name.replace("Process", "PoolWorker")
                     process._tolerates_threads = True
+                    process._serializer_name = recipe.serializer_name
                     process.start()
                     member = Member(process, ours, self._desks[place], place)
                 except BaseException:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from typing import Any, Protocol, Self
 
     from procession._channel import Buffer
+    from procession._encoder import Encoder
+    from procession._unpicklable import Part
 
     class Job(Protocol):
         """What tasks belong to, and who gets their outcomes."""
@@ -41,12 +43,14 @@ class FunctionReference:
     Raises nothing itself: what cannot be pickled raises when the pickle is asked for.
     """
 
-    __slots__ = ("_pickle", "function", "number")
+    __slots__ = ("_pickle", "encoder", "function", "number")
 
     _numbers = itertools.count(1)
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], encoder: Encoder | None = None) -> None:
         self.function = function
+        #: What pickles it and what it is called with; None for `pickle` itself.
+        self.encoder = encoder
         self.number = next(self._numbers)
         self._pickle: bytes | None = None
 
@@ -58,7 +62,7 @@ class FunctionReference:
     def pickled(self) -> bytes:
         """Return the pickle. Raises what pickling raises."""
         if self._pickle is None:
-            body, buffers = dumps(self.function)
+            body, buffers = dumps(self.function, self.encoder, lambda: [("func", self.function)])
             self._pickle = join(body, buffers) if buffers else body
         return self._pickle
 
@@ -70,7 +74,8 @@ class FunctionReferences:
     have changed since. Threads: any; two may get two references, which costs a pickle.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, encoder: Encoder | None = None) -> None:
+        self.encoder = encoder
         self._known: dict[int, FunctionReference] = {}
 
     def get(self, function: Callable[..., Any]) -> FunctionReference:
@@ -78,8 +83,9 @@ class FunctionReferences:
         found = self._known.get(id(function))
         if found is not None and found.function is function:
             return found
-        made = FunctionReference(function)
-        if _is_named(function):
+        made = FunctionReference(function, self.encoder)
+        # Another serializer may pickle functions with what they refer to.
+        if self.encoder is None and _is_named(function):
             if len(self._known) >= _MOST_REFERENCES:
                 self._known.clear()
             self._known[id(function)] = made
@@ -135,8 +141,14 @@ class Task:
     def pack(self) -> tuple[bytes, Sequence[Buffer]]:
         """Return the pickle of the arguments. Raises what pickling raises."""
         if self.packed is None:
-            self.packed = dumps(self.arguments)
+            self.packed = dumps(self.arguments, self.job.function.encoder, self._parts)
         return self.packed
+
+    def _parts(self) -> list[Part]:
+        """Return the arguments, by the names that the user knows."""
+        if self.mode == 0:
+            return list(zip(("args", "kwds"), self.arguments, strict=True))
+        return [(f"iterable[{self.position + i}]", each) for i, each in enumerate(self.arguments)]
 
     def describe(self) -> str:
         """Return which task it is, for people: the function, and where it is in a map."""

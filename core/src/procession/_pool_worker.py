@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from procession._bell import Bell
     from procession._channel import Buffer, Channel
+    from procession._encoder import Encoder
     from procession._shared_map import SharedMap
 
 _READY, _UNFIT, _DONE, _FAILED, _SKIPPED = (
@@ -36,8 +37,9 @@ def work(
     bell: Bell,
     initializer: Callable[..., object] | None,
     initargs: Sequence[Any],
+    encoder: Encoder | None = None,
 ) -> None:
-    """Be a worker: the target of its process.
+    """Be a worker: the target of its process. *encoder* is for its results.
 
     Returns when the parent says so or is gone, and when the initializer has failed. What is
     no `Exception`, such as SystemExit, ends the process in the middle of its task.
@@ -49,7 +51,7 @@ def work(
         if initializer is not None and not _initialize(channel, initializer, initargs):
             return
         channel.send(_READY)
-        _serve(channel, desk, bell)
+        _serve(channel, desk, bell, encoder)
     except BrokenPipeError:
         return  # nobody waits for the rest
     finally:
@@ -67,7 +69,7 @@ def _initialize(
     return True
 
 
-def _serve(channel: Channel, desk: Desk, bell: Bell) -> None:
+def _serve(channel: Channel, desk: Desk, bell: Bell, encoder: Encoder | None) -> None:
     functions: dict[int, Any] = {}
     words = desk.words
     number = 0
@@ -93,7 +95,7 @@ def _serve(channel: Channel, desk: Desk, bell: Bell) -> None:
             else:
                 words[BEGUN] = number
                 answer, answer_buffers = _carry_out(
-                    functions, function_id, function, mode, arguments, buffers
+                    functions, function_id, function, mode, arguments, buffers, encoder
                 )
             if answer_buffers or not desk.lay(number, answer):
                 desk.announce(number, bool(answer_buffers) or len(answer) > wire.SHORT)
@@ -112,6 +114,7 @@ def _carry_out(
     mode: int,
     arguments: bytes,
     buffers: Sequence[Buffer],
+    encoder: Encoder | None,
 ) -> tuple[bytes, Sequence[Buffer]]:
     """Return the answer to one task."""
     try:
@@ -124,9 +127,12 @@ def _carry_out(
     except Exception as error:
         return _failure(error) + _FAILED, ()
     try:
-        body, result_buffers = dumps(result)
+        body, result_buffers = dumps(result, encoder, lambda: [("result", result)])
     except Exception as error:
-        return _failure(MaybeEncodingError(error, _text(result))) + _FAILED, ()
+        failure = MaybeEncodingError(error, _text(result))
+        for note in getattr(error, "__notes__", ()):
+            failure.add_note(note)
+        return _failure(failure) + _FAILED, ()
     return body + _DONE, result_buffers
 
 

@@ -34,22 +34,24 @@ if TYPE_CHECKING:
 
     from procession._installed import Claimant, InstalledPlugin, Inventory
     from procession._primitives import Primitive
+    from procession._serializer import Serializer
     from procession._start_method import StartMethod
     from procession._transport import Transport
 
     # The kinds of plugin, as they are called in Python names.
-    Kind: TypeAlias = Literal["start_method", "transport", "primitive", "plugin"]
+    Kind: TypeAlias = Literal["start_method", "transport", "serializer", "primitive", "plugin"]
     # Loaded plugins for another process: kind and name to "module:qualified.name".
     Roster: TypeAlias = dict[tuple[Kind, str], str]
 
 __all__ = ["KINDS", "NOUNS", "OURS", "Registry"]
 
-KINDS: Final[tuple[Kind, ...]] = ("start_method", "transport")
+KINDS: Final[tuple[Kind, ...]] = ("start_method", "transport", "serializer")
 """The kinds that users select one of, per program or per context."""
 
 NOUNS: Final[dict[Kind, str]] = {
     "start_method": "start method",
     "transport": "transport",
+    "serializer": "serializer",
     "primitive": "primitive",
     "plugin": "plugin",
 }
@@ -58,10 +60,15 @@ NOUNS: Final[dict[Kind, str]] = {
 OURS: Final[dict[Kind, tuple[str, ...]]] = {
     "start_method": ("forkserver", "spawn", "fork"),
     "transport": ("pipe", "socketpair", "ring", "tcp"),
+    "serializer": ("cloudpickle",),
     "primitive": ("ring",),
     "plugin": ("seeds", "logging", "coverage"),
 }
 """The names for which there is a distribution ``procession-<name>`` to suggest."""
+
+
+#: What core has itself, without a distribution of its own.
+_BUILT_IN: Final[Roster] = {("serializer", "pickle"): "procession._plain_pickle:Pickle"}
 
 
 class Registry:
@@ -76,7 +83,7 @@ class Registry:
 
     def __init__(self) -> None:
         self._classes: dict[tuple[Kind, str], type[Any]] = {}
-        self._roster: Roster = {}
+        self._roster: Roster = dict(_BUILT_IN)
         self._hooks: dict[str, PluginManager] = {}
         self._inventory: tuple[tuple[str, ...], Inventory] | None = None
 
@@ -114,6 +121,10 @@ class Registry:
         def load(
             self, kind: Literal["transport"], name: str, *, source: str = ""
         ) -> type[Transport]: ...
+        @overload
+        def load(
+            self, kind: Literal["serializer"], name: str, *, source: str = ""
+        ) -> type[Serializer]: ...
         @overload
         def load(
             self, kind: Literal["primitive"], name: str, *, source: str = ""
@@ -182,7 +193,7 @@ class Registry:
 
     def roster(self) -> Roster:
         """Return what has been loaded (or adopted) and checked, ready to be pickled."""
-        return dict(self._roster)
+        return {plugin: where for plugin, where in self._roster.items() if plugin not in _BUILT_IN}
 
     def adopt(self, roster: Mapping[tuple[Kind, str], str], /) -> None:
         """Take over the roster of another process.
@@ -361,14 +372,16 @@ def _check_class(kind: Kind, name: str, offered: Any, subject: str) -> type[Any]
 
     Raises `PluginContractError` otherwise.
     """
-    from procession._features import StartFeatures, TransportFeatures
+    from procession._features import SerializerFeatures, StartFeatures, TransportFeatures
     from procession._primitives import Primitive
+    from procession._serializer import Serializer
     from procession._start_method import StartMethod
     from procession._transport import Transport
 
     contracts: dict[Kind, tuple[type, type | None]] = {
         "start_method": (StartMethod, StartFeatures),
         "transport": (Transport, TransportFeatures),
+        "serializer": (Serializer, SerializerFeatures),
         "primitive": (Primitive, None),
     }
     contract, features = contracts[kind]

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from typing import Literal, overload
 
     from procession._choice import Selection
+    from procession._encoder import Encoder
     from procession._registry import Registry
     from procession._selector import Bequest, Scope
     from procession._start_method import StartMethod
@@ -22,9 +23,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "bequest",
+    "encoder",
+    "get_all_serializers",
     "get_all_start_methods",
     "get_all_transports",
     "get_plugins",
+    "get_serializer",
     "get_start_method",
     "get_transport",
     "inherit",
@@ -36,6 +40,7 @@ __all__ = [
     "registry",
     "selection",
     "set_plugins",
+    "set_serializer",
     "set_start_method",
     "set_transport",
     "use",
@@ -64,6 +69,11 @@ def set_start_method(method: str | None, force: bool = False) -> None:
 def set_transport(transport: str | None, force: bool = False) -> None:
     """Choose the transport of this process; as `set_start_method` in every respect."""
     _own().set("transport", transport, force=force)
+
+
+def set_serializer(serializer: str | None, force: bool = False) -> None:
+    """Choose the serializer of this process; as `set_start_method` in every respect."""
+    _own().set("serializer", serializer, force=force)
 
 
 if TYPE_CHECKING:
@@ -105,6 +115,22 @@ def get_transport(allow_none: bool = False) -> str | None:
     return _own().resolve("transport")[0]
 
 
+if TYPE_CHECKING:
+
+    @overload
+    def get_serializer(allow_none: Literal[False] = False) -> str: ...
+    @overload
+    def get_serializer(allow_none: bool) -> str | None: ...
+
+
+def get_serializer(allow_none: bool = False) -> str | None:
+    """Return the name of the serializer that would be used now; as `get_start_method`."""
+    if allow_none:
+        chosen = _own().chosen("serializer")
+        return None if chosen is None else chosen[0]
+    return _own().resolve("serializer")[0]
+
+
 def get_all_start_methods() -> list[str]:
     """Return the start methods that can be used here, the built-in default first.
 
@@ -118,6 +144,11 @@ def get_all_start_methods() -> list[str]:
 def get_all_transports() -> list[str]:
     """Return the transports that can be used here; as `get_all_start_methods`."""
     return _own().available("transport")
+
+
+def get_all_serializers() -> list[str]:
+    """Return the serializers that can be used here; as `get_all_start_methods`."""
+    return _own().available("serializer")
 
 
 def set_plugins(names: Iterable[str] | None) -> None:
@@ -139,7 +170,12 @@ def get_plugins() -> tuple[str, ...]:
     return _own().plugins()[0]
 
 
-def use(*, start_method: str | None = None, transport: str | None = None) -> Scope:
+def use(
+    *,
+    start_method: str | None = None,
+    transport: str | None = None,
+    serializer: str | None = None,
+) -> Scope:
     """Choose for a ``with`` block only, in this thread or asyncio task only.
 
     ::
@@ -150,11 +186,13 @@ def use(*, start_method: str | None = None, transport: str | None = None) -> Sco
     Wins over what is set; scopes nest, and what is left out stays as it is outside.
     Raises ValueError (`UnknownPluginError`, ...) at once for a name that cannot be used.
     """
-    return _own().use({"start_method": start_method, "transport": transport})
+    return _own().use(
+        {"start_method": start_method, "transport": transport, "serializer": serializer}
+    )
 
 
 def selection() -> Selection:
-    """Return the start method and the transport that would be used now, and why.
+    """Return the start method, transport and serializer that would be used now, and why.
 
     Raises what `get_start_method` and `get_transport` raise.
     """
@@ -177,6 +215,11 @@ def load_start_method(name: str | None = None) -> type[StartMethod]:
 def load_transport(name: str | None = None) -> type[Transport]:
     """Return the class of a transport, or of the selected one."""
     return _own().load("transport", name)
+
+
+def encoder(serializer: str | None = None) -> Encoder | None:
+    """Return what pickles by a serializer, or by the selected one; None for `pickle` itself."""
+    return _own().encoder(serializer)
 
 
 def load_pair(

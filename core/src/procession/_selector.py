@@ -1,4 +1,4 @@
-"""How a start method and a transport are chosen.
+"""How a start method, a transport and a serializer are chosen.
 
 In order of precedence: an argument, the innermost `use` scope, what was set, what the
 parent process had selected, the environment, the configuration file, and the first
@@ -19,6 +19,7 @@ import os
 import sys
 from contextvars import ContextVar
 
+from procession._encoder import PICKLE, Encoder
 from procession._registry import KINDS, NOUNS, Registry
 from procession._variables import variable
 from procession.errors import NoPluginError, ProcessError, SelectionError
@@ -50,12 +51,14 @@ __all__ = ["DEFAULTS", "VARIABLES", "Scope", "Selector"]
 DEFAULTS: Final[dict[Kind, tuple[str, ...]]] = {
     "start_method": ("forkserver", "spawn", "fork"),  # safety outranks speed
     "transport": ("pipe", "socketpair"),
+    "serializer": (PICKLE,),
 }
 """What is taken when nobody has chosen: the first that is available."""
 
 VARIABLES: Final[dict[Kind, str]] = {
     "start_method": "PROCESSION_START_METHOD",
     "transport": "PROCESSION_TRANSPORT",
+    "serializer": "PROCESSION_SERIALIZER",
 }
 """The environment variables that choose. An empty one counts as not set."""
 
@@ -242,12 +245,13 @@ class Selector:
         return [name for name in known + others if self.registry.problem(kind, name) is None]
 
     def selection(self) -> Selection:
-        """Return both choices with their reasons."""
+        """Return the choices with their reasons."""
         from procession._choice import Choice, Selection
 
         return Selection(
             start_method=Choice(*self.resolve("start_method")),
             transport=Choice(*self.resolve("transport")),
+            serializer=Choice(*self.resolve("serializer")),
         )
 
     # -- loading -----------------------------------------------------------------------
@@ -263,6 +267,17 @@ class Selector:
         name, source, detail = self.resolve(kind)
         blame = detail if source in ("environment", "configuration") else ""
         return self.registry.load(kind, name, source=blame)
+
+    def encoder(self, argument: str | None = None) -> Encoder | None:
+        """Return what pickles by the serializer that is to be used; None for `pickle` itself.
+
+        Raises what `load` raises.
+        """
+        name = self.resolve("serializer", argument)[0]
+        if name == PICKLE:
+            return None
+        self.load("serializer", argument)
+        return Encoder(name)
 
     def load_pair(
         self, start_method: str | None = None, transport: str | None = None
@@ -367,6 +382,8 @@ class Selector:
         return self._configuration.read(self._environ.get(VARIABLE))
 
     def _default(self, kind: Kind) -> Reason:
+        if kind == "serializer":
+            return PICKLE, "default", "built in"
         installed = self.registry.names(kind)
         remembered = self._defaults.get(kind)
         if remembered is not None and remembered[0] == installed:

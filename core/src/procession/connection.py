@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn, Protocol, Self
 
     from procession._channel import Buffer, Channel
+    from procession._encoder import Encoder
     from procession._transport import Transport
     from procession._twin import Twin
 
@@ -87,14 +88,18 @@ class Connection(abc.Connection):
         self._set(StreamChannel((handle,) if readable else (), (handle,) if writable else ()))
 
     @classmethod
-    def over(cls, channel: Channel) -> Self:
-        """Return a connection around *channel*, which it takes over."""
+    def over(cls, channel: Channel, encoder: Encoder | None = None) -> Self:
+        """Return a connection around *channel*, which it takes over.
+
+        *encoder* pickles what is sent, where that is not `pickle` itself.
+        """
         self = cls.__new__(cls)
-        self._set(channel)
+        self._set(channel, encoder)
         return self
 
-    def _set(self, channel: Channel) -> None:
+    def _set(self, channel: Channel, encoder: Encoder | None = None) -> None:
         self._channel = channel
+        self._encoder = encoder
         # None where it may not be called: one look tells all that there is to check.
         self._send = channel.send if channel.writable else None
         self._receive = channel.receive if channel.readable else None
@@ -129,7 +134,7 @@ class Connection(abc.Connection):
         send = self._send
         if send is None:
             self._refuse("read-only")
-        body, buffers = dumps(obj)
+        body, buffers = dumps(obj, self._encoder)
         try:
             send(body, buffers)
         except OSError as error:
@@ -328,7 +333,9 @@ class Connection(abc.Connection):
         """Pickle for another process of this host; the end stays open here, too."""
         if self._channel.closed:
             self._refuse("closed")
-        return type(self).over, (self._channel,)
+        if self._encoder is None:
+            return type(self).over, (self._channel,)
+        return type(self).over, (self._channel, self._encoder)
 
     def __repr__(self) -> str:
         """Return the class, the descriptor and what it can do."""
@@ -361,14 +368,15 @@ def _part(buf: Buffer, offset: int, size: int | None) -> memoryview:
 
 
 def pipe(
-    transport: Transport, duplex: bool = True, **options: Any
+    transport: Transport, duplex: bool = True, encoder: Encoder | None = None, **options: Any
 ) -> tuple[Connection, Connection]:
     """Return two connected ends over *transport*; with *duplex* both send and receive.
 
-    Without, the first end only receives and the second only sends. *options* are the
-    transport's.
+    Without, the first end only receives and the second only sends. *encoder* as for
+    `Connection.over`; *options* are the transport's.
     """
-    first, second = map(Connection.over, transport.pair(duplex=duplex, **options))
+    ends = transport.pair(duplex=duplex, **options)
+    first, second = (Connection.over(end, encoder) for end in ends)
     watch_each_other(first, second)
     return first, second
 

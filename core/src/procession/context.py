@@ -8,6 +8,7 @@ from _operator import index
 
 from procession import _interpreter, _preload, _selection, process
 from procession import errors as _errors
+from procession._encoder import PICKLE
 from procession._resource_errors import explain
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from typing import Any, ClassVar, Self, TypeVar, Unpack
 
     from procession import synchronize
+    from procession._encoder import Encoder
     from procession._mailbox import Mailbox
     from procession._process_options import OptionKeywords, ProcessOptions
     from procession._start_method import StartMethod
@@ -57,6 +59,10 @@ class BaseContext:
         """Return the transport that a pipe or queue made now is to use."""
         raise NotImplementedError
 
+    def _encoder(self) -> Encoder | None:
+        """Return what is to pickle for what is made now; None for `pickle` itself."""
+        raise NotImplementedError
+
     def Pipe(
         self, duplex: bool = True, *, size: int | None = None
     ) -> tuple[Connection, Connection]:
@@ -69,9 +75,9 @@ class BaseContext:
         """
         from procession.connection import pipe
 
-        transport = self._transport()
+        transport, encoder = self._transport(), self._encoder()
         options = self._size_option(transport, size)
-        return _made("pipe", lambda: pipe(transport, duplex=duplex, **options))
+        return _made("pipe", lambda: pipe(transport, duplex, encoder, **options))
 
     def Queue(self, maxsize: int = 0, *, size: int | None = None) -> Queue:
         """Return a queue for any number of producers and consumers.
@@ -84,21 +90,25 @@ class BaseContext:
         from procession.queues import Queue
 
         maxsize = index(maxsize)
-        return Queue(maxsize, mailbox=self._mailbox(size, maxsize=max(0, maxsize)))
+        encoder = self._encoder()
+        mailbox = self._mailbox(size, maxsize=max(0, maxsize))
+        return Queue(maxsize, mailbox=mailbox, encoder=encoder)
 
     def JoinableQueue(self, maxsize: int = 0, *, size: int | None = None) -> JoinableQueue:
         """Return a queue whose consumers report each item as done, with `join`."""
         from procession.queues import JoinableQueue
 
         maxsize = index(maxsize)
+        encoder = self._encoder()
         mailbox = self._mailbox(size, maxsize=max(0, maxsize), joinable=True)
-        return JoinableQueue(maxsize, mailbox=mailbox)
+        return JoinableQueue(maxsize, mailbox=mailbox, encoder=encoder)
 
     def SimpleQueue(self, *, size: int | None = None) -> SimpleQueue:
         """Return a queue with nothing but put, get, empty and close."""
         from procession.queues import SimpleQueue
 
-        return SimpleQueue(mailbox=self._mailbox(size))
+        encoder = self._encoder()
+        return SimpleQueue(mailbox=self._mailbox(size), encoder=encoder)
 
     def _mailbox(self, size: int | None, **options: Any) -> Mailbox:
         transport = self._transport()
@@ -287,12 +297,15 @@ class BaseContext:
         *,
         transport: str | None = None,
         options: ProcessOptions | None = None,
+        serializer: str | None = None,
     ) -> BaseContext:
-        """Return the context of a start method and a transport.
+        """Return the context of a start method, a transport and a serializer.
 
-        Without both, this one. See `procession.get_context`.
+        Without all, this one. See `procession.get_context`.
         """
-        found = self if method is None and transport is None else get_context(method, transport)
+        found: BaseContext = self
+        if not (method is transport is serializer is None):
+            found = get_context(method, transport, serializer=serializer)
         return found if options is None else found.with_options(options)
 
     def with_options(
@@ -337,12 +350,20 @@ class BaseContext:
         """Return the name of the transport of this context's pipes and queues."""
         raise NotImplementedError
 
+    def get_serializer(self, allow_none: bool = False) -> str | None:
+        """Return the name of the serializer of what this context makes."""
+        raise NotImplementedError
+
     def set_start_method(self, method: str | None, force: bool = False) -> None:
         """Choose the start method of this process; see `procession.set_start_method`."""
         raise NotImplementedError
 
     def set_transport(self, transport: str | None, force: bool = False) -> None:
         """Choose the transport of this process; see `procession.set_transport`."""
+        raise NotImplementedError
+
+    def set_serializer(self, serializer: str | None, force: bool = False) -> None:
+        """Choose the serializer of this process; see `procession.set_serializer`."""
         raise NotImplementedError
 
 
@@ -354,6 +375,9 @@ class DefaultContext(BaseContext):
     def _transport(self) -> Transport:
         return _selection.load_pair()[1]()
 
+    def _encoder(self) -> Encoder | None:
+        return _selection.encoder()
+
     def get_start_method(self, allow_none: bool = False) -> str | None:
         """Return the name of the start method that would be used now. Decides nothing."""
         return _selection.get_start_method(allow_none)
@@ -361,6 +385,10 @@ class DefaultContext(BaseContext):
     def get_transport(self, allow_none: bool = False) -> str | None:
         """Return the name of the transport that would be used now. Decides nothing."""
         return _selection.get_transport(allow_none)
+
+    def get_serializer(self, allow_none: bool = False) -> str | None:
+        """Return the name of the serializer that would be used now. Decides nothing."""
+        return _selection.get_serializer(allow_none)
 
     def set_start_method(self, method: str | None, force: bool = False) -> None:
         """Choose the start method of this process; see `procession.set_start_method`."""
@@ -370,22 +398,36 @@ class DefaultContext(BaseContext):
         """Choose the transport of this process; see `procession.set_transport`."""
         _selection.set_transport(transport, force)
 
+    def set_serializer(self, serializer: str | None, force: bool = False) -> None:
+        """Choose the serializer of this process; see `procession.set_serializer`."""
+        _selection.set_serializer(serializer, force)
+
 
 class Context(BaseContext):
-    """The context of one start method and one transport, whatever is selected.
+    """The context of one start method, one transport and one serializer, whatever is selected.
 
     *method* and *transport* are classes that were negotiated. The transport is None
-    where none is installed; such a context starts processes and nothing else.
+    where none is installed; such a context starts processes and nothing else. The encoder is
+    None for `pickle` itself.
     """
 
-    def __init__(self, method: type[StartMethod], transport: type[Transport] | None) -> None:
+    def __init__(
+        self,
+        method: type[StartMethod],
+        transport: type[Transport] | None,
+        encoder: Encoder | None = None,
+    ) -> None:
         self._method_class = method
         self._transport_class = transport
+        self._own_encoder = encoder
 
     def _transport(self) -> Transport:
         if self._transport_class is None:
             return _selection.load_transport()()
         return self._transport_class()
+
+    def _encoder(self) -> Encoder | None:
+        return self._own_encoder
 
     def get_start_method(self, allow_none: bool = False) -> str | None:
         """Return the name of this context's start method."""
@@ -394,6 +436,10 @@ class Context(BaseContext):
     def get_transport(self, allow_none: bool = False) -> str | None:
         """Return the name of this context's transport."""
         return None if self._transport_class is None else self._transport_class.name
+
+    def get_serializer(self, allow_none: bool = False) -> str:
+        """Return the name of this context's serializer."""
+        return PICKLE if self._own_encoder is None else self._own_encoder.name
 
     def set_start_method(self, method: str | None, force: bool = False) -> None:
         """Refuse: the start method of this context is fixed."""
@@ -413,48 +459,62 @@ class Context(BaseContext):
                 f"gives a context for another one"
             )
 
+    def set_serializer(self, serializer: str | None, force: bool = False) -> None:
+        """Refuse: the serializer of this context is fixed."""
+        if serializer != self.get_serializer():
+            raise ValueError(
+                f"cannot set serializer of concrete context: this one is for "
+                f"{self.get_serializer()!r}; procession.get_context(serializer={serializer!r}) "
+                f"gives a context for another one"
+            )
+
     def __repr__(self) -> str:
-        """Return the class and the two names."""
+        """Return the class and the names."""
+        serializer = "" if self._own_encoder is None else f" serializer={self.get_serializer()!r}"
         return (
             f"<{type(self).__name__} start_method={self.get_start_method()!r} "
-            f"transport={self.get_transport()!r}>"
+            f"transport={self.get_transport()!r}{serializer}>"
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle as the two names."""
+        """Pickle as the names."""
         names = self.get_start_method(), self.get_transport()
-        return get_context, (*names, self.Process.default_process_options)
+        options = self.Process.default_process_options
+        return get_context, (*names, options, self.get_serializer())
 
 
 default_context = DefaultContext()
-_contexts: dict[tuple[str, str | None], Context] = {}
+_contexts: dict[tuple[str, str | None, str], Context] = {}
 
 
 def get_context(
     method: str | None = None,
     transport: str | None = None,
     options: ProcessOptions | None = None,
+    serializer: str | None = None,
 ) -> BaseContext:
-    """Return the context of a start method and a transport, with the whole API.
+    """Return the context of a start method, a transport and a serializer, with the whole API.
 
-    Without arguments, the context that follows the selection. With one of them, the other
-    is the one selected now, and both stay what they are from then on. With *options*, all
+    Without arguments, the context that follows the selection. With one of them, the others
+    are those selected now, and all stay what they are from then on. With *options*, all
     processes of the context have them; see `BaseContext.with_options`.
 
     Raises `ValueError` (`UnknownPluginError`, `PluginUnavailableError`, ...) for names that
     cannot be used and `IncompatiblePluginsError` for a pair that cannot work together.
     """
     if options is not None:
-        return get_context(method, transport).with_options(options)
-    if method is None and transport is None:
+        return get_context(method, transport, serializer=serializer).with_options(options)
+    if method is transport is serializer is None:
         return default_context
     method_class, transport_class = _load_pair(method, transport)
-    key = method_class.name, None if transport_class is None else transport_class.name
+    encoder = _selection.encoder(serializer)
+    name = PICKLE if encoder is None else encoder.name
+    key = method_class.name, None if transport_class is None else transport_class.name, name
     if key not in _contexts:
         prefix = method_class.__name__
-        members = {"Process": process.process_class(method_class.name, f"{prefix}Process")}
+        members = {"Process": process.process_class(method_class.name, f"{prefix}Process", name)}
         kind = type(f"{prefix}Context", (Context,), {**members, "__module__": __name__})
-        _contexts.setdefault(key, kind(method_class, transport_class))
+        _contexts.setdefault(key, kind(method_class, transport_class, encoder))
     return _contexts[key]
 
 

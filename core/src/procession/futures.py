@@ -119,8 +119,8 @@ class ProcessPoolExecutor(Executor):
                 raise ValueError("max_tasks_per_child must be >= 1")
         if mp_context is None:
             from procession.context import default_context as mp_context
-        self._references = FunctionReferences()
         recipe = Recipe(mp_context, initializer, tuple(initargs), max_tasks_per_child, None, None)
+        self._references = FunctionReferences(recipe.encoder)
         self._crew = Crew(recipe, self._max_workers)
         _remember(self)
 
@@ -176,7 +176,7 @@ class ProcessPoolExecutor(Executor):
         self, fn: Callable[..., Any], items: Iterator[Any], size: int
     ) -> Iterator[Future[Any]]:
         """Submit chunks, each when its future is asked for."""
-        function = FunctionReference(fn)
+        function = FunctionReference(fn, self._references.encoder)
         position = 0
         while chunk := tuple(islice(items, size)):
             call = _Call(function)

@@ -1,4 +1,4 @@
-"""What authors of start methods, transports and primitives import: the whole of it, and no more.
+"""What authors of plugins import: the whole of it, and no more.
 
 Names are looked up when they are first used, so that the part of a plugin that runs in
 children loads only what it needs.
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from procession._child_handle import Child as Child
     from procession._child_handle import PidChild as PidChild
     from procession._child_handle import has_pidfd as has_pidfd
+    from procession._features import SerializerFeatures as SerializerFeatures
     from procession._features import StartFeatures as StartFeatures
     from procession._features import TransportFeatures as TransportFeatures
     from procession._file_lock import LockFile as LockFile
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from procession._primitives import RECURSIVE as RECURSIVE
     from procession._primitives import SEMAPHORE as SEMAPHORE
     from procession._primitives import Primitive as Primitive
+    from procession._serializer import Serializer as Serializer
     from procession._shared_words import SharedWords as SharedWords
     from procession._shared_words import reserve as reserve
     from procession._spawn import spawn_interpreter as spawn_interpreter
@@ -98,6 +100,8 @@ _HOMES = {
     "RECURSIVE": "_primitives",
     "reserve": "_shared_words",
     "SEMAPHORE": "_primitives",
+    "Serializer": "_serializer",
+    "SerializerFeatures": "_features",
     "SharedWords": "_shared_words",
     "spawn_interpreter": "_spawn",
     "StartFeatures": "_features",

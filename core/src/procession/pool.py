@@ -110,6 +110,7 @@ class Pool:
                 raise ValueError(f"{name} must be more than 0, or None for no limit, not {limit!r}")
         self._begin(processes, initializer)
         recipe = Recipe(context, initializer, tuple(initargs), maxtasksperchild, max_age, max_rss)
+        self._references = FunctionReferences(recipe.encoder)
         self._crew = Crew(recipe, self._size)
         self._state = RUN
 
@@ -251,7 +252,7 @@ class Pool:
             if terms.timeout is not None:
                 chunk_size = 1
         _check_chunk_size(chunk_size)
-        function = FunctionReference(func)
+        function = FunctionReference(func, self._references.encoder)
         watch = terms.watch(function, len(items))
         result = MapResult(self, function, len(items), watch)
         result.call(callback, error_callback)
@@ -322,7 +323,7 @@ class Pool:
             quick_ahead = _QUICK_AHEAD_PER_WORKER * self._size
         elif ahead < 1:
             raise ValueError(f"buffersize must be 1 or more, or None, not {ahead!r}")
-        function = FunctionReference(func)
+        function = FunctionReference(func, self._references.encoder)
         total = len(iterable) if isinstance(iterable, Sized) else None
         stream = kind(self, function, terms.watch(function, total))
 

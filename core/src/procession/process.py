@@ -47,6 +47,8 @@ class BaseProcess(abc.Process):
 
     #: The start method of this class; None follows the selection when it is started.
     _method_name: str | None = None
+    #: The serializer of a start; None for the selected one.
+    _serializer_name: str | None = None
 
     _identity: tuple[int, ...]
     _name: str
@@ -522,14 +524,21 @@ def _new_of_context(method_name: str | None, class_name: str) -> Process:
     return _new(Process if method_name is None else process_class(method_name, class_name))
 
 
-_classes: dict[tuple[str, str], type[Process]] = {}
+_classes: dict[tuple[str, str, str | None], type[Process]] = {}
 
 
-def process_class(method_name: str, class_name: str) -> type[Process]:
+def process_class(
+    method_name: str, class_name: str, serializer_name: str | None = None
+) -> type[Process]:
     """Return the `Process` class whose instances are started by *method_name*."""
-    key = method_name, class_name
+    key = method_name, class_name, serializer_name
     if key not in _classes:
-        members = {"_method_name": method_name, "_of_context": True, "__module__": __name__}
+        members = {
+            "_method_name": method_name,
+            "_serializer_name": serializer_name,
+            "_of_context": True,
+            "__module__": __name__,
+        }
         _classes.setdefault(key, type(class_name, (Process,), members))
     return _classes[key]
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
     from procession._channel import Message
+    from procession._encoder import Encoder
     from procession._mailbox import Mailbox
 
 __all__ = ["JoinableQueue", "Queue", "SimpleQueue"]
@@ -32,7 +33,7 @@ class Queue(abc.Queue):
     """Objects from many processes to many processes, first in, first out.
 
     A context makes it: ``ctx.Queue(maxsize)``. *mailbox* is what carries the messages;
-    it is taken over.
+    it is taken over. *encoder* pickles what is put, where that is not `pickle` itself.
 
     Any number of threads and processes may use it at once. What one producer puts is
     got in that order, each object exactly once. A process killed at any instruction
@@ -43,8 +44,11 @@ class Queue(abc.Queue):
     it afterwards. Its descriptors are closed when it is collected, or by `close`.
     """
 
-    def __init__(self, maxsize: int = 0, *, mailbox: Mailbox) -> None:
+    def __init__(
+        self, maxsize: int = 0, *, mailbox: Mailbox, encoder: Encoder | None = None
+    ) -> None:
         self._mailbox = mailbox
+        self._encoder = encoder
         self._maxsize = max(0, maxsize)
         self._closed = False
 
@@ -60,7 +64,7 @@ class Queue(abc.Queue):
         """
         if self._closed:
             raise self._closed_error()
-        body, buffers = dumps(obj)
+        body, buffers = dumps(obj, self._encoder)
         try:
             if block and timeout is None:
                 self._mailbox.put(body, buffers)
@@ -102,7 +106,7 @@ class Queue(abc.Queue):
         """
         if self._closed:
             raise self._closed_error()
-        messages = [dumps(obj) for obj in objects]
+        messages = [dumps(obj, self._encoder) for obj in objects]
         longest = _seconds(block, timeout)
         end = None if longest is None else time.monotonic() + longest
         done = 0
@@ -226,7 +230,7 @@ class Queue(abc.Queue):
         """Pickle for another process of this host; the queue stays open here, too."""
         if self._closed:
             raise self._closed_error()
-        return _rebuild, (type(self), self._maxsize, self._mailbox)
+        return _rebuild, (type(self), self._maxsize, self._mailbox, *_given(self._encoder))
 
     def __repr__(self) -> str:
         """Return the class, the limit and the state."""
@@ -271,14 +275,15 @@ class SimpleQueue:
     waits for a reader.
     """
 
-    def __init__(self, *, mailbox: Mailbox) -> None:
+    def __init__(self, *, mailbox: Mailbox, encoder: Encoder | None = None) -> None:
         self._mailbox = mailbox
+        self._encoder = encoder
 
     def put(self, obj: Any) -> None:
         """Add *obj*; see `Queue.put`. Raises `OSError` after `close`."""
         self._check_open()
         try:
-            self._mailbox.put(*dumps(obj))
+            self._mailbox.put(*dumps(obj, self._encoder))
         except OSError as error:
             _explain(error, "put this into the queue")
             raise
@@ -318,7 +323,7 @@ class SimpleQueue:
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle for another process of this host; the queue stays open here, too."""
         self._check_open()
-        return _rebuild_simple, (type(self), self._mailbox)
+        return _rebuild_simple, (type(self), self._mailbox, *_given(self._encoder))
 
     def __repr__(self) -> str:
         """Return the class and the state."""
@@ -397,9 +402,17 @@ def _unpickle_the_rest(
     raise BatchError(objects, errors) from error
 
 
-def _rebuild(kind: type[Queue], maxsize: int, mailbox: Mailbox) -> Queue:
-    return kind(maxsize, mailbox=mailbox)
+def _given(encoder: Encoder | None) -> tuple[Encoder, ...]:
+    return () if encoder is None else (encoder,)
 
 
-def _rebuild_simple(kind: type[SimpleQueue], mailbox: Mailbox) -> SimpleQueue:
-    return kind(mailbox=mailbox)
+def _rebuild(
+    kind: type[Queue], maxsize: int, mailbox: Mailbox, encoder: Encoder | None = None
+) -> Queue:
+    return kind(maxsize, mailbox=mailbox, encoder=encoder)
+
+
+def _rebuild_simple(
+    kind: type[SimpleQueue], mailbox: Mailbox, encoder: Encoder | None = None
+) -> SimpleQueue:
+    return kind(mailbox=mailbox, encoder=encoder)

@@ -37,7 +37,7 @@ def installed(registry: Registry) -> Iterator[Finding]:
         )
     for kind in KINDS:
         found = registry.installed(kind)
-        if not found:
+        if not registry.names(kind):
             yield Finding(
                 Level.PROBLEM,
                 f"{NOUNS[kind]}s",

@@ -26,6 +26,7 @@ Options:
   --start-method NAME  As PROCESSION_START_METHOD: what the program chooses
                        itself comes first.
   --transport NAME     As PROCESSION_TRANSPORT.
+  --serializer NAME    As PROCESSION_SERIALIZER.
   -m MODULE            Run a module, as python -m does.
   -h, --help           Show this message and exit.
 """
@@ -34,6 +35,7 @@ _CANNOT_BE_DONE = 2
 _OPTIONS = {
     "--start-method": ("start_method", "PROCESSION_START_METHOD"),
     "--transport": ("transport", "PROCESSION_TRANSPORT"),
+    "--serializer": ("serializer", "PROCESSION_SERIALIZER"),
 }
 
 
