@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 CORE = ROOT / "core" / "src" / "procession"
 PAGE = (ROOT / "docs" / "explanation" / "architecture.md").read_text(encoding="utf-8")
 ROW = re.compile(r"^\| (\w+) \| .* \| (`.*`) \| (.*) \|$", re.MULTILINE)
-PLUGIN_FOLDERS = ("backends", "transports", "plugins")
+PLUGIN_FOLDERS = ("backends", "transports", "plugins", "serializers")
 
 #: The modules of each part, as patterns, and the parts that the page says it imports.
 PARTS: dict[str, tuple[list[str], set[str]]] = {

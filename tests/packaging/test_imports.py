@@ -17,6 +17,7 @@ OUTSIDE = [
     *sorted(ROOT.glob("backends/*")),
     *sorted(ROOT.glob("transports/*")),
     *sorted(ROOT.glob("plugins/*")),
+    *sorted(ROOT.glob("serializers/*")),
     *sorted(path.parent for path in ROOT.glob("examples/*/pyproject.toml")),
 ]
 HEAVY = {"attr", "attrs", "importlib.metadata", "multiprocessing", "pluggy", "socket", "subprocess"}

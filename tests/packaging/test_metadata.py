@@ -15,10 +15,12 @@ ROOT = Path(__file__).parents[2]
 START_METHODS = {"fork": "Fork", "spawn": "Spawn", "forkserver": "ForkServer"}
 TRANSPORTS = {"pipe": "Pipe", "socketpair": "SocketPair", "ring": "Ring", "tcp": "Tcp"}
 HOOKS = ("seeds", "logging", "coverage")
+SERIALIZERS = ("cloudpickle",)
 PLUGINS = {
     **{name: ROOT / "backends" / name for name in START_METHODS},
     **{name: ROOT / "transports" / name for name in TRANSPORTS},
     **{name: ROOT / "plugins" / name for name in HOOKS},
+    **{name: ROOT / "serializers" / name for name in SERIALIZERS},
 }
 DISTRIBUTIONS = [ROOT / "core", *PLUGINS.values()]
 

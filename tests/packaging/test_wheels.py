@@ -23,6 +23,7 @@ FOLDERS = [
     *sorted(ROOT.glob("backends/*")),
     *sorted(ROOT.glob("transports/*")),
     *sorted(ROOT.glob("plugins/*")),
+    *sorted(ROOT.glob("serializers/*")),
 ]
 
 pytestmark = [

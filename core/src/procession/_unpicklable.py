@@ -163,7 +163,7 @@ def _parts(obj: Any, *, by_value: bool) -> list[Part]:
     if kind is dict:
         keys = [(f".keys(){_index(key)}", key) for key in obj]
         return [*keys, *((_index(key), value) for key, value in obj.items())]
-    if kind in (list, tuple):
+    if kind is list or isinstance(obj, tuple):
         return [(f"[{index}]", item) for index, item in enumerate(obj)]
     if kind in (set, frozenset):
         return [(_index(item), item) for item in obj]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-import cloudpickle
+import cloudpickle  # type: ignore[import-untyped]
 
 from procession.plugin import Serializer, SerializerFeatures
 
