@@ -45,20 +45,20 @@ def test_every_feature_has_a_row_with_its_default() -> None:
     plugin = procession.plugin
     expected = [
         (name, _as_shown(value))
-        for kind in (plugin.StartFeatures, plugin.TransportFeatures)
+        for kind in (plugin.StartFeatures, plugin.TransportFeatures, plugin.SerializerFeatures)
         for name, value in attrs.asdict(kind()).items()
     ]
     shown = rows(REFERENCE / "features.md", "feature")
     assert [(row["feature"], row["default"]) for row in shown] == expected
 
 
-@pytest.mark.parametrize("kind", ["start_method", "transport"])
+@pytest.mark.parametrize("kind", ["start_method", "transport", "serializer"])
 def test_what_our_plugins_declare(kind: str) -> None:
     """Who chooses a plugin reads it here; the plugin's own word is in its source."""
     offered = {entry.name: entry for entry in entry_points(group=f"procession.{kind}s")}
     heading = kind.replace("_", " ")
     table = rows(REFERENCE / "features.md", heading)
-    folder = ROOT / {"start_method": "backends", "transport": "transports"}[kind]
+    folder = ROOT / {"start_method": "backends"}.get(kind, f"{kind}s")
     ours = sorted(path.parent.name for path in folder.glob("*/pyproject.toml"))
     assert [row[heading] for row in table] == ours
     for row in table:

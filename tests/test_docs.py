@@ -27,7 +27,7 @@ FENCE = re.compile(r"^```(?P<language>[\w{}-]*)\n(?P<text>.*?)^```$", re.MULTILI
 # A block that begins with its path is a file of the project that its page makes.
 PATH = re.compile(r"# (?P<path>[\w./-]+\.(?:py|toml))\n")
 SHELL_BUILTINS = {".", "cd", "export"}
-EVERY_PLUGIN = {"fork", "spawn", "forkserver", "pipe", "socketpair", "tcp"}
+EVERY_PLUGIN = {"fork", "spawn", "forkserver", "pipe", "socketpair", "tcp", "cloudpickle"}
 
 
 @dataclass(frozen=True)
@@ -118,8 +118,8 @@ def test_programs_run(block: Block, tmp_path: Path) -> None:
     """A reader copies the program into a file and runs it."""
     installed = {
         entry.name
-        for group in ("procession.start_methods", "procession.transports")
-        for entry in entry_points(group=group)
+        for group in ("start_methods", "transports", "serializers")
+        for entry in entry_points(group=f"procession.{group}")
     }
     if not installed >= EVERY_PLUGIN:
         pytest.skip(f"the pages speak of every plugin; missing: {EVERY_PLUGIN - installed}")
