@@ -17,7 +17,6 @@ This module is imported in every child; what writes the record only in those tha
 
 from __future__ import annotations
 
-import faulthandler
 import os
 from _weakref import ref
 
@@ -61,8 +60,8 @@ class ReportFile:
         self._pid = 0
         self._dump: ref[_Dump] | None = None
 
-    def adopt(self, fd: int) -> None:
-        """Use *fd*, which is taken over, from now on; also for the dump of a fatal signal.
+    def adopt(self, fd: int, *, dumps: bool = True) -> None:
+        """Use *fd*, which is taken over, from now on; also, if it *dumps*, for fatal signals.
 
         A faulthandler that is enabled already, by option, variable or a parent that was
         copied, stays as somebody has chosen it.
@@ -72,6 +71,10 @@ class ReportFile:
         self._fd = fd
         self._pid = os.getpid()
         os.lseek(fd, DUMP_AT + self._pid, 0)
+        if not dumps:
+            return
+        import faulthandler  # not at the top: a subinterpreter cannot have it
+
         if not faulthandler.is_enabled():
             dump = _Dump(fd)
             try:
@@ -97,9 +100,16 @@ class ReportFile:
             # There is nobody to tell: the traceback on stderr and the exit code remain.
             return None
 
+    def give_back(self) -> None:
+        """Close the file, as the end of the process would. Idempotent."""
+        if self._fd >= 0:
+            self._abandon()
+
     def _abandon(self) -> None:
-        """Give back the file of the process that this one is a copy of."""
+        """Give back the file that this process does not use any more."""
         if self._dump is not None and self._dump() is not None:
+            import faulthandler
+
             faulthandler.disable()  # nobody has enabled it otherwise since
         if self._is_ours():
             os.close(self._fd)

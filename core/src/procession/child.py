@@ -55,14 +55,25 @@ def main(parcel: int, *descriptors: int) -> NoReturn:
     sys.exit(code)
 
 
-def run_parcel(parcel: int, descriptors: Sequence[int]) -> int:
+def run_parcel(parcel: int, descriptors: Sequence[int], *, shares_process: bool = False) -> int:
     """Open a parcel in this process, do what it says, and return the exit code.
 
     Takes over all the descriptors. What goes wrong while the parcel is opened (a
     module that cannot be imported) is reported on stderr like an error of the target.
+
+    *shares_process*: this is an interpreter beside others in its parent's process. What belongs
+    to the process is left alone then: signals, its directory, its standard input, its crash
+    dumps, and its end with the parent. The method has refused all options that need these.
+    Descriptors are closed after the exit handlers, when the interpreter is closed.
     """
+    if shares_process:
+        import atexit
+
+        from procession._interpreter_end import give_back
+
+        atexit.register(give_back)  # the first, which comes last
     try:
-        child, lifeline, keeps_stdin = _open(parcel, descriptors)
+        child, lifeline, keeps_stdin = _open(parcel, descriptors, shares_process)
     except SystemExit as error:
         code = _exit(error)
     except KeyboardInterrupt as error:
@@ -72,7 +83,7 @@ def run_parcel(parcel: int, descriptors: Sequence[int]) -> int:
         _report(_inheritance.process_name, error)
         code = 1
     else:
-        return carry_out(child, lifeline, keeps_stdin=keeps_stdin)
+        return carry_out(child, lifeline, keeps_stdin=keeps_stdin or shares_process)
     _end_hooks()
     return code
 
@@ -158,19 +169,24 @@ def begin_forked() -> None:
         sys.modules["procession._child_hooks"].forget()
 
 
-def _open(parcel: int, descriptors: Sequence[int]) -> tuple[process.Process, int, bool]:
+def _open(
+    parcel: int, descriptors: Sequence[int], shares_process: bool
+) -> tuple[process.Process, int, bool]:
     takeover = LaunchTakeover(_own(descriptors))
     try:
         with open(parcel, "rb") as file:
             preparation = ParcelUnpickler(file, takeover).load()
             if preparation["report"] is not None:
-                report_file.adopt(takeover.take(preparation["report"]))
+                report_file.adopt(takeover.take(preparation["report"]), dumps=not shares_process)
             lifeline = takeover.take(preparation["lifeline"])
-            if preparation["daemon"]:
-                # Before anything else, as the main module may take its time.
-                end_with_parent(lifeline, preparation["parent"])
-            _sigint.apply(preparation["sigint"])
-            _sigint.unblock()
+            if not shares_process:
+                if preparation["daemon"]:
+                    # Before anything else, as the main module may take its time.
+                    end_with_parent(lifeline, preparation["parent"])
+                _sigint.apply(preparation["sigint"])
+                _sigint.unblock()
+            else:
+                preparation["directory"] = None  # it is there already
             for token in preparation["keep"]:
                 takeover.take(token)
             options = preparation["options"]

@@ -1,0 +1,38 @@
+"""What the kernel does at the end of a process, for an interpreter that ends without one."""
+
+from __future__ import annotations
+
+import gc
+import os
+
+from procession import process
+from procession._channel import Channel
+from procession._handoff import Exportable
+from procession._mailbox import Mailbox
+from procession._report_file import report_file
+
+
+def give_back() -> None:
+    """Close what procession has open in this interpreter.
+
+    Call it last, when nobody uses any of it any more: the modules are torn down next, without
+    which objects cannot close themselves, and nobody else does it in a process that goes on.
+    """
+    owners = [found for found in gc.get_objects() if _owns_descriptors(type(found))]
+    # Who is made of others closes them, too, and may have to do something with them before.
+    for kind in (Mailbox, Channel, object):
+        for owner in owners:
+            if isinstance(owner, kind):
+                getattr(owner, "close", owner.__del__)()
+    report_file.give_back()
+    parent = process.parent_process()
+    if parent is not None:
+        os.close(parent.sentinel)
+
+
+def _owns_descriptors(kind: type) -> bool:
+    if not hasattr(kind, "__del__"):
+        return False
+    return issubclass(kind, Exportable) or (
+        kind.__module__.startswith("procession.") and hasattr(kind, "close")
+    )
