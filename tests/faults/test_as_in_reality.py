@@ -115,8 +115,7 @@ SCRIPTS: dict[Callable[[Any, bool], list[Any]], FaultScript] = {
     empty_queues: FaultScript().kill("producer", after_messages=2),
     full_queues: FaultScript().kill("consumer", after_messages=1),
     undone_work: FaultScript().kill("consumer", after_messages=1),
-    # It says that it is ready, takes a task, answers, takes another: and dies before the answer.
-    pools: FaultScript().kill("PoolWorker-*", after_messages=4, at_byte=0),
+    pools: FaultScript().kill_in("PoolWorker-*", falling.answer_or_fall, call=2),
 }
 
 

@@ -241,19 +241,34 @@ def test_a_pool_redoes_what_a_dead_worker_had_not_begun(faults: Faults, after: i
         assert [0, 1, 4, 9] == [result.get() for result in results]
 
 
-@pytest.mark.parametrize(("after", "lost"), [(2, 0), (4, 1)])
-def test_a_pool_names_its_dead_worker_and_goes_on(faults: Faults, after: int, lost: int) -> None:
-    """Who dies with a task begun takes it along, and exactly that one."""
-    faults.play(FaultScript().kill("PoolWorker-*", after_messages=after, at_byte=0))
+@pytest.mark.parametrize("call", [1, 2, 4])
+def test_a_pool_names_its_dead_worker_and_goes_on(faults: Faults, call: int) -> None:
+    """Who dies in a task takes it along, and exactly that one."""
+    faults.play(FaultScript().kill_in("PoolWorker-*", square, call=call))
     with procession.Pool(1) as pool:
         results = [pool.apply_async(square, (number,)) for number in range(4)]
-        for number, result in enumerate(results):
-            if number == lost:
-                with pytest.raises(WorkerDiedError) as caught:
+        for number, result in enumerate(results, 1):
+            if number == call:
+                with pytest.raises(WorkerDiedError, match="square") as caught:
                     result.get()
                 assert -9 == caught.value.exitcode
             else:
-                assert number * number == result.get()
+                assert (number - 1) ** 2 == result.get()
+
+
+def test_a_kill_in_a_call_must_be_there_before_the_process(faults: Faults) -> None:
+    """Later calls could be missed; a function without calls to see would never be met."""
+    ours, process = start_echo()
+    ours.send(1)
+    ours.recv()
+
+    with pytest.raises(ValueError, match="runs already"):
+        faults.play(FaultScript().kill_in("echo", echo))
+    with pytest.raises(TypeError, match="written in Python"):
+        FaultScript().kill_in("echo", print)
+
+    ours.close()
+    process.join()
 
 
 def test_kill_and_terminate_end_who_waits(faults: Faults) -> None:
@@ -301,6 +316,31 @@ def test_no_process_has_such_a_number(faults: Faults) -> None:
     process.kill(tree=True)
     ours.close()
     process.kill()
+
+
+def count_for_ever(queue: Any) -> None:
+    """Say that it begins, and compute without an end."""
+    queue.put("begun")
+    number = 0
+    while True:
+        number = next_number(number)
+
+
+def next_number(number: int) -> int:
+    """A call of the program."""
+    return number + 1
+
+
+def test_a_killed_one_does_not_compute_for_ever(faults: Faults) -> None:
+    """Its thread is left where it calls something; the block would complain otherwise."""
+    queue = procession.Queue()
+    process = procession.Process(target=count_for_ever, args=(queue,))
+    process.start()
+    assert "begun" == queue.get()
+    process.kill()
+
+    assert -9 == process.exitcode
+    queue.close()
 
 
 def stay_open(connection: Any, closing: Any) -> None:

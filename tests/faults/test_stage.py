@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 from typing import Any
 
@@ -11,6 +13,9 @@ import procession
 from procession.errors import IncompatiblePluginsError, UnknownPluginError, UnsupportedOptionError
 from procession.plugin import LaunchPlan
 from procession.testing.faults import Faults, FaultScript, Thread
+from procession.testing.faults._life import changed
+
+assert sys.platform != "win32"  # where there is no fork
 
 BEQUEST: Any = {"names": {}, "roster": {}, "plugins": ()}
 
@@ -127,22 +132,49 @@ def test_a_thread_that_cannot_be_ended_is_named() -> None:
     faults = Faults()
     faults.__enter__()
     lock.acquire()
-    process = procession.Process(target=take, args=(lock,), name="stuck")
+    queue = procession.Queue()
+    process = procession.Process(target=take, args=(lock, queue), name="stuck")
     process.start()
+    assert "about to wait" == queue.get()
 
     with pytest.raises(RuntimeError, match=r"process 'stuck'(.*\n)*.*with lock"):
         faults._leave(seconds=0.2)
 
     lock.release()
+    queue.close()
     for thread in threading.enumerate():
         if thread.name == "stuck":
             thread.join()
 
 
-def take(lock: Any) -> None:
+def take(lock: Any, queue: Any) -> None:
     """Wait for a lock that is taken."""
+    queue.put("about to wait")
     with lock:
         pass
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork")
+def test_a_forked_copy_of_the_test_is_not_held_up(faults: Faults) -> None:
+    """Whoever forks in the middle of a message has nobody in the child who would finish it."""
+    holds, release = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with changed:
+            holds.set()
+            release.wait(30)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    holds.wait(30)
+    pid = os.fork()
+    if not pid:
+        with changed:
+            os._exit(7)
+    release.set()
+    thread.join()
+
+    assert 7 == os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 @pytest.mark.parametrize(

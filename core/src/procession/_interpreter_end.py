@@ -11,6 +11,10 @@ from procession._handoff import Exportable
 from procession._mailbox import Mailbox
 from procession._report_file import report_file
 
+TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
+if TYPE_CHECKING:
+    from typing import Any
+
 
 def give_back() -> None:
     """Close what procession has open in this interpreter.
@@ -18,16 +22,24 @@ def give_back() -> None:
     Call it last, when nobody uses any of it any more: the modules are torn down next, without
     which objects cannot close themselves, and nobody else does it in a process that goes on.
     """
-    owners = [found for found in gc.get_objects() if _owns_descriptors(type(found))]
+    owners: list[Any] = [found for found in gc.get_objects() if _owns_descriptors(type(found))]
     # Who is made of others closes them, too, and may have to do something with them before.
     for kind in (Mailbox, Channel, object):
         for owner in owners:
             if isinstance(owner, kind):
-                getattr(owner, "close", owner.__del__)()
+                _close(owner)
     report_file.give_back()
     parent = process.parent_process()
     if parent is not None:
         os.close(parent.sentinel)
+
+
+def _close(owner: Any) -> None:
+    """Close what has a `close`, or only the method that closes it when it is collected."""
+    if hasattr(owner, "close"):
+        owner.close()
+    else:
+        owner.__del__()
 
 
 def _owns_descriptors(kind: type) -> bool:

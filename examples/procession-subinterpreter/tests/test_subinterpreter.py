@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -35,7 +35,7 @@ def ctx() -> Any:
 
 
 @pytest.fixture
-def call(ctx: Any) -> Iterator[Callable[..., Any]]:
+def call(ctx: Any) -> Callable[..., Any]:
     """Call a function in a subinterpreter and return its result."""
 
     def call(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -48,7 +48,7 @@ def call(ctx: Any) -> Iterator[Callable[..., Any]]:
             process.close()
         return answer
 
-    yield call
+    return call
 
 
 @pytest.mark.skipif(REASON is None, reason="it can be used here")

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from fnmatch import fnmatchcase
+from threading import Condition
+from types import FrameType
 from typing import Protocol
 from weakref import WeakSet
 
-from procession.testing.faults._script import Cut, Delay, Kill
+from procession.testing.faults._script import Cut, Delay, Kill, KillIn
 
 SIGKILL = 9
 
 #: Guards everything that the threads of this package share, and wakes those who wait for any
 #: of it. Re-entrant, for signal handlers that use what they have interrupted.
-changed = threading.Condition()
+changed = Condition()
 
 
 class Killed(BaseException):
-    """Unwinds the thread of a process that has ended, wherever it touches a message."""
+    """Unwinds the thread of a process that has ended."""
 
 
 class Holding(Protocol):
@@ -26,6 +29,25 @@ class Holding(Protocol):
 
     def close(self) -> None:
         """Close it."""
+
+
+class FatalCall:
+    """Counts the calls of a function, of which one is the end of *life*."""
+
+    def __init__(self, life: Life, rule: KillIn) -> None:
+        self._life = life
+        self._code = rule.function.__code__
+        self._left = rule.call
+
+    def look_at(self, frame: FrameType) -> None:
+        """Note that *frame* begins. Raises `Killed` if that is the end."""
+        if frame.f_code is not self._code:
+            return
+        self._left -= 1
+        if not self._left:
+            with changed:
+                self._life.end(-SIGKILL)
+            raise Killed
 
 
 class Life:
@@ -48,6 +70,7 @@ class Life:
         self.messages = 0
         self.sent = 0
         self.death: Kill | None = None
+        self._fatal_calls: list[FatalCall] = []
         self.cuts: list[Cut] = []
         self.delays: list[Delay] = []
 
@@ -55,12 +78,19 @@ class Life:
         """Return whether *pattern* names it."""
         return fnmatchcase(self.name, pattern)
 
-    def obey(self, rule: Kill | Cut | Delay) -> None:
-        """Have *rule* happen to it, or to what it sends."""
+    def obey(self, rule: Kill | KillIn | Cut | Delay) -> None:
+        """Have *rule* happen to it, or to what it sends. Raises `ValueError` when it cannot."""
         if isinstance(rule, Kill):
             if self.death is not None:
                 raise ValueError(f"process {self.name!r} is killed by the script already")
             self.death = rule
+        elif isinstance(rule, KillIn):
+            if not self.is_starting:
+                raise ValueError(
+                    f"process {self.name!r} runs already: play what kills it in a call before it "
+                    f"is started"
+                )
+            self._fatal_calls.append(FatalCall(self, rule))
         elif isinstance(rule, Cut):
             self.cuts.append(rule)
         else:
@@ -75,6 +105,15 @@ class Life:
         _here.life = self
         with changed:
             self.die_if_due()
+        sys.setprofile(self._look_at)
+
+    def _look_at(self, frame: FrameType, event: str, argument: object) -> None:
+        """Die, as this thread calls or leaves a function, if that is due or has happened."""
+        if event == "call":
+            for fatal in self._fatal_calls:
+                fatal.look_at(frame)
+        if self.exit_code is not None and event in ("call", "return") and _is_of_program(frame):
+            raise Killed
 
     def check_alive(self) -> None:
         """Raise `Killed` when it has ended, KeyboardInterrupt when it has got SIGINT."""
@@ -138,6 +177,21 @@ def current() -> Life:
     """Return the process that this thread plays: `MAIN` in threads that play none."""
     life: Life = getattr(_here, "life", MAIN)
     return life
+
+
+def begin_anew() -> None:
+    """Free the lock in a forked child, where nobody is left who could."""
+    Condition.__init__(changed)
+
+
+def _is_of_program(frame: FrameType) -> bool:
+    """Return whether *frame* can be left by an exception at any place, as far as we know."""
+    package = frame.f_globals.get("__name__", "").partition(".")[0]
+    return not (
+        package.startswith("procession")
+        or package in sys.stdlib_module_names
+        or frame.f_code.co_name == "__del__"
+    )
 
 
 def is_over(pattern: str) -> bool:

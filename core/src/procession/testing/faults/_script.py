@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import TypeAlias
 
     from procession.connection import Connection
     from procession.queues import Queue
 
-    Rule: TypeAlias = "Kill | Cut | Delay | Reorder"
+    Rule: TypeAlias = "Kill | KillIn | Cut | Delay | Reorder"
 
 
 def _check_count(least: int) -> Any:
@@ -35,10 +36,27 @@ def _check_seconds(rule: Any, attribute: attrs.Attribute[float], value: float) -
 class Kill:
     """See `FaultScript.kill`."""
 
-    process: str
+    of: str
     start: int = attrs.field(validator=_check_count(1))
     after_messages: int = attrs.field(validator=_check_count(0))
     at_byte: int | None = attrs.field(validator=attrs.validators.optional(_check_count(0)))
+
+
+def _check_function(rule: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if not hasattr(value, "__code__"):
+        raise TypeError(
+            f"a function written in Python is needed, of which the calls can be seen, not {value!r}"
+        )
+
+
+@attrs.frozen
+class KillIn:
+    """See `FaultScript.kill_in`."""
+
+    of: str
+    start: int = attrs.field(validator=_check_count(1))
+    function: Callable[..., Any] = attrs.field(validator=_check_function)
+    call: int = attrs.field(validator=_check_count(1))
 
 
 @attrs.frozen
@@ -102,6 +120,17 @@ class FaultScript:
         through a queue, nothing has come.
         """
         return self._with(Kill(process, start, after_messages, at_byte))
+
+    def kill_in(
+        self, process: str, function: Callable[..., Any], *, call: int = 1, start: int = 1
+    ) -> FaultScript:
+        """Have *process* killed, as by SIGKILL, when it calls *function* for the *call*-th time.
+
+        Nothing of that call happens. For functions and methods of the program that are written
+        in Python, such as the tasks of a pool. To be played before the process is started, whose
+        threads of its own are not looked at.
+        """
+        return self._with(KillIn(process, start, function, call))
 
     def cut(
         self, of: str | Connection, *, message: int, at_byte: int = 0, start: int = 1

@@ -9,12 +9,13 @@ import traceback
 from typing import TYPE_CHECKING
 
 from procession import _selection, process
+from procession._after_fork import in_forked_children
 from procession.testing.faults import _life
 from procession.testing.faults._channel import MemoryChannel
 from procession.testing.faults._home import homes
 from procession.testing.faults._life import SIGKILL, Life, changed, current
 from procession.testing.faults._mailbox import MemoryMailbox
-from procession.testing.faults._script import Cut, Delay, FaultScript, Kill, Reorder
+from procession.testing.faults._script import Cut, Delay, FaultScript, Kill, KillIn, Reorder
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -40,11 +41,11 @@ class Faults:
     still run are killed. One block at a time.
 
     Raises `RuntimeError` at the end when a thread whose process was killed does not come to
-    an end: it computes for ever, or waits for something else than a message.
+    an end: it waits for something else than a message, or computes without any call.
     """
 
     def __init__(self) -> None:
-        self._rules: list[Kill | Cut | Delay] = []
+        self._rules: list[Kill | KillIn | Cut | Delay] = []
 
     def play(self, script: FaultScript) -> None:
         """Put *script* into force, beside those that are in force already.
@@ -76,7 +77,10 @@ class Faults:
 
     def __enter__(self) -> Self:
         """Have children be threads and messages stay in memory from now on."""
-        global _current
+        global _current, _watches_forks
+        if not _watches_forks:
+            _watches_forks = True
+            in_forked_children(_life.begin_anew)
         if _current is not None:
             raise RuntimeError("another block of Faults is open in this process: close it first")
         _current = self
@@ -118,7 +122,7 @@ class Faults:
     def _add(self, rule: Rule) -> None:
         if isinstance(rule, Reorder):
             _flow_of(rule.queue).order.extend(rule.producers)
-        elif isinstance(rule, Kill) or isinstance(rule.of, str):
+        elif isinstance(rule, Kill | KillIn) or isinstance(rule.of, str):
             self._rules.append(rule)
         elif isinstance(rule, Cut):
             _flow_of(rule.of).cuts.append(rule)
@@ -129,8 +133,7 @@ class Faults:
     def _bind(self) -> None:
         """Tell processes of the rules that are for them."""
         for rule in list(self._rules):
-            name = rule.process if isinstance(rule, Kill) else str(rule.of)
-            matching = [life for life in _life.lives if life.matches(name)]
+            matching = [life for life in _life.lives if life.matches(str(rule.of))]
             if len(matching) >= rule.start:
                 self._rules.remove(rule)
                 matching[rule.start - 1].obey(rule)
@@ -147,6 +150,7 @@ class Faults:
 
 
 _current: Faults | None = None
+_watches_forks = False
 
 
 def enter(life: Life, thread: threading.Thread) -> None:
@@ -167,7 +171,8 @@ def _wait_for_threads(seconds: float) -> None:
         if thread.is_alive():
             raise RuntimeError(
                 f"the thread of process {thread.name!r}, which has ended, is still at work. A "
-                f"thread can be ended only where it touches a message; it is at\n{_where(thread)}"
+                f"thread can be ended only where it touches a message or calls a function; it is "
+                f"at\n{_where(thread)}"
             )
 
 

@@ -36,8 +36,9 @@ class Thread(StartMethod):
     """Carries a plan out in a thread, as a process that is killed where a script says.
 
     What the child is given is pickled, so that it has copies, and what cannot be pickled is
-    refused, as with `spawn`. Signals end it where it touches a message: SIGKILL and SIGTERM
-    for good, SIGINT by KeyboardInterrupt. Other signals and all options of a process are refused.
+    refused, as with `spawn`. Others see it end at once by SIGKILL or SIGTERM; its thread is left
+    where it touches a message, or calls or leaves a function of the program. SIGINT is a
+    KeyboardInterrupt at the next message. Other signals and all options of a process are refused.
     """
 
     name: ClassVar[str] = "thread"
