@@ -411,3 +411,43 @@ def test_daemonic_children_end_with_a_killed_parent(faults: Faults) -> None:
     below.join()
     assert -9 == below.exitcode
     queue.close()
+
+
+def reach_the_end(connection: Any) -> None:
+    """Receive nothing and get to a call that is fatal."""
+    next_number(0)
+    connection.recv()
+
+
+def test_a_long_message_whose_receiver_dies(faults: Faults) -> None:
+    """It goes only as it is received: a sender is in the middle of it, and hears of the death."""
+    faults.play(FaultScript().kill_in("receiver", next_number))
+    ours, theirs = procession.Pipe()
+    process = procession.Process(target=reach_the_end, args=(theirs,), name="receiver")
+    process.start()
+    theirs.close()
+
+    with pytest.raises(BrokenByDeathError, match="receiver"):
+        ours.send(bytes(1 << 20))
+
+    ours.close()
+
+
+def send_much(connection: Any) -> None:
+    """Send a long message."""
+    connection.send(bytes(1 << 20))
+
+
+def test_a_long_message_whose_sender_is_killed(faults: Faults) -> None:
+    """A part of it has gone: the receiver gets an error, and never that part."""
+    ours, theirs = procession.Pipe()
+    process = procession.Process(target=send_much, args=(theirs,), name="sender")
+    process.start()
+    theirs.close()
+    assert ours.poll(30)
+    process.kill()
+
+    with pytest.raises(OSError, match="got end of file during message"):
+        ours.recv()
+
+    ours.close()

@@ -9,6 +9,7 @@ from typing import ClassVar
 from procession.plugin import (
     Child,
     LaunchPlan,
+    Parcel,
     StartFeatures,
     StartMethod,
     has_pidfd,
@@ -46,20 +47,30 @@ class Bubblewrap(StartMethod):
         parcel = plan.pack()
         status, writer = os.pipe()
         try:
-            file = parcel.open()
-            try:
-                keeper = spawn_interpreter(
-                    lambda numbers: [
-                        *_sandbox.arguments(os.environ, numbers[0]),
-                        *parcel.command(numbers[1], numbers[2:]),
-                    ],
-                    (writer, file, *parcel.descriptors),
-                    plan.environment,
-                )
-            finally:
-                os.close(file)
-                os.close(writer)
+            keeper = _start(plan, parcel, status, writer)
         except BaseException:
             os.close(status)
             raise
+        finally:
+            os.close(writer)
         return SandboxedChild(keeper, status)
+
+
+def _start(plan: LaunchPlan, parcel: Parcel, status: int, writer: int) -> int:
+    """Start bubblewrap, which writes to *writer*, the other end of *status*; return its id.
+
+    It gets both: if this process is killed in the middle, bubblewrap must not fail for want of a
+    reader, as it would leave a child that waits for it for ever.
+    """
+    file = parcel.open()
+    try:
+        return spawn_interpreter(
+            lambda numbers: [
+                *_sandbox.arguments(os.environ, numbers[1]),
+                *parcel.command(numbers[2], numbers[3:]),
+            ],
+            (status, writer, file, *parcel.descriptors),
+            plan.environment,
+        )
+    finally:
+        os.close(file)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import threading
 from typing import TYPE_CHECKING, NoReturn
 
-from procession.errors import MessageTooLongError
+from procession.errors import BusyConnectionError, MessageTooLongError
 from procession.plugin import Channel
-from procession.testing.faults._flow import Flow, Item
+from procession.testing.faults._flow import LOOK_SECONDS, Flow, Item
 from procession.testing.faults._home import Home
 from procession.testing.faults._life import SIGKILL, Killed, changed, current
 
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from procession.plugin import Buffer, Handoff, Message, Recipe, Takeover
+
+
+#: A longer message goes only as its receiver takes it, as through a pipe that holds so much.
+LONGEST_AHEAD = 1 << 16
 
 
 class End(Home):
@@ -54,7 +59,8 @@ class End(Home):
 class MemoryChannel(Channel):
     """One end, as one process has it open. *fd* is taken over.
 
-    Sending never waits: there is room for everything. Threads: any. Fork: a forked copy of the
+    Sending waits only in a message longer than `LONGEST_AHEAD`, until it is received; what
+    interrupts that leaves a truncated one. Threads: any. Fork: a forked copy of the
     process has copies of the messages, which nobody sees; use start method `thread`.
     """
 
@@ -66,17 +72,22 @@ class MemoryChannel(Channel):
         self._life = current()
         self.readable = end.flow is not None
         self.writable = writable
+        self._torn = False
+        #: The long message that is on its way, and the thread that is in the middle of it.
+        self._going: tuple[Item, int] | None = None
         self.closed = False
         self._life.hold(self)
+
+    @property
+    def torn(self) -> bool:
+        """See `Channel.torn`."""
+        return self._torn
 
     def send(self, body: Buffer, buffers: Sequence[Buffer] = (), /) -> None:
         """See `Channel.send`."""
         with changed:
-            self._check_open()
             life, peer = self._life, self._end.peer
-            life.check_alive()
-            if self._end.is_lost or not peer.is_open():
-                raise BrokenPipeError(errno.EPIPE, "the other end is gone")
+            self._check_may_send()
             assert peer.flow is not None
             cut, seconds = peer.flow.number(life)
             item = Item(life, body, buffers, seconds)
@@ -90,11 +101,52 @@ class MemoryChannel(Channel):
                 self._end.lose()
                 raise BrokenPipeError(errno.EPIPE, "the connection was lost")
             self._deliver(item)
+            if len(item) > LONGEST_AHEAD:
+                self._see_off(item)
             life.count_message()
+
+    def _check_may_send(self) -> None:
+        self._check_open()
+        self._life.check_alive()
+        if not self.writable:
+            raise OSError(errno.EBADF, "this end only receives")
+        if self._going is not None and self._going[1] == threading.get_ident():
+            raise BusyConnectionError(
+                "a signal handler cannot send through the connection that it has interrupted in "
+                "the middle of a message"
+            )
+        self._check_peer()
+
+    def _check_peer(self) -> None:
+        if self._end.is_lost or not self._end.peer.is_open():
+            raise BrokenPipeError(errno.EPIPE, "the other end is gone")
+
+    def _see_off(self, item: Item) -> None:
+        """Wait until *item* is received, or nobody can receive it, or send it, any more."""
+        while self._going is not None:  # another thread's, which comes before this one
+            changed.wait(LOOK_SECONDS)
+        self._going = item, threading.get_ident()
+        try:
+            while not item.is_taken:
+                self._check_open()
+                self._life.check_alive()
+                self._check_peer()
+                changed.wait(LOOK_SECONDS)
+        except OSError:
+            raise
+        except BaseException:
+            # Most likely a handler has raised in the middle of the wait.
+            if not item.is_taken:
+                self._torn = True
+                self.close()
+            raise
+        finally:
+            self._going = None
+            changed.notify_all()
 
     def _send_part(self, item: Item, length: int) -> None:
         """Send *length* bytes of *item*, which may be none, or all that there are."""
-        item.is_whole = length >= len(item.body) + sum(map(len, item.buffers))
+        item.is_whole = length >= len(item)
         if length:
             self._deliver(item)
 
@@ -108,6 +160,7 @@ class MemoryChannel(Channel):
     def receive(self, into: memoryview | None = None, limit: int | None = None, /) -> Message:
         """See `Channel.receive`."""
         with changed:
+            self._check_readable()
             self._wait(None)
             flow = self._end.flow
             assert flow is not None
@@ -135,7 +188,13 @@ class MemoryChannel(Channel):
     def wait(self, timeout: float | None = None, /) -> bool:
         """See `Channel.wait`."""
         with changed:
+            self._check_readable()
             return self._wait(timeout)
+
+    def _check_readable(self) -> None:
+        self._check_open()
+        if not self.readable:
+            raise OSError(errno.EBADF, "nothing can be received at this end")
 
     def _wait(self, timeout: float | None) -> bool:
         flow = self._end.flow
@@ -168,6 +227,8 @@ class MemoryChannel(Channel):
             if self.closed:
                 return
             self.closed = True
+            if self._going is not None and not self._going[0].is_taken:
+                self._going[0].is_whole = False
             os.close(self._fd)
             self._end.is_open()  # to notice if this was the last copy
             changed.notify_all()  # this end's own waits

@@ -20,9 +20,12 @@ LOOK_SECONDS = 1.0
 
 
 class Item:
-    """One message. `left` is for how many seconds it must be waited for; `is_whole`: see `cut`."""
+    """One message. `left` is for how many seconds it must still be waited for.
 
-    __slots__ = ("body", "buffers", "is_whole", "left", "sender")
+    `is_whole` is false when only a part of it was written, `is_taken` when nobody has got it.
+    """
+
+    __slots__ = ("body", "buffers", "is_taken", "is_whole", "left", "sender")
 
     def __init__(self, sender: Life, body: Buffer, buffers: Sequence[Buffer], left: float) -> None:
         self.sender = sender
@@ -30,6 +33,11 @@ class Item:
         self.buffers = [bytearray(buffer) for buffer in buffers]
         self.left = left
         self.is_whole = True
+        self.is_taken = False
+
+    def __len__(self) -> int:
+        """Return the length of the whole message, in bytes."""
+        return len(self.body) + sum(map(len, self.buffers))
 
     def message(self, into: memoryview | None = None) -> Message:
         """Return it as `Channel.receive` does."""
@@ -92,8 +100,10 @@ class Flow:
         item = self.head()
         assert item is not None
         self.items.remove(item)
+        item.is_taken = True
         if self.order:
             self.order.popleft()
+        changed.notify_all()
         return item
 
     def release(self) -> bool:

@@ -150,7 +150,6 @@ class MemoryMailbox(Mailbox):
             box.taken[life] += 1
             box.takers.add(life)
             box.refresh(self._fd)
-            changed.notify_all()
             life.count_message()
             return item.message()
 
