@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from glob import glob
 from typing import Any
 
@@ -16,11 +17,20 @@ REQUIRED = os.environ.get("PROCESSION_RING_REQUIRE_EXTENSION") == "1"
 
 
 class BuildInOneStep(build_ext):
-    """Puts the extension where it belongs in one step.
+    """Puts the extension where it belongs in one step, or takes away what is not of these sources.
 
     An editable installation writes it between the sources, where other environments may be
     using an earlier build of it at that very moment.
     """
+
+    def copy_extensions_to_source(self) -> None:
+        """Copy what could be built; an earlier build of what could not must not be used."""
+        super().copy_extensions_to_source()
+        for extension in self.extensions:
+            file = self.get_ext_filename(extension.name)  # type: ignore[no-untyped-call]
+            if not os.path.exists(os.path.join(self.build_lib, file)):
+                with suppress(FileNotFoundError):
+                    os.unlink(os.path.join("src", file))
 
     # The supertype's overloads are about paths of bytes, which nobody has here.
     def copy_file(  # type: ignore[override]
