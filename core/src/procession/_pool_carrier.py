@@ -64,6 +64,7 @@ class Carriers:
         *done* gets what *work* returns, and what it has raised. Without a thread to be had it
         is done here and now.
         """
+        member.in_transit = True
         member.lend_channel()
         with self._changed:
             self._under_way += 1

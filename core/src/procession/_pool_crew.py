@@ -17,10 +17,11 @@ from procession import _pool_forks as forks
 from procession._pool_backlog import Backlog
 from procession._pool_carrier import Carriers
 from procession._pool_entrance import Entrance
+from procession._pool_errand import Errands
 from procession._pool_events import TASK_GIVEN, Events
 from procession._pool_hiring import Hiring
 from procession._pool_intake import Intake
-from procession._pool_member import LONGEST_AT_ONCE
+from procession._pool_member import LONGEST_AT_ONCE, LONGEST_ERRAND
 from procession._pool_outcomes import Outcomes
 from procession._pool_staff import Staff
 from procession._pool_warden import Warden
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from procession._channel import Message
     from procession._pool_member import Member
+    from procession._pool_results import ApplyResult
     from procession._pool_staff import Recipe
     from procession._pool_stream import Feeder
     from procession._pool_task import Task
@@ -57,6 +59,7 @@ class Crew:
         self.entrance = Entrance()
         self._word = Word()
         self._carriers = Carriers(self._word)
+        self._errands = Errands(self._word)
         self.events = Events()
         self._outcomes = Outcomes(self.events)
         self._thread: int | None = None
@@ -67,15 +70,16 @@ class Crew:
         self.ended = threading.Event()
         self._backlog = Backlog(size, self._outcomes)
         assert self._word.bell is not None
-        self._staff = Staff(recipe, size, self._word.bell)
+        assert self._errands.bell is not None
+        self._staff = Staff(recipe, size, self._word.bell, self._errands.bell)
         self._intake = Intake(
             self.entrance, self._staff, self._backlog, self._outcomes, self.events,
             self._carriers,
         )  # fmt: skip
-        self._warden = Warden(self._intake, self._backlog, self._outcomes)
+        self._warden = Warden(self._intake, self._backlog, self._outcomes, self._errands)
         self._hiring = Hiring(
             self.entrance, self._staff, self._intake, self._backlog, self._outcomes,
-            self.events, self._excursion,
+            self.events, self._errands, self._excursion,
         )  # fmt: skip
         try:
             for _ in range(size):
@@ -106,6 +110,18 @@ class Crew:
             self.entrance.check()
             self._backlog.add(tasks)
         self._wake()
+
+    def call(self, task: Task, result: ApplyResult) -> None:
+        """Have *task* done for a caller who waits for *result*.
+
+        Raises what `submit` and pickling raise, and what a signal handler raises meanwhile.
+        """
+        self.entrance.check()
+        self.check_may_wait()
+        body, buffers = task.pack()
+        is_short = len(body) + len(task.job.function.pickled()) < LONGEST_ERRAND and not buffers
+        if self.events.streams or not is_short or not self._errands.run(task, result):
+            self.submit((task,))
 
     def feed(self, tasks: Iterable[Task]) -> None:
         """Have *tasks* done, which belong to a stream that was begun before."""
@@ -241,6 +257,7 @@ class Crew:
         if self._pauses:
             return False
         speaking, ended, is_rung = self._staff.wait(self._patience())
+        self._errands.take_over(self.members)
         if is_rung:
             # In this order: who lays down an answer afterwards rings again.
             self._word.silence()
@@ -263,6 +280,7 @@ class Crew:
             self._give_out()
             if self.entrance.closing and self._hiring.is_done():
                 self._retire_all()
+            self._offer()
         self._deliver()
         with self._excursion:
             self._backlog.prepare()
@@ -301,8 +319,21 @@ class Crew:
                 if member.is_idle:
                     self._staff.retire(member)
                     self._hiring.fill_up()
-            elif self._backlog and len(member.outstanding) * 2 <= ahead:
+            elif (
+                self._backlog
+                and len(member.outstanding) * 2 <= ahead
+                and self._errands.withdraw(member)
+            ):
                 self._give(member, ahead)
+
+    def _offer(self) -> None:
+        """Offer those that have nothing to do to callers."""
+        if self._recipe.has_limits or self._backlog or self.entrance.closing:
+            return
+        for member in self.members:
+            if member.is_idle:
+                member.prepare_offer()
+                self._errands.offer(member)
 
     def _give(self, member: Member, ahead: int) -> None:
         room = member.room(ahead, self._recipe.max_tasks)
@@ -339,12 +370,15 @@ class Crew:
         if self._outcomes:
             with self._excursion:
                 self._outcomes.deliver()
+            self._errands.wake_caller()
 
     # -- the end
 
     def _retire_all(self) -> None:
         for member in self.members:
-            if not member.retiring and not member.in_transit:
+            if member.retiring or member.in_transit or not self._errands.withdraw(member):
+                continue
+            if not member.outstanding:
                 member.retire()
 
     def _dismiss(self) -> None:
@@ -370,7 +404,10 @@ class Crew:
         for member in members:
             member.kill()  # what is carried to or from it ends then
         self._carriers.wait(_MOST_PAUSED)
+        for member in members:
+            self._errands.void(member)
         self._staff.disband()
+        self._errands.forget()
         self._word.forget()
         for member in members:
             for task in member.outstanding:

@@ -103,6 +103,7 @@ class Desk:
         return bool(word == number << _LENGTH_BITS | _LONG_MESSAGE)
 
     def release(self) -> None:
-        """Give the memory back. Nothing can be done with the desk afterwards."""
+        """Give the memory back. There is nothing on the desk afterwards."""
         self.words.release()
+        self.words = memoryview(bytes(BYTES)).cast("Q")
         del self._memory  # a mapping may have a descriptor

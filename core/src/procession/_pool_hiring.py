@@ -11,6 +11,7 @@ from procession.errors import BrokenPoolError
 if TYPE_CHECKING:
     from procession._pool_backlog import Backlog
     from procession._pool_entrance import Entrance
+    from procession._pool_errand import Errands
     from procession._pool_events import Events
     from procession._pool_forks import Excursion
     from procession._pool_intake import Intake
@@ -34,6 +35,7 @@ class Hiring:
         backlog: Backlog,
         outcomes: Outcomes,
         events: Events,
+        errands: Errands,
         excursion: Excursion,
     ) -> None:
         self._entrance = entrance
@@ -42,6 +44,7 @@ class Hiring:
         self._backlog = backlog
         self._outcomes = outcomes
         self._events = events
+        self._errands = errands
         self._excursion = excursion
 
     def is_done(self) -> bool:
@@ -49,7 +52,10 @@ class Hiring:
         return not (
             self._backlog
             or self._entrance.feeders
-            or any(member.outstanding for member in self._staff.members)
+            or any(
+                member.outstanding or (member.offer and member.offer.task)
+                for member in self._staff.members
+            )
         )
 
     def needs_members(self) -> bool:
@@ -83,6 +89,7 @@ class Hiring:
     def bury(self, member: Member) -> None:
         """Take leave of a worker that has ended, unless somebody still carries what it said."""
         member.has_ended = True
+        self._errands.void(member)
         self._intake.hear(member)  # what it had said before it died counts
         if member.in_transit:
             self._staff.note_end(member)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from procession._channel import Message
     from procession._failure import FailureReport
     from procession._pool_desk import Desk
+    from procession._pool_errand import Offer
     from procession._pool_task import Task
     from procession.process import Process
 
@@ -28,6 +29,8 @@ _SIGKILL, _SIGTERM = 9, 15
 #: What is sent to a worker that is at work has to fit here, so that sending never waits: the
 #: worker might be waiting for us, to take its result. A page is the least that a pipe holds.
 LONGEST_AHEAD = wire.SHORT
+#: The longest call, arguments and function together, that a caller gives to a worker itself.
+LONGEST_ERRAND = wire.SHORT - 100
 #: What a worker that waits can be sent without waiting for it: channels have room for that.
 LONGEST_AT_ONCE = 64 << 10
 #: What a task takes beside its arguments and its function, at most: the numbers, and what
@@ -83,6 +86,10 @@ class Member:
         self.has_ended = False
         self._is_lent = self._is_left = False
         self._leaving = allocate_lock()
+        #: What is offered to callers, or under way, see `procession._pool_errand`; and whether
+        #: what it is at now was: then it rings for somebody who may not listen any more.
+        self.offer: Offer | None = None
+        self.is_adopted = False
         # Whether the channel tells of its room; nothing is sent ahead if it does not.
         self._tells_room = type(channel).wait_for_room is not Channel.wait_for_room
 
@@ -96,6 +103,7 @@ class Member:
             and not self.outstanding
             and not self.retiring
             and not self.in_transit
+            and self.offer is None
             and self.sentence is None
         )
 
@@ -125,25 +133,42 @@ class Member:
         entries = []
         buffers: Sequence[Any] = ()
         for task in tasks:
-            packed = task.packed
-            assert packed is not None
-            reference = task.job.function
-            function = None
-            if reference.number not in self._functions:
-                function = reference.pickled()
-                wire.remember(self._functions, reference.number, True)
-            if packed[1]:
-                buffers = packed[1]
-            entries.append((reference.number, function, task.mode, packed[0]))
+            entries.append(self._entry(task, task.mode))
+            if task.packed and task.packed[1]:
+                buffers = task.packed[1]
         if not self.outstanding:
-            # A recall that nothing was left for must not be read for what comes now.
-            self._recalled_from = 0
-            self.recall_settles_at = None
-            self._desk.words[RECALLED] = 0
+            self._forget_recall()
             self.at_work_since = time.monotonic()
         self.outstanding.extend(tasks)
         self.given += len(tasks)
         return marshal.dumps(entries), buffers
+
+    def _entry(self, task: Task, mode: int) -> tuple[int, bytes | None, int, bytes]:
+        """Return what the worker learns of *task*."""
+        assert task.packed is not None
+        reference = task.job.function
+        function = None
+        if reference.number not in self._functions:
+            function = reference.pickled()
+            wire.remember(self._functions, reference.number, True)
+        return reference.number, function, mode, task.packed[0]
+
+    def _forget_recall(self) -> None:
+        """Have a recall that nothing was left for not read for what comes now."""
+        self._recalled_from = 0
+        self.recall_settles_at = None
+        self._desk.words[RECALLED] = 0
+
+    def send_errand(self, task: Task) -> None:
+        """Send *task* for a caller; it is nowhere outstanding. Raises `OSError`."""
+        self.channel.send(marshal.dumps([self._entry(task, task.mode | wire.CALLER)]))
+
+    def adopt(self, task: Task) -> None:
+        """Have *task* outstanding, which was sent for a caller."""
+        self.outstanding.append(task)
+        self.given += 1
+        self.at_work_since = time.monotonic()
+        self.is_adopted = True
 
     def length(self, task: Task) -> int:
         """Return about how long a message *task* makes; it is packed."""
@@ -180,6 +205,7 @@ class Member:
     def answer(self) -> Task | None:
         """Return the task that the next answer is for; None if that was recalled."""
         self.answered += 1
+        self.is_adopted = False
         self.at_work_since = time.monotonic()
         return self.outstanding.popleft()
 
@@ -261,8 +287,12 @@ class Member:
             return not self._is_left
 
     def lend_channel(self) -> None:
-        """Let somebody else use the channel, until the pool's own thread learns of its return."""
-        self.in_transit = self._is_lent = True
+        """Let somebody else use the channel, who gives it back."""
+        self._is_lent = True
+
+    def prepare_offer(self) -> None:
+        """Be ready to be offered. Only the pool's own thread may do this."""
+        self._forget_recall()
 
     def close(self) -> None:
         """Close the channel, unless it is in use: then its user does it; and the sentinel."""

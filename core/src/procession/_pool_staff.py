@@ -72,12 +72,12 @@ class Staff:
     A ring of the bell, which is for everybody, ends a `wait`.
     """
 
-    def __init__(self, recipe: Recipe, size: int, bell: Bell) -> None:
-        """Ringing *bell* ends a `wait`."""
+    def __init__(self, recipe: Recipe, size: int, bell: Bell, callers_bell: Bell) -> None:
+        """Ringing *bell* ends a `wait`; the other one is for workers that have a caller."""
         self._poller = _new_poller()
         self._recipe = recipe
         self.members: list[Member] = []
-        self._bell: Bell | None = bell
+        self._bells: tuple[Bell, Bell] | None = bell, callers_bell
         self._shared: SharedMap | None = SharedMap(size * desk.BYTES, "procession-pool")
         self._desks = [Desk(self._shared, place) for place in range(size)]
         self._free_places = list(range(size - 1, -1, -1))
@@ -124,7 +124,7 @@ class Staff:
                             theirs,
                             self._shared,
                             place,
-                            self._bell,
+                            self._bells,
                             recipe.initializer,
                             recipe.initargs,
                             recipe.encoder,
@@ -206,7 +206,7 @@ class Staff:
             self.bury(member)
         for each in self._desks:
             each.release()
-        self._shared = self._bell = None
+        self._shared = self._bells = None
 
     def abandon(self) -> None:
         """Forget the workers in a forked child: they are its siblings."""

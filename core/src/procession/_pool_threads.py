@@ -17,6 +17,7 @@ from procession.errors import BrokenPoolError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from procession._pool_results import ApplyResult
     from procession._pool_stream import Feeder
     from procession._pool_task import Task
 
@@ -58,6 +59,10 @@ class ThreadCrew:
             self.entrance.check()
             self._pending.extend(tasks)
             self._changed.notify_all()
+
+    def call(self, task: Task, result: ApplyResult) -> None:
+        """See `Crew.call`."""
+        self.submit((task,))
 
     def feed(self, tasks: Iterable[Task]) -> None:
         """See `Crew.feed`."""

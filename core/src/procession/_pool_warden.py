@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from procession._pool_backlog import Backlog
+    from procession._pool_errand import Errands
     from procession._pool_intake import Intake
     from procession._pool_member import Member
     from procession._pool_outcomes import Outcomes
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 _RECALL_SECONDS = 0.01
 #: How often answers are looked for that a worker which goes on has not rung for.
 _LOOK_SECONDS = 0.001
+#: And for those that it has rung a caller for, who may not listen any more.
+_ADOPTED_SECONDS = 0.02
 
 
 class Warden:
@@ -28,8 +31,11 @@ class Warden:
     Belongs to the pool's own thread.
     """
 
-    def __init__(self, intake: Intake, backlog: Backlog, outcomes: Outcomes) -> None:
+    def __init__(
+        self, intake: Intake, backlog: Backlog, outcomes: Outcomes, errands: Errands
+    ) -> None:
         self._intake = intake
+        self._errands = errands
         self._backlog = backlog
         self._outcomes = outcomes
 
@@ -37,6 +43,10 @@ class Warden:
         """Yield when something has to be done about *member*."""
         if member.kill_at is not None:
             yield member.kill_at
+        if member.is_adopted:
+            yield time.monotonic() + _ADOPTED_SECONDS
+        if (stuck := self._errands.deadline(member)) is not None:
+            yield stuck
         if member.recall_settles_at is not None:
             yield member.recall_settles_at
         if _has_more(member):
@@ -51,7 +61,10 @@ class Warden:
         if member.kill_at is not None and now >= member.kill_at:
             member.kill_at = None
             member.kill()
-        if _has_more(member):
+        stuck = self._errands.deadline(member)
+        if stuck is not None and now >= stuck:
+            member.kill()
+        if _has_more(member) or member.is_adopted:
             self._intake.look(member)
         if member.recall_settles_at is not None and now >= member.recall_settles_at:
             self._backlog.do_first(member.recalled())

@@ -55,6 +55,8 @@ if TYPE_CHECKING:
 
 #: How a task's arguments are given to its function.
 APPLY, MAP, STARMAP = range(3)
+#: Added to it: the worker is to ring for a caller (`procession._pool_errand`).
+CALLER = 8
 
 #: The last byte of an answer: ready for work; the initializer has failed; done; failed; skipped.
 READY, UNFIT, DONE, FAILED, SKIPPED = b"rudfs"

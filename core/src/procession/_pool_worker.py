@@ -34,7 +34,7 @@ def work(
     channel: Channel,
     shared: SharedMap,
     place: int,
-    bell: Bell,
+    bells: tuple[Bell, Bell],
     initializer: Callable[..., object] | None,
     initargs: Sequence[Any],
     encoder: Encoder | None = None,
@@ -51,7 +51,7 @@ def work(
         if initializer is not None and not _initialize(channel, initializer, initargs):
             return
         channel.send(_READY)
-        _serve(channel, desk, bell, encoder)
+        _serve(channel, desk, bells, encoder)
     except BrokenPipeError:
         return  # nobody waits for the rest
     finally:
@@ -69,7 +69,10 @@ def _initialize(
     return True
 
 
-def _serve(channel: Channel, desk: Desk, bell: Bell, encoder: Encoder | None) -> None:
+def _serve(
+    channel: Channel, desk: Desk, bells: tuple[Bell, Bell], encoder: Encoder | None
+) -> None:
+    pools_bell, callers_bell = bells
     functions: dict[int, Any] = {}
     words = desk.words
     number = 0
@@ -85,6 +88,10 @@ def _serve(channel: Channel, desk: Desk, bell: Bell, encoder: Encoder | None) ->
         half = number + len(tasks) // 2
         for function_id, function, mode, arguments in tasks:
             number += 1
+            bell = pools_bell
+            if mode & wire.CALLER:
+                mode -= wire.CALLER
+                bell = callers_bell
             words[CLAIMED] = number
             # In this order: see `procession._pool_wire`.
             if 0 < words[RECALLED] <= number:

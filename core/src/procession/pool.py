@@ -142,7 +142,12 @@ class Pool:
         **options: Unpack[TaskOptions],
     ) -> Any:
         """Call *func* in a worker and return what it returns; see `apply_async`."""
-        return self.apply_async(func, args, kwds, **options).get()
+        if options:
+            return self.apply_async(func, args, kwds, **options).get()
+        result = ApplyResult(self, self._references.get(func))
+        task = Task(result, wire.APPLY, (tuple(args), dict(kwds) if kwds else {}))
+        self._crew.call(task, result)
+        return result.get()
 
     def apply_async(
         self,

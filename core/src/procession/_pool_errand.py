@@ -1,0 +1,251 @@
+"""One call whose caller waits for it: given to a worker, and its answer taken, by the caller.
+
+No other thread has to run for that, which is most of what a short call costs otherwise. The pool
+offers workers that have nothing to do; its own thread sleeps meanwhile. Whenever that is awake it
+takes everything over that is under way, so that nothing depends on the caller.
+
+An offer takes these steps, each of them one that no signal handler and no thread can split:
+
+=========  ===============================  =================================================
+step       made by                          if the caller stops there (a handler has raised)
+=========  ===============================  =================================================
+offered    the pool                         the pool can withdraw it
+taken      a caller, out of the queue       the worker is killed
+sent       `is_sent`, after it was sent     the pool takes the task over
+settled    a claim, of which there is one:  by the pool: no harm; by the caller: the worker is
+           the caller's, or the pool's      killed
+=========  ===============================  =================================================
+
+A caller says that it stops there; if it could not even do that, some seconds make it clear.
+
+A caller that finds its offer settled waits for the result like everybody else.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from procession import _pool_wire as wire
+from procession._bell import Bell
+from procession._pickling import loads
+from procession._pool_failures import rebuild
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from procession._pool_member import Member
+    from procession._pool_results import ApplyResult
+    from procession._pool_task import Task
+    from procession._pool_word import Word
+
+#: How long a step may take before the caller is thought to have stopped there, in seconds.
+_LONGEST_STEP = 5.0
+#: How often a caller looks whether somebody has forgotten to wake it, in seconds.
+_LONGEST_WAIT = 1.0
+
+
+class Offer:
+    """A worker that has nothing to do, for one call."""
+
+    __slots__ = ("_claims", "is_left", "is_sent", "is_void", "member", "noticed_at", "task")
+
+    def __init__(self, member: Member) -> None:
+        self.member = member
+        self.task: Task | None = None
+        self.is_sent = False
+        #: Whether the caller has left it, in whatever step it was.
+        self.is_left = False
+        #: Whether the worker has ended.
+        self.is_void = False
+        #: When the pool has noticed that it was taken, and not sent or not settled.
+        self.noticed_at: float | None = None
+        self._claims = deque((True,))
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nobody has settled it."""
+        return bool(self._claims)
+
+    def claim(self) -> bool:
+        """Return True to the one who is to settle it."""
+        try:
+            return self._claims.pop()
+        except IndexError:
+            return False
+
+
+class Errands:
+    """The offers of one pool. Threads: `run`, any; the rest belongs to the pool's own."""
+
+    def __init__(self, word: Word) -> None:
+        self._word = word
+        #: What a worker rings for a caller. None when the pool has ended.
+        self.bell: Bell | None = Bell()
+        self._offers: deque[Offer] = deque()
+        # One caller at a time: they have one bell.
+        self._permits = deque((True,))
+        # Whether the pool's thread waits for a caller to make its next step.
+        self._is_wanted = False
+
+    # -- for the pool's thread
+
+    def offer(self, member: Member) -> None:
+        """Offer *member*, which has nothing to do."""
+        member.lend_channel()
+        member.offer = offer = Offer(member)
+        self._offers.append(offer)
+        if member.has_ended:  # perhaps nobody else saw this offer
+            self.void(member)
+
+    def withdraw(self, member: Member) -> bool:
+        """Return whether *member* is the pool's own, from now on if it was on offer."""
+        if self._take_back(member):
+            return True
+        self._is_wanted = True  # and now again: the caller looks after its step
+        return self._take_back(member)
+
+    def _take_back(self, member: Member) -> bool:
+        offer = member.offer
+        if offer is None:
+            return True
+        try:
+            self._offers.remove(offer)
+        except ValueError:
+            if not (offer.is_sent and offer.claim()):
+                return False
+            assert offer.task is not None
+            member.adopt(offer.task)
+        else:
+            member.give_back_channel()
+        member.offer = None
+        return True
+
+    def take_over(self, members: Iterable[Member]) -> None:
+        """Make what callers wait for the pool's own business."""
+        is_any = False
+        for member in members:
+            offer = member.offer
+            if offer is not None and offer.task is not None:
+                is_any = True
+                self.withdraw(member)
+        if is_any:
+            self.wake_caller()
+
+    def void(self, member: Member) -> None:
+        """Take back what a worker has on offer, or was given, that has ended.
+
+        The caller that offers it again may be just in time to do this itself: then it was
+        not taken.
+        """
+        offer, member.offer = member.offer, None
+        if offer is None:
+            return
+        offer.is_void = True  # in this order: the caller sets the task, and then looks
+        try:
+            self._offers.remove(offer)
+            member.give_back_channel()
+        except ValueError:  # it was taken
+            if offer.task is not None and offer.claim():
+                member.adopt(offer.task)
+        self.wake_caller()
+
+    def deadline(self, member: Member) -> float | None:
+        """Return when *member* has to be killed, as its caller has stopped in between."""
+        offer = member.offer
+        if offer is None or offer in self._offers:
+            return None
+        if offer.is_left:
+            return 0.0
+        if offer.noticed_at is None:
+            offer.noticed_at = time.monotonic()
+        return offer.noticed_at + _LONGEST_STEP
+
+    def wake_caller(self) -> None:
+        """Have a caller look again, if there is one."""
+        bell = self.bell
+        if bell is not None and not self._permits:
+            bell.ring()
+
+    def forget(self) -> None:
+        """Offer nothing any more."""
+        self._offers.clear()
+        self.bell = None
+
+    # -- for callers
+
+    def run(self, task: Task, result: ApplyResult) -> bool:
+        """Have *task*, which is packed, done; return False if there is nobody for it.
+
+        When this returns True, *result* is there or will come.
+        """
+        try:
+            self._permits.pop()  # a handler that raises here makes all calls go the longer way
+        except IndexError:
+            return False
+        try:
+            return self._run(task, result)
+        finally:
+            self._permits.append(True)
+            if self._is_wanted:
+                self._is_wanted = False
+                self._word.ring()
+
+    def _run(self, task: Task, result: ApplyResult) -> bool:
+        try:
+            offer = self._offers.pop()
+        except IndexError:
+            return False
+        try:
+            return self._make(offer, task, result)
+        except BaseException:
+            offer.is_left = True
+            self._word.ring()
+            raise
+
+    def _make(self, offer: Offer, task: Task, result: ApplyResult) -> bool:
+        bell, member = self.bell, offer.member
+        offer.task = task
+        if bell is None or offer.is_void:
+            # The worker ended before this was seen: it is ours, or it was seen.
+            return not offer.claim()
+        try:
+            member.send_errand(task)
+        except OSError:
+            pass  # it has ended, which the pool learns soon
+        finally:
+            member.give_back_channel()
+        offer.is_sent = True
+        if self._is_wanted:
+            self._word.ring()
+        while not result.ready():
+            answer = member.look()
+            if answer is not None and self._finish(offer, answer, result):
+                return True
+            bell.wait(_LONGEST_WAIT)
+            bell.silence()
+        return True
+
+    def _finish(self, offer: Offer, answer: bytes, result: ApplyResult) -> bool:
+        """Settle *offer*, if that is the caller's business; return whether it was."""
+        if answer[-1] != wire.DONE or not offer.claim():
+            self._word.ring()  # the worker has rung for us, and it is the pool's thread's
+            return False
+        member = offer.member
+        member.given += 1
+        member.answered += 1
+        self.offer(member)
+        result._finish(True, _loads(answer))
+        return True
+
+
+def _loads(answer: bytes) -> Any:
+    """Return the result. Raises what a signal handler raises meanwhile."""
+    try:
+        return loads(answer)
+    except Exception:
+        succeeded, value = rebuild(answer, ())
+        if succeeded:
+            raise  # so it was not the pickle's fault
+        raise value from value.__cause__
