@@ -264,6 +264,8 @@ class Crew:
             for member in self.members:
                 self._intake.look(member)
         for member in speaking:
+            if not self._errands.withdraw(member):
+                continue  # its caller makes the next step first, in an instant
             self._intake.receive(member)
             if member.outstanding:
                 self._intake.hear(member, _MOST_AT_ONCE)
@@ -331,7 +333,7 @@ class Crew:
         if self._recipe.has_limits or self._backlog or self.entrance.closing:
             return
         for member in self.members:
-            if member.is_idle:
+            if member.is_idle and member.can_be_heard and not member.is_deaf:
                 member.prepare_offer()
                 self._errands.offer(member)
 

@@ -206,16 +206,15 @@ class Errands:
 
     def _make(self, offer: Offer, task: Task, result: ApplyResult) -> bool:
         bell, member = self.bell, offer.member
-        offer.task = task
+        message = member.errand(task)
+        offer.task = task  # from now on it may be settled by the pool at any time
         if bell is None or offer.is_void:
             # The worker ended before this was seen: it is ours, or it was seen.
             return not offer.claim()
         try:
-            member.send_errand(task)
+            member.send_errand(message)
         except OSError:
             pass  # it has ended, which the pool learns soon
-        finally:
-            member.give_back_channel()
         offer.is_sent = True
         if self._is_wanted:
             self._word.ring()

@@ -159,9 +159,16 @@ class Member:
         self.recall_settles_at = None
         self._desk.words[RECALLED] = 0
 
-    def send_errand(self, task: Task) -> None:
-        """Send *task* for a caller; it is nowhere outstanding. Raises `OSError`."""
-        self.channel.send(marshal.dumps([self._entry(task, task.mode | wire.CALLER)]))
+    def errand(self, task: Task) -> bytes:
+        """Return the message by which a caller gives *task*, which is nowhere outstanding."""
+        return marshal.dumps([self._entry(task, task.mode | wire.CALLER)])
+
+    def send_errand(self, message: bytes) -> None:
+        """Send what `errand` has returned, with the channel that was lent. Raises `OSError`."""
+        try:
+            self.channel.send(message)
+        finally:
+            self.give_back_channel()
 
     def adopt(self, task: Task) -> None:
         """Have *task* outstanding, which was sent for a caller."""
