@@ -209,6 +209,7 @@ class Errands:
         message = member.errand(task)
         offer.task = task  # from now on it may be settled by the pool at any time
         if bell is None or offer.is_void:
+            member.give_back_channel()
             # The worker ended before this was seen: it is ours, or it was seen.
             return not offer.claim()
         try:
