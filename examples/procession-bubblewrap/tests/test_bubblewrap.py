@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import procession
-from procession.errors import PluginUnavailableError
+from procession.errors import ChildLostError, PluginUnavailableError
 from procession.plugin import LOST_EXIT_CODE
 from procession.testing import payloads
 from procession_bubblewrap._child import SANDBOX_FAILED
@@ -357,5 +357,5 @@ def test_it_ends_without_a_word(
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
 
-    with pytest.raises(ChildProcessError, match="has ended with exit code 3"):
+    with pytest.raises(ChildLostError, match="has ended with exit code 3"):
         start(payloads.nothing)

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable
 
+from procession.errors import ChildLostError
 from procession.plugin import LOST_EXIT_CODE, Child, PidChild, wait_readable
 
 #: The exit code of a child that never was one: bubblewrap has failed, and says why on stderr.
@@ -117,8 +118,8 @@ def _decode(code: int) -> int:
 def _first_words(keeper: int, status: int) -> tuple[int, bytes]:
     """Return the process id of the child, outside of the sandbox, and all that was said.
 
-    It is the first thing that bubblewrap says. Raises `ChildProcessError` when it has ended
-    without a word; it is collected then.
+    It is the first thing that bubblewrap says. Raises `ChildLostError` when it has ended without
+    a word; it is collected then.
     """
     said = b""
     while b"\n" not in said:
@@ -132,11 +133,30 @@ def _first_words(keeper: int, status: int) -> tuple[int, bytes]:
         pid, state = os.waitpid(keeper, os.WNOHANG)
         if pid == keeper:
             code = os.waitstatus_to_exitcode(state)
-            raise ChildProcessError(
-                f"bubblewrap has ended with exit code {code} before it started anything; what it "
-                f"has said about it is on stderr"
+            _kill_unfinished(status)
+            raise ChildLostError(
+                f"bubblewrap has ended with exit code {code} before it had started anything; if it "
+                f"has said why, that is on stderr"
             )
     return int(json.loads(said.splitlines()[0])["child-pid"]), said
+
+
+def _kill_unfinished(status: int) -> None:
+    """Kill what a bubblewrap that was killed has left: a copy that waits for it for ever.
+
+    Until it becomes the child it has the same name, and both ends of the pipe *status*.
+    """
+    pipe = os.readlink(f"/proc/self/fd/{status}")
+    for pid in filter(str.isdecimal, os.listdir("/proc")):
+        folder = f"/proc/{pid}"
+        try:
+            with open(f"{folder}/comm") as file:
+                if file.read() != "bwrap\n":
+                    continue
+            if pipe in (os.readlink(f"{folder}/fd/{fd}") for fd in os.listdir(f"{folder}/fd")):
+                os.kill(int(pid), _SIGKILL)
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue  # it has ended meanwhile, or is somebody else's
 
 
 def _open_child(pid: int, keeper: int) -> int:
