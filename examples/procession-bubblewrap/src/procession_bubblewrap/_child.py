@@ -27,11 +27,12 @@ class SandboxedChild(Child):
     Signals go to the child itself: bubblewrap would not pass them on. It ends when the child
     has ended, with the same exit code or 128 + signal, and so its end is the child's. *status*
     is the reading end of what it writes about the child; it is taken over, also by an error.
+    *lifeline* is a descriptor that only children of this process have besides it.
     """
 
     _closed = True  # until there is something to close
 
-    def __init__(self, keeper: int, status: int) -> None:
+    def __init__(self, keeper: int, status: int, lifeline: int) -> None:
         self._status = status
         self._lock = threading.Lock()
         self._exit_code: int | None = None
@@ -44,7 +45,7 @@ class SandboxedChild(Child):
                 raise
             self.sentinel = self._keeper.sentinel
             try:
-                self._pidfd = _open_child(self.pid, keeper)
+                self._pidfd = _open_child(self.pid, keeper, (status, lifeline))
             except BaseException:
                 _kill(self.pid)
                 self._keeper.wait()
@@ -146,21 +147,21 @@ def _kill_unfinished(status: int) -> None:
 
     Until it becomes the child it has the same name, and both ends of the pipe *status*.
     """
-    pipe = os.readlink(f"/proc/self/fd/{status}")
-    for pid in filter(str.isdecimal, os.listdir("/proc")):
-        folder = f"/proc/{pid}"
+    for pid in map(int, filter(str.isdecimal, os.listdir("/proc"))):
         try:
-            with open(f"{folder}/comm") as file:
-                if file.read() != "bwrap\n":
-                    continue
-            if pipe in (os.readlink(f"{folder}/fd/{fd}") for fd in os.listdir(f"{folder}/fd")):
-                os.kill(int(pid), _SIGKILL)
+            with open(f"/proc/{pid}/comm") as file:
+                if file.read() == "bwrap\n" and _holds_one_of(pid, (status,)):
+                    os.kill(pid, _SIGKILL)
         except (FileNotFoundError, ProcessLookupError, PermissionError):
             continue  # it has ended meanwhile, or is somebody else's
 
 
-def _open_child(pid: int, keeper: int) -> int:
-    """Return a pidfd of *pid*; -1 when that is not a child of *keeper* any more: it has ended."""
+def _open_child(pid: int, keeper: int, marks: tuple[int, ...]) -> int:
+    """Return a pidfd of *pid*, the child of *keeper*; -1 when it has ended.
+
+    When the keeper has been killed meanwhile, it is nobody's child that we know; then it is
+    told from a stranger with the same number by one of *marks*, descriptors that it has, too.
+    """
     if sys.platform != "linux":
         raise OSError("there are no pidfds on this platform")
     try:
@@ -170,15 +171,28 @@ def _open_child(pid: int, keeper: int) -> int:
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             parent = int(file.read().rpartition(b")")[2].split()[1])
-        if parent == keeper:
+        if parent == keeper or _holds_one_of(pid, marks):
             return pidfd
-    except (FileNotFoundError, ProcessLookupError):
-        pass  # it has ended and was collected
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        pass  # it has ended and was collected, or a stranger has its number
     except BaseException:
         os.close(pidfd)
         raise
     os.close(pidfd)
     return -1
+
+
+def _holds_one_of(pid: int, pipes: tuple[int, ...]) -> bool:
+    """Return whether process *pid* has one of our *pipes* open."""
+    wanted = {os.readlink(f"/proc/self/fd/{fd}") for fd in pipes}
+    folder = f"/proc/{pid}/fd"
+    for fd in os.listdir(folder):
+        try:
+            if os.readlink(f"{folder}/{fd}") in wanted:
+                return True
+        except FileNotFoundError:
+            continue  # closed meanwhile
+    return False
 
 
 def _kill(pid: int) -> None:

@@ -53,7 +53,7 @@ class Bubblewrap(StartMethod):
             raise
         finally:
             os.close(writer)
-        return SandboxedChild(keeper, status)
+        return SandboxedChild(keeper, status, plan.lifeline)
 
 
 def _start(plan: LaunchPlan, parcel: Parcel, status: int, writer: int) -> int:
