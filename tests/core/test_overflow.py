@@ -144,7 +144,8 @@ def test_an_uncommitted_record_is_overwritten(fd: int, state: MailboxState) -> N
 
 def put(spool: Spool, ledger: Ledger, body: bytes, buffers: list[bytes]) -> bytes:
     """Put a message into the spool; return its token."""
-    token = spool.write(spool.find(ledger, len(body) + sum(map(len, buffers))), body, buffers)
+    place = spool.find(ledger, len(body) + sum(map(len, buffers)))
+    token = spool.write(place, body, buffers, memory_end=ledger.window_end)
     spool.add(ledger, token)
     return token
 
@@ -169,11 +170,11 @@ def test_spool_is_first_in_first_out(fd: int, state: MailboxState) -> None:
 def test_spool_reuses_what_a_killed_writer_left(fd: int, state: MailboxState) -> None:
     """A message that was written and not added is overwritten; its memory is not lost."""
     spool, ledger = Spool(fd, BASE, 0), new_ledger(state)
-    spool.write(spool.find(ledger, 1 << 20), bytes(1 << 20), ())
+    spool.write(spool.find(ledger, 1 << 20), bytes(1 << 20), (), memory_end=BASE)
     assert os.fstat(fd).st_blocks * 512 >= 1 << 20
     place = spool.find(ledger, 4)
     assert os.fstat(fd).st_blocks * 512 <= 2 * SIZE
-    token = spool.write(place, b"mine", ())
+    token = spool.write(place, b"mine", (), memory_end=BASE)
 
     assert b"mine" == bytes(spool.read(token)[0])
     assert BASE == struct.unpack_from("=Q", token)[0]
@@ -204,8 +205,7 @@ def test_spool_s_window_is_a_circle(fd: int, state: MailboxState, seed: int) -> 
         body = bytes([number & 255]) * chance.randrange(1, 12 * mmap.PAGESIZE)
         place = spool.find(ledger, len(body))
         inside += spool.is_inside(place)
-        has_memory = spool.has_memory(ledger, place, len(body))
-        token = spool.write(place, body, (), has_memory=has_memory)
+        token = spool.write(place, body, (), memory_end=ledger.window_end)
         # While it was written, getters went on; and sometimes its writer was killed.
         for _ in range(chance.randrange(3)):
             if waiting:

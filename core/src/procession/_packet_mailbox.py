@@ -314,7 +314,7 @@ class PacketMailbox(Mailbox):
             found = self._lock.run(self._find_place, size)
             if found is None:
                 return False
-            place, has_memory = found
+            place, memory_end = found
             # Memory that was used before is worth waiting for, as long as getters are quick.
             if (
                 self._spool.is_inside(place)
@@ -323,17 +323,17 @@ class PacketMailbox(Mailbox):
             ):
                 break
         # The lock is free again; only that place is ours.
-        token = self._spool.write(place, body, buffers, has_memory=has_memory)
+        token = self._spool.write(place, body, buffers, memory_end=memory_end)
         return self._lock.run(self._add, token, _SPOOLED)
 
-    def _find_place(self, size: int) -> tuple[int, bool] | None:
+    def _find_place(self, size: int) -> tuple[int, int] | None:
         ledger = self._state.load()
         self._check_open(ledger)
         if self._is_full(ledger):
             return None
         place = self._spool.find(ledger, size)
         self._state.commit(ledger)
-        return place, self._spool.has_memory(ledger, place, size)
+        return place, ledger.window_end
 
     def _add(self, packet: bytes, kind: int) -> bool:
         """Add a message with the lock held; return whether there was room for it."""
@@ -789,6 +789,7 @@ class PacketMailbox(Mailbox):
                 bell.close()
         if sys.platform == "linux" and self._poll is not None:
             self._poll.close()
+        self._spool.close()
         self._state.close()
         os.close(self._fd)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+import sys
 
 from procession._blocks import blocks
 from procession._sparse_file import give_back, page_end, read_all, write_all
@@ -55,10 +56,12 @@ class Spool:
         self.window = window
         self._start = base + window
         self._copy = copy
-        self._map: memoryview | None = None
+        self._map: mmap.mmap | None = None
 
     def begin(self, ledger: Ledger) -> None:
-        """Make *ledger* that of an empty spool."""
+        """Make *ledger* that of an empty spool, in a file that nobody else has yet."""
+        if self.window and sys.platform != "win32":
+            os.ftruncate(self._fd, self._start)  # so that the window can be mapped
         ledger.window_head = ledger.window_tail = ledger.window_end = self.base
         ledger.spool_head = ledger.spool_tail = ledger.spool_freed = self._start
 
@@ -87,21 +90,20 @@ class Spool:
         """Return whether a message at *place* lies in the window."""
         return place < self._start
 
-    def has_memory(self, ledger: Ledger, place: int, size: int) -> bool:
-        """Return whether all memory for *size* bytes at *place* is there already."""
-        return place + size <= ledger.window_end
-
     def write(
-        self, place: int, body: Buffer, buffers: Sequence[Buffer], *, has_memory: bool = False
+        self, place: int, body: Buffer, buffers: Sequence[Buffer], *, memory_end: int
     ) -> bytes:
         """Write a message to *place* and return its token; commits nothing.
 
-        The writers' lock is held. Raises `OSError` when memory has run out.
+        The writers' lock is held. Below *memory_end*, the ledger's `window_end`, there is
+        memory already. Raises `OSError` when more has run out.
         """
         pieces = (body, *buffers)
         sizes = [len(piece) for piece in pieces]
-        view = self._view(place, sum(sizes)) if has_memory else None
-        if view is not None and self._copy is not None:
+        end = place + sum(sizes)
+        # What is mapped is only touched where no memory can be missing.
+        view = self._view(place, end) if end <= memory_end else None
+        if self._copy is not None and view is not None:
             for piece, size in zip(pieces, sizes, strict=True):
                 self._copy(view[:size], piece)
                 view = view[size:]
@@ -110,27 +112,21 @@ class Spool:
                 write_all(self._fd, pieces, place)
             except OSError:
                 # What was written of it is in nobody's way, but memory is short.
-                if not has_memory:
-                    give_back(self._fd, place, page_end(place + sum(sizes)))
+                give_back(self._fd, max(place, memory_end), page_end(end))
                 raise
         return struct.pack(f"={len(sizes) + 1}Q", place, *sizes)
 
-    def _view(self, place: int, size: int) -> memoryview | None:
-        """Return the *size* bytes at *place* of the window; None if they cannot be looked at.
-
-        They have memory, so that none can be missing when they are touched.
-        """
+    def _view(self, place: int, end: int) -> memoryview | None:
+        """Return the window's memory from *place* to *end*; None if it cannot be looked at."""
         if self._copy is None or not self.is_inside(place):
             return None
-        if self._map is None:
+        window = self._map
+        if window is None:
             try:
-                if os.fstat(self._fd).st_size < self._start:
-                    os.ftruncate(self._fd, self._start)
-                self._map = memoryview(mmap.mmap(self._fd, self.window, offset=self.base))
-            except OSError:  # no address space is left, say
+                window = self._map = mmap.mmap(self._fd, self.window, offset=self.base)
+            except OSError:  # no address space or descriptor is left, say
                 return None
-        start = place - self.base
-        return self._map[start : start + size]
+        return memoryview(window)[place - self.base : end - self.base]
 
     def add(self, ledger: Ledger, token: bytes) -> None:
         """Make the message of *token* part of the spool."""
@@ -146,8 +142,8 @@ class Spool:
         """Return a copy of the message of *token*. The readers' lock is held."""
         place, *sizes = _unpack(token)
         pieces = [blocks.take(size) for size in sizes]
-        view = self._view(place, sum(sizes))
-        if view is not None and self._copy is not None:
+        view = self._view(place, place + sum(sizes))
+        if self._copy is not None and view is not None:
             for piece, size in zip(pieces, sizes, strict=True):
                 self._copy(piece, view[:size])
                 view = view[size:]
@@ -170,6 +166,15 @@ class Spool:
         """Remove every message."""
         ledger.window_head = ledger.window_tail = ledger.window_end = self.base
         ledger.spool_head = ledger.spool_tail
+
+    def close(self) -> None:
+        """Unmap the window; a copy that another thread is making ends before that."""
+        window, self._map = self._map, None
+        if window is not None:
+            try:
+                window.close()
+            except BufferError:
+                pass  # it goes with the last view of it
 
     def give_all_back(self) -> None:
         """Give back all memory after `clear` was committed, as nothing comes any more."""

@@ -132,7 +132,7 @@ class Queue(abc.Queue):
 
         So the list is never empty: `queue.Empty` when none comes in time. What keeps the next
         one from being taken, a shutdown say, is raised by the next call. A process that is
-        killed meanwhile takes at most these objects along.
+        killed meanwhile, or whose signal handler raises, takes at most these objects along.
 
         Raises what `get` raises, but `BatchError` when some of them cannot be unpickled: they
         are gone, and it has the others.
