@@ -29,6 +29,11 @@ __all__ = ["JoinableQueue", "Queue", "SimpleQueue"]
 _GenericAlias: Any = type(list[int])
 
 
+# How many messages a mailbox is given at once: some are left over each time it has no room, and
+# to hand over all that are left again and again would take for ever.
+_AT_ONCE = 256
+
+
 class Queue(abc.Queue):
     """Objects from many processes to many processes, first in, first out.
 
@@ -113,7 +118,7 @@ class Queue(abc.Queue):
         try:
             while done < len(messages):
                 done += self._mailbox.put_many(
-                    messages[done:] if done else messages,
+                    messages[done : done + _AT_ONCE],
                     timeout=None if end is None else max(0.0, end - time.monotonic()),
                 )
         except Full:
