@@ -170,7 +170,7 @@ class LaunchPlan:
         except Exception as error:
             from procession._unpicklable import explain
 
-            explain(error, self._parts, self.encoder, self._reducers())
+            explain(error, self._parts(), self.encoder, self._reducers())
             raise
         modules |= pickler.modules
         if preparation["options"] is not None:
@@ -192,9 +192,9 @@ class LaunchPlan:
 
     def _parts(self) -> list[Part]:
         """Return what the child is given, by the names that the user knows."""
-        state = self.process.__reduce__()[2]
-        given = [(name, state.pop(f"_{name}")) for name in ("target", "args", "kwargs")]
-        return [*given, *((f"self.{name}", value) for name, value in state.items())]
+        process = self.process
+        given = {"target": process._target, "args": process._args, "kwargs": process._kwargs}
+        return [*given.items(), ("self", process)]
 
     def _preparation(
         self, handoff: LaunchHandoff, environ: bool, keep: Sequence[int]

@@ -84,35 +84,37 @@ def _unpack_first_array(body: Buffer, buffers: Sequence[Buffer]) -> Any:
 _unpack_array: Callable[[Buffer, Sequence[Buffer]], Any] = _unpack_first_array
 
 
-def dumps(
-    obj: Any,
-    encoder: Encoder | None = None,
-    parts: Callable[[], Sequence[Part]] | None = None,
-) -> tuple[bytes, list[memoryview]]:
-    """Return the pickle of *obj* and its buffers, which are views of its own memory.
-
-    Raises what pickling raises. *parts*: what *obj* is made of, by the names that the user knows,
-    for the notes of an error.
-    """
+def dumps(obj: Any) -> tuple[bytes, list[memoryview]]:
+    """Return the pickle of *obj* and its buffers, which are views of its own memory."""
     if type(obj) is _ndarray and _pack_array is not None:
         packed = _pack_array(obj)
         if packed is not None:
             return packed
     buffers = _idle.pop() if _idle else Buffers()
-    try:
-        if encoder is None:
-            body = _dumps(obj, PROTOCOL, buffer_callback=buffers)
-        else:
-            body = encoder(obj, PROTOCOL, buffer_callback=buffers)
-    except Exception as error:
-        from procession._unpicklable import explain
-
-        explain(error, parts or (lambda: [("obj", obj)]), encoder)
-        raise
+    body = _dumps(obj, PROTOCOL, buffer_callback=buffers)
     if buffers:
         return body, buffers
     _idle.append(buffers)
     return body, []
+
+
+def dumper(encoder: Encoder | None) -> Callable[[Any], tuple[bytes, list[memoryview]]]:
+    """Return what pickles as `dumps` does, by *encoder* where that is not None."""
+    if encoder is None:
+        return dumps
+
+    def dumps_by_encoder(obj: Any) -> tuple[bytes, list[memoryview]]:
+        buffers = Buffers()
+        return encoder(obj, PROTOCOL, buffer_callback=buffers), buffers
+
+    return dumps_by_encoder
+
+
+def explain(error: Exception, parts: Sequence[Part], encoder: Encoder | None) -> None:
+    """Add to *error*, which pickling has raised, where in *parts* the culprit is."""
+    from procession import _unpicklable
+
+    _unpicklable.explain(error, parts, encoder)
 
 
 def loads(body: Buffer, buffers: Sequence[Buffer] = ()) -> Any:

@@ -6,7 +6,7 @@ import itertools
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import TYPE_CHECKING
 
-from procession._pickling import dumps, join
+from procession._pickling import dumper, explain, join
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -43,14 +43,15 @@ class FunctionReference:
     Raises nothing itself: what cannot be pickled raises when the pickle is asked for.
     """
 
-    __slots__ = ("_pickle", "encoder", "function", "number")
+    __slots__ = ("_pickle", "dumps", "encoder", "function", "number")
 
     _numbers = itertools.count(1)
 
     def __init__(self, function: Callable[..., Any], encoder: Encoder | None = None) -> None:
         self.function = function
-        #: What pickles it and what it is called with; None for `pickle` itself.
+        #: What pickles it and what it is called with.
         self.encoder = encoder
+        self.dumps = dumper(encoder)
         self.number = next(self._numbers)
         self._pickle: bytes | None = None
 
@@ -62,7 +63,11 @@ class FunctionReference:
     def pickled(self) -> bytes:
         """Return the pickle. Raises what pickling raises."""
         if self._pickle is None:
-            body, buffers = dumps(self.function, self.encoder, lambda: [("func", self.function)])
+            try:
+                body, buffers = self.dumps(self.function)
+            except Exception as error:
+                explain(error, [("func", self.function)], self.encoder)
+                raise
             self._pickle = join(body, buffers) if buffers else body
         return self._pickle
 
@@ -141,7 +146,12 @@ class Task:
     def pack(self) -> tuple[bytes, Sequence[Buffer]]:
         """Return the pickle of the arguments. Raises what pickling raises."""
         if self.packed is None:
-            self.packed = dumps(self.arguments, self.job.function.encoder, self._parts)
+            function = self.job.function
+            try:
+                self.packed = function.dumps(self.arguments)
+            except Exception as error:
+                explain(error, self._parts(), function.encoder)
+                raise
         return self.packed
 
     def _parts(self) -> list[Part]:

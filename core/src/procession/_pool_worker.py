@@ -11,7 +11,7 @@ from itertools import starmap
 
 from procession import _pool_wire as wire
 from procession._after_fork import in_forked_children
-from procession._pickling import dumps, loads
+from procession._pickling import dumper, dumps, explain, loads
 from procession._pool_desk import BEGUN, CLAIMED, RECALLED, Desk
 from procession.errors import MaybeEncodingError
 
@@ -134,8 +134,9 @@ def _carry_out(
     except Exception as error:
         return _failure(error) + _FAILED, ()
     try:
-        body, result_buffers = dumps(result, encoder, lambda: [("result", result)])
+        body, result_buffers = dumper(encoder)(result)
     except Exception as error:
+        explain(error, [("result", result)], encoder)
         failure = MaybeEncodingError(error, _text(result))
         for note in getattr(error, "__notes__", ()):
             failure.add_note(note)

@@ -32,6 +32,7 @@ __all__ = [
     "get_start_method",
     "get_transport",
     "inherit",
+    "load_for_messages",
     "load_pair",
     "load_start_method",
     "load_transport",
@@ -227,6 +228,11 @@ def load_pair(
 ) -> tuple[type[StartMethod], type[Transport]]:
     """Return the classes of both; raise `IncompatiblePluginsError` if they cannot work."""
     return _own().load_pair(start_method, transport)
+
+
+def load_for_messages() -> tuple[type[Transport], Encoder | None]:
+    """Return what a pipe or queue made now uses: the transport, and what pickles."""
+    return _own().load_for_messages()
 
 
 def negotiate(start_method: type[StartMethod], transport: type[Transport], /) -> None:

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
     # A name, its source and the detail: what a `Choice` is made of.
     Reason: TypeAlias = tuple[str, str, str]
+    # Reads the configuration.
+    Read: TypeAlias = Callable[[], Settings | None]
 
     class Bequest(TypedDict):
         """What a child gets of its parent's selection; plain values, to be pickled."""
@@ -208,8 +210,12 @@ class Selector:
 
     # -- asking ------------------------------------------------------------------------
 
-    def chosen(self, kind: Kind, argument: str | None = None) -> Reason | None:
+    def chosen(
+        self, kind: Kind, argument: str | None = None, read: Read | None = None
+    ) -> Reason | None:
         """Return what somebody has chosen, and who; None if nobody has.
+
+        *read* reads the configuration; who asks several questions at once has it read once.
 
         Raises `UnknownPluginError` or `DuplicatePluginError` for a name that cannot be
         had, `ConfigurationError` for a file that is wrong. Imports no plugin.
@@ -219,19 +225,19 @@ class Selector:
             return (argument, "argument", "given by the caller")
         reason = _scope.get().get(kind) or self._set.get(kind) or self._inherited.get(kind)
         if reason is None:
-            reason = self._from_environment(kind) or self._from_configuration(kind)
+            reason = self._from_environment(kind) or self._from_configuration(kind, read)
             if reason is not None:
                 self.registry.check_name(kind, reason[0], source=reason[2])
         return reason
 
-    def resolve(self, kind: Kind, argument: str | None = None) -> Reason:
+    def resolve(self, kind: Kind, argument: str | None = None, read: Read | None = None) -> Reason:
         """Return what is to be used, and why. Decides nothing.
 
         As `chosen`; if nobody has chosen, plugins are loaded until one is available.
         Raises `NoPluginError` if none is, and `SelectionError` if several are that are
         not on the list of defaults.
         """
-        return self.chosen(kind, argument) or self._default(kind)
+        return self.chosen(kind, argument, read) or self._default(kind)
 
     def available(self, kind: Kind) -> list[str]:
         """Return the names that can be used here: the documented list, then the others.
@@ -256,7 +262,7 @@ class Selector:
 
     # -- loading -----------------------------------------------------------------------
 
-    def load(self, kind: Kind, argument: str | None = None) -> type[Any]:
+    def load(self, kind: Kind, argument: str | None = None, read: Read | None = None) -> type[Any]:
         """Return the class of what is to be used.
 
         Raises what `resolve` and `Registry.load` raise; if the choice was not made in
@@ -264,31 +270,47 @@ class Selector:
         """
         if argument is not None:
             return self.registry.load(kind, argument)
-        name, source, detail = self.resolve(kind)
+        name, source, detail = self.resolve(kind, None, read)
         blame = detail if source in ("environment", "configuration") else ""
         return self.registry.load(kind, name, source=blame)
 
-    def encoder(self, argument: str | None = None) -> Encoder | None:
+    def encoder(self, argument: str | None = None, read: Read | None = None) -> Encoder | None:
         """Return what pickles by the serializer that is to be used; None for `pickle` itself.
 
         Raises what `load` raises.
         """
-        name = self.resolve("serializer", argument)[0]
+        name = self.resolve("serializer", argument, read)[0]
         if name == PICKLE:
             return None
-        self.load("serializer", argument)
+        self.load("serializer", argument, read)
         return Encoder(name)
 
     def load_pair(
-        self, start_method: str | None = None, transport: str | None = None
+        self,
+        start_method: str | None = None,
+        transport: str | None = None,
+        read: Read | None = None,
     ) -> tuple[type[StartMethod], type[Transport]]:
         """Return the classes of both, after checking that they can work together.
 
         Raises what `load` raises, and `IncompatiblePluginsError`.
         """
-        pair = self.load("start_method", start_method), self.load("transport", transport)
+        read = read or _once(self._read_configuration)
+        pair = (
+            self.load("start_method", start_method, read),
+            self.load("transport", transport, read),
+        )
         self.negotiate(*pair)
         return pair
+
+    def load_for_messages(self) -> tuple[type[Transport], Encoder | None]:
+        """Return what a pipe or queue made now uses: the transport, and what pickles.
+
+        Raises what `load_pair` raises.
+        """
+        read = _once(self._read_configuration)
+        _, transport = self.load_pair(read=read)
+        return transport, self.encoder(read=read)
 
     def negotiate(self, start_method: type[StartMethod], transport: type[Transport]) -> None:
         """Raise `IncompatiblePluginsError` if the two cannot work together."""
@@ -366,10 +388,10 @@ class Selector:
         name = self._environ.get(variable)
         return (name, "environment", variable) if name else None
 
-    def _from_configuration(self, kind: Kind) -> Reason | None:
+    def _from_configuration(self, kind: Kind, read: Read | None) -> Reason | None:
         from procession._configuration import KEYS
 
-        settings = self._read_configuration()
+        settings = (read or self._read_configuration)()
         if settings is None or kind not in settings.names:
             return None
         return (settings.names[kind], "configuration", f"{KEYS[kind]} in {settings.file}")
@@ -428,6 +450,18 @@ class Selector:
             f"context has already been set: {NOUNS[kind]} {name!r}, by {where}; "
             "force=True replaces it"
         )
+
+
+def _once(read: Read) -> Read:
+    """Return what reads the first time it is called, and then remembers."""
+    found: list[Settings | None] = []
+
+    def remember() -> Settings | None:
+        if not found:
+            found.append(read())
+        return found[0]
+
+    return remember
 
 
 def _with(detail: str, passed: list[str]) -> str:

@@ -35,7 +35,7 @@ _WITH_BY_VALUE = "cloudpickle"
 
 def explain(
     error: Exception,
-    parts: Callable[[], Sequence[Part]],
+    parts: Sequence[Part],
     encoder: Encoder | None,
     reducers: Mapping[type, Callable[[Any], Any]] | None = None,
 ) -> None:
@@ -48,7 +48,7 @@ def explain(
         return  # that is not about what was pickled
     try:
         search = _Search(encoder, reducers)
-        search.go(parts())
+        search.go(parts)
     except Exception:
         return  # an object that cannot be asked: the error itself is all there is to say
     if search.path:

@@ -6,7 +6,7 @@ import errno
 
 import procession.process  # noqa: F401 - the family's key must be there before any fork
 from procession import abc
-from procession._pickling import dumps, join, loads
+from procession._pickling import dumper, explain, join, loads
 from procession._twin import watch_each_other
 from procession._waiting import wait_for_any
 from procession.errors import (
@@ -100,6 +100,7 @@ class Connection(abc.Connection):
     def _set(self, channel: Channel, encoder: Encoder | None = None) -> None:
         self._channel = channel
         self._encoder = encoder
+        self._dumps = dumper(encoder)
         # None where it may not be called: one look tells all that there is to check.
         self._send = channel.send if channel.writable else None
         self._receive = channel.receive if channel.readable else None
@@ -134,7 +135,12 @@ class Connection(abc.Connection):
         send = self._send
         if send is None:
             self._refuse("read-only")
-        body, buffers = dumps(obj, self._encoder)
+        dumps = self._dumps
+        try:
+            body, buffers = dumps(obj)
+        except Exception as error:
+            explain(error, [("obj", obj)], self._encoder)
+            raise
         try:
             send(body, buffers)
         except OSError as error:

@@ -63,6 +63,10 @@ class BaseContext:
         """Return what is to pickle for what is made now; None for `pickle` itself."""
         raise NotImplementedError
 
+    def _for_messages(self) -> tuple[Transport, Encoder | None]:
+        """Return the transport, and what pickles, of a pipe or queue made now."""
+        return self._transport(), self._encoder()
+
     def Pipe(
         self, duplex: bool = True, *, size: int | None = None
     ) -> tuple[Connection, Connection]:
@@ -75,7 +79,7 @@ class BaseContext:
         """
         from procession.connection import pipe
 
-        transport, encoder = self._transport(), self._encoder()
+        transport, encoder = self._for_messages()
         options = self._size_option(transport, size)
         return _made("pipe", lambda: pipe(transport, duplex, encoder, **options))
 
@@ -90,8 +94,7 @@ class BaseContext:
         from procession.queues import Queue
 
         maxsize = index(maxsize)
-        encoder = self._encoder()
-        mailbox = self._mailbox(size, maxsize=max(0, maxsize))
+        mailbox, encoder = self._mailbox(size, maxsize=max(0, maxsize))
         return Queue(maxsize, mailbox=mailbox, encoder=encoder)
 
     def JoinableQueue(self, maxsize: int = 0, *, size: int | None = None) -> JoinableQueue:
@@ -99,21 +102,20 @@ class BaseContext:
         from procession.queues import JoinableQueue
 
         maxsize = index(maxsize)
-        encoder = self._encoder()
-        mailbox = self._mailbox(size, maxsize=max(0, maxsize), joinable=True)
+        mailbox, encoder = self._mailbox(size, maxsize=max(0, maxsize), joinable=True)
         return JoinableQueue(maxsize, mailbox=mailbox, encoder=encoder)
 
     def SimpleQueue(self, *, size: int | None = None) -> SimpleQueue:
         """Return a queue with nothing but put, get, empty and close."""
         from procession.queues import SimpleQueue
 
-        encoder = self._encoder()
-        return SimpleQueue(mailbox=self._mailbox(size), encoder=encoder)
+        mailbox, encoder = self._mailbox(size)
+        return SimpleQueue(mailbox=mailbox, encoder=encoder)
 
-    def _mailbox(self, size: int | None, **options: Any) -> Mailbox:
-        transport = self._transport()
+    def _mailbox(self, size: int | None, **options: Any) -> tuple[Mailbox, Encoder | None]:
+        transport, encoder = self._for_messages()
         options.update(self._size_option(transport, size))
-        return _made("queue", lambda: transport.mailbox(**options))
+        return _made("queue", lambda: transport.mailbox(**options)), encoder
 
     def _size_option(self, transport: Transport, size: int | None) -> dict[str, int]:
         """Return what to tell *transport* about the size, if anything."""
@@ -377,6 +379,10 @@ class DefaultContext(BaseContext):
 
     def _encoder(self) -> Encoder | None:
         return _selection.encoder()
+
+    def _for_messages(self) -> tuple[Transport, Encoder | None]:
+        transport, encoder = _selection.load_for_messages()
+        return transport(), encoder
 
     def get_start_method(self, allow_none: bool = False) -> str | None:
         """Return the name of the start method that would be used now. Decides nothing."""

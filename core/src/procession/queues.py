@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 
 from procession import abc
-from procession._pickling import dumps, loads
+from procession._pickling import dumper, explain, loads
 from procession.errors import BatchError, ConnectionClosedError, Full, QueueClosedError
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
@@ -54,6 +54,7 @@ class Queue(abc.Queue):
     ) -> None:
         self._mailbox = mailbox
         self._encoder = encoder
+        self._dumps = dumper(encoder)
         self._maxsize = max(0, maxsize)
         self._closed = False
 
@@ -69,7 +70,12 @@ class Queue(abc.Queue):
         """
         if self._closed:
             raise self._closed_error()
-        body, buffers = dumps(obj, self._encoder)
+        dumps = self._dumps
+        try:
+            body, buffers = dumps(obj)
+        except Exception as error:
+            explain(error, [("obj", obj)], self._encoder)
+            raise
         try:
             if block and timeout is None:
                 self._mailbox.put(body, buffers)
@@ -111,7 +117,14 @@ class Queue(abc.Queue):
         """
         if self._closed:
             raise self._closed_error()
-        messages = [dumps(obj, self._encoder) for obj in objects]
+        dumps = self._dumps
+        messages = []
+        for obj in objects:
+            try:
+                messages.append(dumps(obj))
+            except Exception as error:
+                explain(error, [(f"objects[{len(messages)}]", obj)], self._encoder)
+                raise
         longest = _seconds(block, timeout)
         end = None if longest is None else time.monotonic() + longest
         done = 0
@@ -283,12 +296,18 @@ class SimpleQueue:
     def __init__(self, *, mailbox: Mailbox, encoder: Encoder | None = None) -> None:
         self._mailbox = mailbox
         self._encoder = encoder
+        self._dumps = dumper(encoder)
 
     def put(self, obj: Any) -> None:
         """Add *obj*; see `Queue.put`. Raises `OSError` after `close`."""
         self._check_open()
         try:
-            self._mailbox.put(*dumps(obj, self._encoder))
+            message = self._dumps(obj)
+        except Exception as error:
+            explain(error, [("obj", obj)], self._encoder)
+            raise
+        try:
+            self._mailbox.put(*message)
         except OSError as error:
             _explain(error, "put this into the queue")
             raise
