@@ -203,13 +203,6 @@ def test_a_lambda_for_a_target() -> None:
     assert found(source)["lambda"] == [3]
 
 
-def test_a_context_given_to_another_library() -> None:
-    """`concurrent.futures` makes queues of multiprocessing with what the context has."""
-    source = "import multiprocessing as mp\nExecutor(mp_context=mp.get_context())\n"
-    assert found(source)["mp_context"] == [2]
-    assert "mp_context" not in found("Executor(mp_context=get_context())\n")
-
-
 # -- the command -----------------------------------------------------------------------
 
 PROGRAM = """\

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from procession import _standard
+
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
     from typing import Any
@@ -12,6 +14,8 @@ class AuthenticationString(bytes):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Refuse: only the parcel of a child may carry the key."""
+        if _for_a_standard_child():
+            return reduce_for_child(self)
         raise TypeError(
             "Pickling an AuthenticationString object is disallowed for security reasons: "
             "the key would leave the family of processes that it protects"
@@ -32,8 +36,24 @@ class FamilyKey:
         self.key = key
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle without the key: whoever gets this has to know it already."""
+        """Pickle without the key: whoever gets this has to know it already.
+
+        A child that the standard package starts does not know it, and may.
+        """
+        if _for_a_standard_child():
+            from procession.process import current_process
+
+            return reduce_family_key(FamilyKey(self.key or current_process().authkey))
         return FamilyKey, ()
+
+
+def _for_a_standard_child() -> bool:
+    """Return whether the standard package starts a process in this thread."""
+    if not _standard.is_loaded():
+        return False
+    from procession._standard_descriptors import is_spawning
+
+    return is_spawning()
 
 
 def reduce_family_key(key: FamilyKey) -> tuple[Any, ...]:

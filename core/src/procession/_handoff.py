@@ -15,6 +15,7 @@ import os
 from abc import ABC, abstractmethod
 
 import procession._pickle_accelerator  # noqa: F401 - makes the next import a cheap one
+from procession import _standard
 
 try:
     from _pickle import Pickler, Unpickler
@@ -87,7 +88,15 @@ class Exportable(ABC):
         """Build the object from *recipe*; it owns every descriptor taken for it."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle for a message to a running process of this host, through the broker."""
+        """Pickle for a message to a running process of this host, through the broker.
+
+        Or for a process that the standard package is starting in this thread.
+        """
+        if _standard.is_loaded():
+            from procession._standard_descriptors import give, is_spawning
+
+            if is_spawning():
+                return give(self)
         from procession._broker import offer
 
         return offer(self)

@@ -82,6 +82,9 @@ class Block:
         """Return the memory, writable. Hold the block as long as the view is used."""
         return memoryview(self.map.memory)[self.start : self.start + self.size]
 
+    #: What the standard package calls it, when it builds an object of ours in a child of its own.
+    create_memoryview = view
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle for another process: the arena, which travels once a pickle, and the place."""
         if self._record is not None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from procession import _abandoned_memory, _inheritance, _preload, _selection, process
+from procession import _abandoned_memory, _inheritance, _preload, _selection, _standard, process
 from procession._after_fork import in_forked_children
 from procession._encoder import PICKLE
 from procession._launch_plan import LaunchPlan
@@ -96,6 +96,7 @@ def launch(child: process.Process) -> None:
         lifecycle = Lifecycle.of(bequest["plugins"], child)
     if not _watches_end:
         _prepare_first()  # after the hooks: exit handlers that they register come after ours
+    _standard.watch()
     start = relatives.begin_start()
     child._started_at = time.monotonic()
     try:
@@ -122,6 +123,10 @@ def launch(child: process.Process) -> None:
         # Of a child with our memory, only its arguments tell what it has to do with.
         child._given = frozenset(plan.given) or mentioned_files
         process._children.add(child)  # from here on any thread may notice its end
+        if _standard.followed:
+            from procession import _standard_state
+
+            _standard_state.note_start(child)
     except BaseException as error:
         if post_mortem is not None:
             post_mortem.close()

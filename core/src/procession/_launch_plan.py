@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from procession import _inheritance, _interpreter, _main_module, _sigint
+from procession import _inheritance, _interpreter, _main_module, _sigint, _standard
 from procession._anonymous_file import anonymous_file
 from procession._authentication_string import (
     AuthenticationString,
@@ -155,6 +155,14 @@ class LaunchPlan:
         """
         if _main_module.is_importing:
             raise UnguardedMainError(_STILL_IMPORTING)
+        if _standard.is_loaded():
+            from procession._standard_descriptors import Spawning
+
+            with Spawning():
+                return self._packed(environ, keep)
+        return self._packed(environ, keep)
+
+    def _packed(self, environ: bool, keep: Sequence[int]) -> Parcel:
         handoff = LaunchHandoff()
         file = io.BytesIO()
         preparation = self._preparation(handoff, environ, keep)
@@ -219,6 +227,7 @@ class LaunchPlan:
             "main": self.main_module,
             "bequest": self.bequest,
             "root": _inheritance.family_root(),
+            "standard": _bequest_of_standard(handoff),
         }
 
     def _reducers(self) -> dict[type, Callable[[Any], Any]]:
@@ -228,10 +237,23 @@ class LaunchPlan:
         }
         if self.main_module is None and not self._pickles_by_value():
             reducers[FunctionType] = reducers[type] = _refuse_interactive
+        if _standard.is_loaded() or "socket" in sys.modules:
+            from procession import _reducers
+
+            return {**_reducers.reducers(), **reducers}
         return reducers
 
     def _pickles_by_value(self) -> bool:
         return self.encoder is not None and self.encoder.serializer.features.by_value
+
+
+def _bequest_of_standard(handoff: LaunchHandoff) -> dict[str, Any] | None:
+    """Return what the child is told of the standard package, if this process knows anything."""
+    if not _standard.is_loaded() and _standard.bequest is None:
+        return None
+    from procession import _standard_state
+
+    return _standard_state.bequest(handoff.give)
 
 
 def _modules_of(hooks: Sequence[ChildHooks]) -> set[str]:

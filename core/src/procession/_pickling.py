@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import sys
 
+from procession import _standard
+
 try:
     from _pickle import PickleBuffer
     from _pickle import dumps as _dumps
@@ -84,6 +86,39 @@ def _unpack_first_array(body: Buffer, buffers: Sequence[Buffer]) -> Any:
 _unpack_array: Callable[[Buffer, Sequence[Buffer]], Any] = _unpack_first_array
 
 
+# What pickles one object; replaced once more is needed than the pickle module knows.
+_encode: Callable[..., bytes] = _dumps
+
+
+def follow_standard() -> None:
+    """Use the reducers of `procession._reducers` from now on: the standard package is loaded."""
+    global _encode
+    from procession import _reducers
+
+    _encode = _reducers.encode
+
+
+def _with_sockets(
+    error: TypeError, obj: Any, buffers: Buffers, encoder: Encoder | None = None
+) -> bytes:
+    """Return the pickle of *obj*, if it was sockets in it that could not be pickled.
+
+    Raises *error* if it was not. Only the first socket of a program comes this way, so that
+    who sends none pays nothing.
+    """
+    if _encode is not _dumps or "socket" not in sys.modules:
+        raise error
+    from procession import _reducers
+
+    buffers.clear()
+    try:
+        body = _reducers.encode(obj, PROTOCOL, buffer_callback=buffers, encoder=encoder)
+    except Exception:
+        raise error from None  # which has said it already
+    follow_standard()
+    return body
+
+
 def dumps(obj: Any) -> tuple[bytes, list[memoryview]]:
     """Return the pickle of *obj* and its buffers, which are views of its own memory."""
     if type(obj) is _ndarray and _pack_array is not None:
@@ -91,7 +126,10 @@ def dumps(obj: Any) -> tuple[bytes, list[memoryview]]:
         if packed is not None:
             return packed
     buffers = _idle.pop() if _idle else Buffers()
-    body = _dumps(obj, PROTOCOL, buffer_callback=buffers)
+    try:
+        body = _encode(obj, PROTOCOL, buffer_callback=buffers)
+    except TypeError as error:
+        body = _with_sockets(error, obj, buffers)
     if buffers:
         return body, buffers
     _idle.append(buffers)
@@ -105,16 +143,23 @@ def dumper(encoder: Encoder | None) -> Callable[[Any], tuple[bytes, list[memoryv
 
     def dumps_by_encoder(obj: Any) -> tuple[bytes, list[memoryview]]:
         buffers = Buffers()
-        return encoder(obj, PROTOCOL, buffer_callback=buffers), buffers
+        try:
+            if _encode is _dumps:
+                body = encoder(obj, PROTOCOL, buffer_callback=buffers)
+            else:
+                body = _encode(obj, PROTOCOL, buffer_callback=buffers, encoder=encoder)
+        except TypeError as error:
+            body = _with_sockets(error, obj, buffers, encoder)
+        return body, buffers
 
     return dumps_by_encoder
 
 
 def explain(error: Exception, parts: Sequence[Part], encoder: Encoder | None) -> None:
     """Add to *error*, which pickling has raised, where in *parts* the culprit is."""
-    from procession import _unpicklable
+    from procession import _reducers, _unpicklable
 
-    _unpicklable.explain(error, parts, encoder)
+    _unpicklable.explain(error, parts, encoder, _reducers.reducers())
 
 
 def loads(body: Buffer, buffers: Sequence[Buffer] = ()) -> Any:
@@ -147,3 +192,7 @@ def join(body: Buffer, buffers: Sequence[Buffer]) -> bytes:
     be importable here. Any unpickler can load it where procession is installed.
     """
     return _dumps(_Joined(body, buffers), PROTOCOL)
+
+
+if _standard.followed:
+    follow_standard()

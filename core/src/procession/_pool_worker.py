@@ -69,9 +69,7 @@ def _initialize(
     return True
 
 
-def _serve(
-    channel: Channel, desk: Desk, bells: tuple[Bell, Bell], encoder: Encoder | None
-) -> None:
+def _serve(channel: Channel, desk: Desk, bells: tuple[Bell, Bell], encoder: Encoder | None) -> None:
     pools_bell, callers_bell = bells
     functions: dict[int, Any] = {}
     words = desk.words

@@ -15,7 +15,7 @@ import io
 import os
 import sys
 
-from procession import _inheritance, _main_module, _sigint, process
+from procession import _inheritance, _main_module, _sigint, _standard, process
 from procession._end_with_parent import end_with_parent
 from procession._handoff import LaunchTakeover, ParcelUnpickler
 from procession._report_file import report_file
@@ -167,6 +167,10 @@ def begin_forked() -> None:
     atexit._clear()
     if "procession._child_hooks" in sys.modules:
         sys.modules["procession._child_hooks"].forget()
+    if "multiprocessing.util" in sys.modules:
+        from procession import _standard_state
+
+        _standard_state.forget_parent()
 
 
 def _open(
@@ -224,6 +228,7 @@ def _prepare(preparation: dict[str, Any]) -> None:
     """Make this process resemble the one that started it."""
     _inheritance.adopt(preparation)
     process.authenticate_as(preparation["authkey"])
+    _standard.adopt(preparation["standard"])
     options = preparation["options"] or ()
     environ = preparation["environ"]
     if environ is not None and "env" not in options:

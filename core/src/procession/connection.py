@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 
 import procession.process  # noqa: F401 - the family's key must be there before any fork
-from procession import abc
+from procession import _standard, abc
 from procession._pickling import dumper, explain, join, loads
 from procession._twin import watch_each_other
 from procession._waiting import wait_for_any
@@ -104,6 +104,7 @@ class Connection(abc.Connection):
         # None where it may not be called: one look tells all that there is to check.
         self._send = channel.send if channel.writable else None
         self._receive = channel.receive if channel.readable else None
+        _standard.watch()
 
     def watch(self, twin: Twin) -> None:
         """Learn what *twin* knows about the other end, made together with this one."""

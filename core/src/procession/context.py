@@ -6,7 +6,7 @@ import os
 import sys
 from _operator import index
 
-from procession import _interpreter, _preload, _selection, process
+from procession import _interpreter, _preload, _selection, _standard, process
 from procession import errors as _errors
 from procession._encoder import PICKLE
 from procession._resource_errors import explain
@@ -54,6 +54,15 @@ class BaseContext:
 
     # What `with_size` was given.
     _size: int | None = None
+
+    @property  # type: ignore[misc]  # nobody sets it
+    def __class__(self) -> type[Any]:
+        """The class; where the standard package is loaded, one that passes for its contexts."""
+        if not _standard.is_loaded():
+            return type(self)
+        from procession._standard_classes import disguise
+
+        return disguise(type(self), "context", "BaseContext")
 
     def _transport(self) -> Transport:
         """Return the transport that a pipe or queue made now is to use."""
@@ -407,6 +416,10 @@ class DefaultContext(BaseContext):
     def set_serializer(self, serializer: str | None, force: bool = False) -> None:
         """Choose the serializer of this process; see `procession.set_serializer`."""
         _selection.set_serializer(serializer, force)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle as what follows the selection there."""
+        return get_context, (None, None, self.Process.default_process_options)
 
 
 class Context(BaseContext):

@@ -72,6 +72,8 @@ from __future__ import annotations
 
 import errno
 
+from procession import _standard
+
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -173,7 +175,11 @@ def __getattr__(name: str) -> object:
 _EOWNERDEAD = 130
 
 
-class ProcessError(Exception):
+class _Base(Exception):
+    """Holds the place of multiprocessing's own `ProcessError`; see `follow_standard`."""
+
+
+class ProcessError(_Base):
     """The base class of everything that procession raises."""
 
 
@@ -610,3 +616,23 @@ class MaybeEncodingError(ProcessError):
 
 class ForkWithThreadsWarning(RuntimeWarning):
     """A process with several threads was forked: a lock held by one stays held in the child."""
+
+
+def follow_standard() -> None:
+    """Derive the classes from the standard package's, which is loaded.
+
+    So that programs catch them by the names that it has for them.
+    """
+    import multiprocessing as standard
+
+    ProcessError.__bases__ = (standard.ProcessError,)
+    for ours, theirs in (
+        (BufferTooShort, standard.BufferTooShort),
+        (AuthenticationError, standard.AuthenticationError),
+        (TimeoutError, standard.TimeoutError),
+    ):
+        ours.__bases__ = (ProcessError, theirs)
+
+
+if _standard.followed:
+    follow_standard()

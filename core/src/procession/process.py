@@ -10,7 +10,7 @@ import itertools
 import os
 import sys
 
-from procession import _sigint, abc
+from procession import _sigint, _standard, abc
 from procession._authentication_string import AuthenticationString
 from procession._variables import variable
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from procession._limit_watch import LimitExceeded, Watch
     from procession._post_mortem import PostMortem
     from procession._process_options import OptionKeywords, ProcessOptions
+    from procession._standard_state import Popen
     from procession._stop import StopStage
 
 __all__ = ["BaseProcess", "Process", "active_children", "current_process", "parent_process"]
@@ -207,6 +208,10 @@ class BaseProcess(abc.Process):
 
         relatives.note_end(self)
         _collect_helpers()
+        if _standard.followed:
+            from procession import _standard_state
+
+            _standard_state.note_end(self)
         if self._limit_watch is not None:
             from procession._limit_watch import watcher
 
@@ -218,6 +223,13 @@ class BaseProcess(abc.Process):
             lifecycle = self.__dict__.pop("_lifecycle", None)
             if lifecycle is not None:
                 lifecycle.ended(self, self._child.poll() or 0)
+
+    @property
+    def _popen(self) -> Popen:
+        """What the standard package asks of those that it knows as its children."""
+        from procession._standard_state import Popen
+
+        return Popen(self)
 
     def close(self) -> None:
         """Give back the sentinel and what else the object holds.
@@ -683,6 +695,12 @@ def become(process: Process, lifeline: int) -> None:
     _parent = _ParentProcess(process._parent_name, process._parent_pid, lifeline)
     _current = process
     process._child = process._own_options = None
+    if _standard.followed:
+        from procession import _standard_state
+
+        _standard_state.become()
+    else:
+        _standard.watch()
     dump_signal = variable(_DUMP_SIGNAL)
     if dump_signal is not None:
         from procession._stack_file import arm

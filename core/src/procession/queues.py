@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 
-from procession import abc
+from procession import _standard, abc
 from procession._pickling import dumper, explain, loads
 from procession.errors import BatchError, ConnectionClosedError, Full, QueueClosedError
 
@@ -57,6 +57,16 @@ class Queue(abc.Queue):
         self._dumps = dumper(encoder)
         self._maxsize = max(0, maxsize)
         self._closed = False
+        _standard.watch()
+
+    @property  # type: ignore[misc]  # nobody sets it
+    def __class__(self) -> type[Any]:
+        """The class; where the standard package is loaded, one that passes for its queue."""
+        if not _standard.is_loaded():
+            return type(self)
+        from procession._standard_classes import disguise
+
+        return disguise(type(self), "queues", "Queue")
 
     def put(self, obj: Any, block: bool = True, timeout: float | None = None) -> None:
         """Add *obj*, waiting for room up to *timeout* seconds (None: for ever) if *block*.
@@ -297,6 +307,7 @@ class SimpleQueue:
         self._mailbox = mailbox
         self._encoder = encoder
         self._dumps = dumper(encoder)
+        _standard.watch()
 
     def put(self, obj: Any) -> None:
         """Add *obj*; see `Queue.put`. Raises `OSError` after `close`."""

@@ -13,13 +13,11 @@ import ctypes
 import sys
 from weakref import WeakKeyDictionary
 
-from procession._heap import heap
+from procession._heap import Block, heap
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
     from typing import Any, Protocol, TypeAlias
-
-    from procession._heap import Block
 
     class Lock(Protocol):
         """What a lock has to have."""
@@ -122,7 +120,8 @@ def _build(type_: CType, block: Block) -> Shared:
     obj = type_.from_buffer(block.view())
     # Whoever looks at the memory through this object (an array of numpy, a part of a
     # structure) holds the object, and it holds the block.
-    obj._shared_block = block
+    # The name is the standard package's, whose pickler asks for it where it knows the type.
+    obj._wrapper = block
     _teach_pickle(type_)
     return obj
 
@@ -131,19 +130,24 @@ def _teach_pickle(type_: CType) -> None:
     """Have shared objects of *type_* pickled as references, not as copies of what is in them."""
     if _is_nameless(type_):
         # The registry would keep the array types of all lengths for ever.
-        if type_.__reduce__ is not _reduce:
-            type_.__reduce__ = _reduce
-    elif copyreg.dispatch_table.get(type_) is not _reduce:
-        copyreg.pickle(type_, _reduce)
+        if type_.__reduce__ is not reduce:
+            type_.__reduce__ = reduce
+    elif copyreg.dispatch_table.get(type_) is not reduce:
+        copyreg.pickle(type_, reduce)
 
 
-def _reduce(obj: Shared) -> Any:
+def is_shared(obj: Any) -> bool:
+    """Return whether a ctypes object lies in shared memory of procession."""
+    return isinstance(getattr(obj, "_wrapper", None), Block)
+
+
+def reduce(obj: Shared) -> Any:
     """Pickle a shared object as a reference, and any other of its type as ever."""
-    block = getattr(obj, "_shared_block", None)
-    if block is not None:
+    if is_shared(obj):
+        block = obj._wrapper
         return _rebuild, (_describe(type(obj)), _Memory(block))
     kind: CType = type(obj)
-    if kind.__reduce__ is _reduce:
+    if kind.__reduce__ is reduce:
         return ctypes.Array.__reduce__(obj)
     return obj.__reduce__()
 

@@ -21,6 +21,8 @@ TYPE_CHECKING = False  # importing typing would bring `re` and more into every c
 if TYPE_CHECKING:
     from typing import Any
 
+    from procession._standard_classes import SemLock
+
 __all__ = ["Barrier", "BoundedSemaphore", "Condition", "Event", "Lock", "RLock", "Semaphore"]
 
 
@@ -63,6 +65,13 @@ class _OfPrimitive:
     def locked(self) -> bool:
         """Return whether nothing is free: an acquire would have to wait, or raise."""
         return self._primitive.value() == 0
+
+    @property
+    def _semlock(self) -> SemLock:
+        """What queues of the standard package that are made of this look at."""
+        from procession._standard_classes import SemLock
+
+        return SemLock(self._primitive)
 
     def __enter__(self) -> bool:
         """Acquire it."""

@@ -16,18 +16,12 @@ __all__ = ["Finding", "examine"]
 
 _STARTERS: Final = {"Process", "Pool", "Manager", "context.Process", "pool.Pool"}
 
-_CONTEXT_KEYWORDS: Final = {"mp_context", "multiprocessing_context"}
-"""Those of `concurrent.futures` and of torch."""
-
 _STAR: Final = "The names cannot be followed; name what is imported"
 _NO_SUCH: Final = "No documented name of multiprocessing, and nothing is promised in its place"
 _PRIVATE: Final = "A private name of the standard library, and nothing is promised in its place"
 _UNGUARDED: Final = (
     "Processes are made whenever the file is imported, and children import it: "
     'move that below `if __name__ == "__main__":`'
-)
-_PASSED_ON: Final = (
-    "Other libraries need a context of multiprocessing; `procession.futures` has an executor"
 )
 _LAMBDA: Final = "A lambda cannot be pickled, as every start method but `fork` has to"
 
@@ -78,8 +72,6 @@ class _Program:
             elif isinstance(node, (ast.Name, ast.Attribute)) and isinstance(node.ctx, ast.Load):
                 for meaning in self._meanings.of(node):
                     self._use(meaning, node)
-            elif isinstance(node, ast.keyword):
-                self._use_keyword(node)
         if not self._chooses_fork():
             self._find_what_needs_fork()
 
@@ -92,10 +84,6 @@ class _Program:
                 self._note(Name(f"{node.module}.*", None, Verdict.MISSING, _STAR), node)
             else:
                 self._use(join(module, alias.name), node)
-
-    def _use_keyword(self, node: ast.keyword) -> None:
-        if node.arg in _CONTEXT_KEYWORDS and "" in self._meanings.of(node.value):
-            self._note(Name(node.arg, None, Verdict.MISSING, _PASSED_ON), node)
 
     def _use(self, meaning: str, node: ast.AST) -> None:
         name = _look_up(meaning)
