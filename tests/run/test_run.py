@@ -409,10 +409,12 @@ def test_program_without_multiprocessing_loads_nothing(tmp_path: Path) -> None:
     """A program that does not import multiprocessing has the command and the import hook only."""
     (tmp_path / "program.py").write_text(TELL_MODULES)
     # As the installed script does it; runpy, for -m, would import some more.
-    start = "import sys; from procession.cli import main; sys.exit(main(['run', 'program.py']))"
+    (tmp_path / "procession-script").write_text(
+        "import sys\nfrom procession.cli import main\nsys.exit(main())\n"
+    )
 
     _, plain, _ = run([*STANDARD, "program.py"], tmp_path)
-    _, ours, _ = run([*STANDARD, "-c", start], tmp_path)
+    _, ours, _ = run([*STANDARD, "procession-script", "run", "program.py"], tmp_path)
 
     added = {*json.loads(ours)} - {*json.loads(plain)}
     parts = ["command", "main_program", "redirect"]
