@@ -113,6 +113,7 @@ class Faults:
             self._restore()
             process.active_children()  # collects them
             _life.lives.clear()
+            _life.MAIN.children.clear()
             _life.threads.clear()
             _current = None
             with changed:
