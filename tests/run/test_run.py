@@ -444,3 +444,28 @@ def test_children_stay_slim(tmp_path: Path) -> None:
         *["multiprocessing", "procession._run", "procession._run.redirect"],
         "procession._run.counterparts",
     }
+
+
+def test_the_standard_package_is_kept_in_step(tmp_path: Path, method: str) -> None:
+    """A library that asks the standard package in a child is told of that child."""
+    folder = tmp_path / "site-packages"
+    folder.mkdir()
+    (folder / "library.py").write_text(
+        "import multiprocessing\n"
+        "def name():\n    return multiprocessing.current_process().name, multiprocessing.Process\n"
+    )
+    (tmp_path / "program.py").write_text(
+        "import library\n"
+        "from multiprocessing import Process, Queue\n"
+        "def tell(queue):\n"
+        "    name, kind = library.name()\n"
+        "    queue.put((name, kind.__module__))\n"
+        "if __name__ == '__main__':\n"
+        "    queue = Queue()\n"
+        "    process = Process(target=tell, args=(queue,), name='the child')\n"
+        "    process.start()\n    print(*queue.get())\n    process.join()\n"
+    )
+
+    result = run([*OURS, "--start-method", method, "program.py"], tmp_path, PYTHONPATH=str(folder))
+
+    assert (0, "the child multiprocessing.context\n", "") == result

@@ -11,6 +11,7 @@ import copyreg
 import sys
 from io import BytesIO
 
+from procession import _standard
 from procession._passed_descriptor import PassedDescriptor
 
 try:
@@ -81,7 +82,7 @@ def _pickler(base: type[Pickler]) -> type[Pickler]:
 
 def _registered() -> Mapping[type, Reducer]:
     """Return what is registered with the standard package; nothing where it is not loaded."""
-    reduction = sys.modules.get("multiprocessing.reduction")
+    reduction = _standard.module("multiprocessing.reduction")
     pickler = getattr(reduction, "ForkingPickler", None)
     return getattr(pickler, "_extra_reducers", {})
 

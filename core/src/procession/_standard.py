@@ -26,13 +26,24 @@ bequest: Mapping[str, Any] | None = None
 _watching = False
 
 
+def module(name: str) -> Any:
+    """Return the module *name* of the standard package if it was loaded, and None otherwise."""
+    return sys.modules.get(_kept_as(name))
+
+
+def _kept_as(name: str) -> str:
+    # Under ``procession run``, what is under their own names stands for procession.
+    redirect = sys.modules.get("procession._run.redirect")
+    found: str = name if redirect is None else redirect.kept_as(name)
+    return found
+
+
 def is_loaded() -> bool:
     """Return whether this process has loaded the standard package, as far as its contexts.
 
     Another module under its name does not count, nor one that is just being imported.
     """
-    context = sys.modules.get("multiprocessing.context")
-    return hasattr(context, "set_spawning_popen")  # defined last
+    return hasattr(module("multiprocessing.context"), "set_spawning_popen")  # defined last
 
 
 def watch() -> None:
@@ -48,6 +59,7 @@ def watch() -> None:
         _follow(fresh=False)
     elif not _watching:
         _watching = True
+        _Finder.package = _kept_as(_PACKAGE)
         sys.meta_path.insert(0, _Finder)
 
 
@@ -70,12 +82,14 @@ def _follow(*, fresh: bool) -> None:
 class _Finder:
     """Finds nothing, but has the standard package followed once it was imported."""
 
+    package = _PACKAGE
+
     @classmethod
     def find_spec(
         cls, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """Return how to load the standard package; None for everything else."""
-        if name != _PACKAGE:
+        if name != cls.package:
             return None
         for finder in sys.meta_path:
             if finder is not cls:

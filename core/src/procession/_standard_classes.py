@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+from procession import _standard
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ def disguise(kind: type, module: str, name: str) -> type:
     *module*, so that ``isinstance`` is true for both; *kind* itself if nobody has loaded the
     module, and so cannot ask. The object has nothing of the standard class.
     """
-    theirs = getattr(sys.modules.get(f"multiprocessing.{module}"), name, None)
+    theirs = getattr(_standard.module(f"multiprocessing.{module}"), name, None)
     if not isinstance(theirs, type) or issubclass(kind, theirs):
         return kind
     found = _disguises.get((kind, theirs))

@@ -10,9 +10,8 @@ package, if that is what has it pickled.
 from __future__ import annotations
 
 import os
-import sys
 
-from procession import process
+from procession import _standard, process
 from procession._handoff import Exportable, Handoff, Takeover
 from procession._passed_descriptor import PassedDescriptor
 
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def _context() -> Any:
-    return sys.modules["multiprocessing.context"]
+    return _standard.module("multiprocessing.context")
 
 
 class Spawning:
@@ -67,7 +66,7 @@ class _StandardHandoff(Handoff):
     def give(self, fd: int, /) -> Token:
         """See `Handoff.give`."""
         if fd not in self._given:
-            self._given[fd] = sys.modules["multiprocessing.reduction"].DupFd(fd)
+            self._given[fd] = _standard.module("multiprocessing.reduction").DupFd(fd)
         return self._given[fd]
 
 

@@ -34,7 +34,7 @@ def follow(*, fresh: bool) -> None:
     child was forked from; it has nothing of its own to say then.
     """
     global _standard_process
-    _standard_process = sys.modules["multiprocessing.process"]
+    _standard_process = _standard.module("multiprocessing.process")
     _standard.followed = True  # other threads tell of their children from here on
     if fresh:
         adopt_bequest()
@@ -61,7 +61,7 @@ def bequest(give: Callable[[int], Any]) -> dict[str, Any] | None:
         return None if told is None else dict(told)
     import multiprocessing
 
-    tracker = sys.modules.get("multiprocessing.resource_tracker")
+    tracker = _standard.module("multiprocessing.resource_tracker")
     return {
         "authkey": bytes(multiprocessing.current_process().authkey),
         "method": multiprocessing.get_start_method(allow_none=True),
@@ -91,7 +91,7 @@ def adopt_bequest() -> None:
 
 def forget_parent() -> None:
     """Forget, in a process just forked, what the standard package was to do for the parent."""
-    util: Any = sys.modules.get("multiprocessing.util")
+    util = _standard.module("multiprocessing.util")
     if util is not None:
         util._finalizer_registry.clear()
         util._run_after_forkers()

@@ -167,7 +167,7 @@ def begin_forked() -> None:
     atexit._clear()
     if "procession._child_hooks" in sys.modules:
         sys.modules["procession._child_hooks"].forget()
-    if "multiprocessing.util" in sys.modules:
+    if _standard.module("multiprocessing.util") is not None:
         from procession import _standard_state
 
         _standard_state.forget_parent()

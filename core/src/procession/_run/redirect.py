@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 else:
     ModuleType = type(sys)
 
-__all__ = ["bootstrap", "install", "standard_module"]
+__all__ = ["bootstrap", "install", "kept_as", "standard_module"]
 
 _PACKAGE = "multiprocessing"
 _INSIDE = f"{_PACKAGE}."
@@ -194,13 +194,18 @@ def bootstrap() -> str:
     return f"from {__name__} import install; install{_finder.own!r}; "
 
 
+def kept_as(name: str) -> str:
+    """Return where in `sys.modules` the standard module *name* is, once it is loaded."""
+    return name if _finder is None else _STANDARD + name.replace(".", ":")
+
+
 def _hide(name: str) -> None:
     """Put a facade before a standard module that was imported before us."""
     standard = sys.modules[name]
     spec = standard.__spec__
     if spec is None:
         return
-    sys.modules[_hidden(name)] = standard
+    sys.modules[kept_as(name)] = standard
     facade = module_from_spec(_facade_spec(name, spec))
     sys.modules[name] = facade
     parent, _, child = name.rpartition(".")
@@ -222,13 +227,9 @@ def _find_standard(name: str) -> ModuleSpec | None:
     return PathFinder.find_spec(name, [folder])
 
 
-def _hidden(name: str) -> str:
-    return _STANDARD + name.replace(".", ":")
-
-
 def standard_module(name: str) -> ModuleType:
     """Return the standard module *name*, imported by now."""
-    return __import__(_hidden(name))
+    return __import__(kept_as(name))
 
 
 class _Passenger:
