@@ -88,7 +88,7 @@ class SandboxedChild(Child):
                 self._send(number)
 
     def _send(self, number: int) -> None:
-        if sys.platform == "win32" or self._pidfd < 0:
+        if sys.platform != "linux" or self._pidfd < 0:
             return
         try:
             signal.pidfd_send_signal(self._pidfd, number)
@@ -122,6 +122,8 @@ def _first_words(keeper: int, status: int) -> tuple[int, bytes]:
     It is the first thing that bubblewrap says. Raises `ChildLostError` when it has ended without
     a word; it is collected then.
     """
+    if sys.platform == "win32":
+        raise OSError("children cannot be collected by number on Windows")
     said = b""
     while b"\n" not in said:
         if wait_readable(status, _LONGEST_SLEEP):
