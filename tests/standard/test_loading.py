@@ -121,10 +121,13 @@ if __name__ == "__main__":
     ctx = procession.get_context(sys.argv[1], transport=sys.argv[2])
     here, there = ctx.Pipe()
     queue = ctx.Queue()
+    ours, theirs = socket.socketpair()
+    process = ctx.Process(target=standard.send_text, args=(theirs, b"argument"))
+    process.start()
+    process.join()
+    argument = ours.recv(100).decode()
     process = ctx.Process(target=standard.echo, args=(there,))
     process.start()
-    found = []
-    ours, theirs = socket.socketpair()
     here.send((theirs, b"connection"))
     assert here.recv() == "done"
     process.join()
@@ -132,10 +135,6 @@ if __name__ == "__main__":
     queue.put([theirs])
     queue.get()[0].sendall(b"queue")
     queued = ours.recv(100).decode()
-    process = ctx.Process(target=standard.send_text, args=(theirs, b"argument"))
-    process.start()
-    process.join()
-    argument = ours.recv(100).decode()
     print(json.dumps([argument, connection, queued, standard.loaded("multiprocessing")]))
 """
     )

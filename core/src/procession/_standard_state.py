@@ -52,7 +52,7 @@ def bequest(give: Callable[[int], Any]) -> dict[str, Any] | None:
     """Return what a child in a fresh interpreter is told of the standard package here.
 
     Where it is not loaded, what this process was told. *give* promises a descriptor to the
-    child: it uses this process's tracker of shared memory, if there may be one.
+    child: it uses this process's tracker of shared memory, if there is one.
     """
     if not _standard.is_loaded():
         told = _standard.bequest
@@ -61,11 +61,13 @@ def bequest(give: Callable[[int], Any]) -> dict[str, Any] | None:
         return None if told is None else dict(told)
     import multiprocessing
 
-    tracker = _standard.module("multiprocessing.resource_tracker")
+    module: Any = _standard.module("multiprocessing.resource_tracker")
+    # One that is not running is not started for this: most programs never need it.
+    tracker = None if module is None else module._resource_tracker._fd
     return {
         "authkey": bytes(multiprocessing.current_process().authkey),
         "method": multiprocessing.get_start_method(allow_none=True),
-        "tracker": None if tracker is None else give(tracker.getfd()),
+        "tracker": None if tracker is None else give(tracker),
     }
 
 
