@@ -33,6 +33,7 @@ from procession._descriptor_channel import DescriptorChannel
 from procession._pickling import SHORTEST_BUFFER, dumps, join, loads
 from procession._stream_channel import StreamChannel, pack_length
 from procession.connection import Connection, pipe, wait
+from procession.plugin import TransportFeatures
 from procession.testing.forked import DEADLINE, crew, until
 
 if TYPE_CHECKING:
@@ -518,6 +519,9 @@ def test_lengths_beyond_2_gib_in_packets(name: str) -> None:
 class OwnTransport:
     """A transport that is nobody's plugin."""
 
+    name = "own"
+    features = TransportFeatures()
+
     def pair(self, *, duplex: bool = True) -> tuple[Channel, Channel]:
         """See `Transport.pair`."""
         return stream_pair(duplex=duplex)
@@ -530,6 +534,17 @@ def test_pipe_of_any_transport() -> None:
     with first, second:
         second.send(1)
         assert 1 == first.recv()
+
+
+def test_a_transport_without_duplex_is_not_asked_for_it() -> None:
+    """What a transport declares absent is refused by core, with what would work."""
+    transport: Any = OwnTransport()
+    transport.features = TransportFeatures(duplex=False)
+    with pytest.raises(errors.IncompatiblePluginsError, match=r"'own' has no duplex.*duplex=False"):
+        pipe(transport)
+    first, second = pipe(transport, False)
+    first.close()
+    second.close()
 
 
 def test_repr_tells_state(connections: tuple[Connection, Connection]) -> None:

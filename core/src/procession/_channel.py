@@ -29,8 +29,8 @@ class Channel(Exportable):
     once need a lock of their own, except where the transport says otherwise.
     Nothing is read ahead: what has not been received stays for whoever receives next.
 
-    Ownership: a channel owns its descriptors and closes them once, in `close` or when
-    it is collected.
+    Ownership: a channel owns its descriptors, of which none is inheritable, and closes
+    them once, in `close` or when it is collected.
 
     Errors are the operating system's own (`OSError`); the connection around the
     channel gives them their final shape.

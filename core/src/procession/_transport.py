@@ -42,7 +42,8 @@ class Transport(ABC):
 
         With *duplex* each end sends and receives; without, the first end only
         receives and the second only sends. Raises `OSError` when descriptors or
-        memory have run out, and leaves nothing open then.
+        memory have run out, and leaves nothing open then. A transport that does not
+        declare `duplex` raises an error that says so.
 
         A transport whose features have `sizes` takes a keyword *size*, too, here and in
         `mailbox`: the bytes that can be on their way, in each direction, for those who ask

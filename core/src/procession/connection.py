@@ -15,6 +15,7 @@ from procession.errors import (
     ConnectionClosedError,
     ConnectionDirectionError,
     EndOfConnectionError,
+    IncompatiblePluginsError,
     MessageTooLongError,
     PeerDiedError,
 )
@@ -380,8 +381,14 @@ def pipe(
     """Return two connected ends over *transport*; with *duplex* both send and receive.
 
     Without, the first end only receives and the second only sends. *encoder* as for
-    `Connection.over`; *options* are the transport's.
+    `Connection.over`; *options* are the transport's. Raises `IncompatiblePluginsError`
+    when the transport declares that it has no duplex pairs.
     """
+    if duplex and not transport.features.duplex:
+        raise IncompatiblePluginsError(
+            f"transport {transport.name!r} has no duplex pairs, as it declares: ask for "
+            f"Pipe(duplex=False), or choose another transport"
+        )
     ends = transport.pair(duplex=duplex, **options)
     first, second = (Connection.over(end, encoder) for end in ends)
     watch_each_other(first, second)

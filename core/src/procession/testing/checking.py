@@ -30,7 +30,7 @@ OUTCOMES: Final = (PASSED, REFUSED, FAILED, SKIPPED)
 #: The exit statuses of pytest when it has done all that there was: also nothing, or in vain.
 _ORDERLY: Final = (0, 1, 5)
 #: A test that takes longer hangs.
-_SECONDS: Final = 60
+_SECONDS: Final = 30
 #: The classes of `procession.testing.checked`, by the kind of plugin.
 _CLASSES: Final = {
     "start_method": "TestStartMethod",
@@ -87,19 +87,18 @@ class Examination:
 def examine(order: Order, examination: Examination) -> Iterator[Result]:
     """Run the kit, yield each result when it is there, and keep all in *examination*."""
     reader, writer = os.pipe()
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    # The user's own pytest plugins and options are for his tests.
-    environment = {**kept, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     code = "from procession.testing.checking import main; main()"
     begun = ""
-    with tempfile.TemporaryFile() as output:
+    # What the process makes or starts is looked after here, however it ends.
+    with tempfile.TemporaryDirectory(prefix="pc-") as folder, tempfile.TemporaryFile() as output:
         process = subprocess.Popen(
             [sys.executable, "-P", "-c", code, str(writer), json.dumps(asdict(order))],
             pass_fds=[writer],
-            env=environment,
+            env=_environment(folder),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
         os.close(writer)
         try:
@@ -113,12 +112,27 @@ def examine(order: Order, examination: Examination) -> Iterator[Result]:
                     yield examination.results[-1]
             process.wait()
         finally:
-            process.kill()
+            _kill_group(process.pid)
             process.wait()
         output.seek(0)
         said = output.read().decode(errors="replace").strip()
     if process.returncode not in _ORDERLY:
         examination.trouble = f"{_end(process.returncode)} in {begun or 'the beginning'}\n{said}"
+
+
+def _environment(folder: str) -> dict[str, str]:
+    """Return the environment of the tests: the user's own plugins of pytest are for his tests."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    return {**kept, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "TMPDIR": folder}
+
+
+def _kill_group(pid: int) -> None:
+    if sys.platform == "win32":
+        return
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return  # all have ended
 
 
 def _end(code: int) -> str:
@@ -129,6 +143,8 @@ def _end(code: int) -> str:
 def main() -> None:
     """Be the process that runs the tests."""
     import pytest
+
+    from procession.testing import leaks
 
     writer, order = int(sys.argv[1]), Order(**json.loads(sys.argv[2]))
     os.set_inheritable(writer, False)
@@ -152,7 +168,10 @@ def main() -> None:
     if order.only:
         arguments += ["-k", order.only]
     del sys.argv[1:]
-    sys.exit(pytest.main(arguments, plugins=[_Teller(writer, order)]))
+    code = pytest.main(arguments, plugins=[_Teller(writer, order)])
+    for process in leaks.descendants():
+        leaks.kill(process)  # which this process would wait for at its end
+    sys.exit(code)
 
 
 class _Teller:

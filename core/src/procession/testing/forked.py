@@ -48,6 +48,11 @@ class Forked:
         """Return whether it has ended, without reaping."""
         return bool(select.select([self._pidfd], [], [], 0)[0])
 
+    def await_sleep(self) -> None:
+        """Wait until it is blocked in the kernel. Raises `AssertionError` if it ends instead."""
+        until(lambda: self.stopped() or sleeps(self.pid))
+        assert not self.stopped(), f"process {self.pid} has ended instead of waiting"
+
     def join(self, timeout: float = DEADLINE) -> int:
         """Wait for the end, at most *timeout* seconds, and return the exit code."""
         if self.code is None:

@@ -20,7 +20,7 @@ from procession import errors
 from procession._channel import Channel
 from procession._transport import Transport
 from procession.connection import Connection
-from procession.testing.forked import DEADLINE, sleeps, until
+from procession.testing.forked import DEADLINE
 from procession.testing.suites.suite import Declined, Fork, Suite
 
 assert sys.platform == "linux", "the conformance kit looks into /proc"
@@ -283,7 +283,7 @@ class ChannelPromises(OverChannels):
                 assert b"a message" == bytes(there.receive()[0])
             return
         declined("duplex")
-        with pytest.raises(Exception, match=r"duplex|one.way|direction"):
+        with pytest.raises(Exception, match="duplex"):
             pair(duplex=True)
 
     # -- waiting ---------------------------------------------------------------------------
@@ -391,8 +391,8 @@ class ChannelPromises(OverChannels):
     def test_what_is_collected_is_closed(self, transport: type[Transport]) -> None:
         """An end that nobody refers to holds nothing open, and its peer sees the end.
 
-        `Channel`: "a channel owns its descriptors and closes them once, in `close` or when it is
-        collected."
+        `Channel`: "a channel owns its descriptors, of which none is inheritable, and closes them
+        once, in `close` or when it is collected."
         """
         reader, writer = transport().pair(duplex=False)
         writer.send(b"last words")
@@ -478,10 +478,7 @@ class ChannelPromises(OverChannels):
         assert isinstance(caught.value, BrokenPipeError)
         assert caught.value.errno in (errno.EPIPE, errno.ECONNRESET)
 
-    @pytest.mark.parametrize("length", [LARGE])
-    def test_sender_killed_in_the_middle(
-        self, ends: tuple[Channel, Channel], fork: Fork, length: int
-    ) -> None:
+    def test_sender_killed_in_the_middle(self, ends: tuple[Channel, Channel], fork: Fork) -> None:
         """SIGKILL within a message makes it a truncated one, never a wrong one.
 
         `Channel.receive`: "`OSError` ("got end of file during message") when the stream ends
@@ -490,8 +487,8 @@ class ChannelPromises(OverChannels):
         reader, writer = ends
         connection = Connection.over(reader)
         writer.send(b"whole")
-        process = fork(lambda: writer.send(bytes(length)))
-        until(lambda: sleeps(process.pid))
+        process = fork(lambda: writer.send(bytes(LARGE)))
+        process.await_sleep()
         process.kill()
         writer.close()
 

@@ -14,7 +14,7 @@ import pytest
 from procession import errors
 from procession._channel import Channel
 from procession.connection import Connection
-from procession.testing.forked import DEADLINE, sleeps, until
+from procession.testing.forked import DEADLINE, until
 from procession.testing.suites.channel import LARGE, OverChannels, in_thread
 from procession.testing.suites.suite import Fork
 
@@ -121,7 +121,7 @@ class ChannelSignalPromises(OverChannels):
         connection = Connection.over(reader)
         # The first part comes, and nothing after it: the child is stopped, not ended.
         process = fork(lambda: writer.send(bytes(LARGE)))
-        until(lambda: sleeps(process.pid))
+        process.await_sleep()
         os.kill(process.pid, signal.SIGSTOP)
         alarm(interrupt)
         with pytest.raises(Interrupt):

@@ -18,7 +18,7 @@ import pytest
 
 from procession._mailbox import Mailbox
 from procession.errors import BrokenConnectionError, ShutDown
-from procession.testing.forked import DEADLINE, sleeps, until
+from procession.testing.forked import DEADLINE, until
 from procession.testing.killing import KILLS, chosen_seed, run
 from procession.testing.killing_scenarios import QueueUse
 from procession.testing.suites.channel import LARGE, in_thread, readable
@@ -112,12 +112,12 @@ class MailboxSuite(Suite):
                 box.put(b"%d" % number)
 
         def consume() -> None:
-            while bytes(box.get()[0]) != b"end":
+            while bytes(box.get(timeout=DEADLINE)[0]) != b"end":
                 box.task_done()
             box.task_done()
 
         idle = fork(consume)
-        until(lambda: sleeps(idle.pid))
+        idle.await_sleep()
         idle.kill()
         consumers = [fork(consume) for _ in range(3)]
         assert [0] * 3 == [producer.join() for producer in [fork(produce) for _ in range(3)]]
@@ -161,9 +161,11 @@ class MailboxSuite(Suite):
                 box.put(body, timeout=0.05)
             assert time.monotonic() - begun >= 0.05
             assert 7 == box.size()
-        assert b"0" == bytes(box.get()[0])
+        assert b"0" == bytes(box.get(timeout=DEADLINE)[0])
         box.put(b"7", timeout=0)
-        assert [b"%d" % number for number in range(1, 8)] == [bytes(box.get()[0]) for _ in range(7)]
+        assert [b"%d" % number for number in range(1, 8)] == [
+            bytes(box.get(timeout=DEADLINE)[0]) for _ in range(7)
+        ]
         assert 0 == box.size()
 
     def test_mailbox_get_wakes_each_waiting_put(self, mailbox: Make, fork: Fork) -> None:
@@ -174,7 +176,8 @@ class MailboxSuite(Suite):
         box = mailbox(maxsize=1)
         box.put(b"first")
         processes = [fork(lambda: box.put(b"more")) for _ in range(3)]
-        until(lambda: all(sleeps(process.pid) for process in processes))
+        for process in processes:
+            process.await_sleep()
         threads = [in_thread(lambda: box.put(b"more")) for _ in range(3)]
 
         got = [bytes(box.get(timeout=DEADLINE)[0]) for _ in range(7)]
@@ -191,7 +194,8 @@ class MailboxSuite(Suite):
         """
         box = mailbox()
         processes = [fork(lambda: box.get()) for _ in range(6)]
-        until(lambda: all(sleeps(process.pid) for process in processes))
+        for process in processes:
+            process.await_sleep()
         begun = time.monotonic()
         for _ in processes:
             box.put(b"message")
@@ -211,7 +215,7 @@ class MailboxSuite(Suite):
             box.put(body)
         for body in bodies:
             assert readable(box.fileno())
-            assert body == bytes(box.get()[0])
+            assert body == bytes(box.get(timeout=DEADLINE)[0])
         with pytest.raises(Empty):
             box.get(timeout=0)
         assert not readable(box.fileno())
@@ -235,7 +239,8 @@ class MailboxSuite(Suite):
 
         processes = [fork(lambda: refused(empty.get)) for _ in range(4)]
         processes += [fork(lambda: refused(lambda: full.put(b""))) for _ in range(4)]
-        until(lambda: all(sleeps(process.pid) for process in processes))
+        for process in processes:
+            process.await_sleep()
         begun = time.monotonic()
         for box in (empty, full):
             box.shutdown(immediate=immediate)
@@ -260,7 +265,7 @@ class MailboxSuite(Suite):
             with pytest.raises(ShutDown):
                 box.put(body)
 
-        assert bodies == [bytes(box.get()[0]) for _ in bodies]
+        assert bodies == [bytes(box.get(timeout=DEADLINE)[0]) for _ in bodies]
         for _ in range(2):
             with pytest.raises(ShutDown):
                 box.get(timeout=0)
@@ -297,7 +302,7 @@ class MailboxSuite(Suite):
         joiner = fork(lambda: box.join())
         for _ in range(10):
             box.get()
-        until(lambda: sleeps(joiner.pid))
+        joiner.await_sleep()
         assert not box.join(0)
         for _ in range(9):
             box.task_done()
@@ -325,7 +330,7 @@ class MailboxSuite(Suite):
 
         assert 0 == fork(close).join()
         box.put(b"goes on")
-        assert b"goes on" == bytes(box.get()[0])
+        assert b"goes on" == bytes(box.get(timeout=DEADLINE)[0])
         close()
 
     # -- signals and deaths ----------------------------------------------------------------
@@ -348,7 +353,7 @@ class MailboxSuite(Suite):
         getter = fork(lambda: interrupted(empty.get))
         putter = fork(lambda: interrupted(lambda: full.put(b"")))
         for process in (getter, putter):
-            until(partial(sleeps, process.pid))
+            process.await_sleep()
             os.kill(process.pid, signal.SIGINT)
             assert 0 == process.join()
         assert (0, 1) == (empty.size(), full.size())
@@ -401,7 +406,7 @@ class MailboxSuite(Suite):
             while True:
                 assert LARGE == len(box.get(timeout=0)[0])
         box.put(b"goes on")
-        assert b"goes on" == bytes(box.get()[0])
+        assert b"goes on" == bytes(box.get(timeout=DEADLINE)[0])
 
     @pytest.mark.timeout(60 + KILLS)
     @pytest.mark.parametrize(

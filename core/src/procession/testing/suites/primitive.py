@@ -286,7 +286,8 @@ class PrimitiveSuite(Suite):
     def test_two_objects_of_one_recursive_lock(self, primitive: type[Primitive]) -> None:
         """A process that was sent its own lock may acquire by one and release by the other.
 
-        `Primitive`: "A recursive lock: one unit"
+        `Primitive.acquire`: "A recursive lock that the calling thread holds is acquired once more,
+        at once."
         """
         one = primitive.make(RECURSIVE, 1, 1)
         other = crossed(one)

@@ -22,7 +22,7 @@ from procession._child_handle import LOST_EXIT_CODE, Child
 from procession._start_method import StartMethod
 from procession._stream_channel import StreamChannel
 from procession._surroundings import NEED_THE_METHOD
-from procession.connection import Connection
+from procession.connection import Connection, wait
 from procession.errors import ResourceError, UnsupportedOptionError
 from procession.process import Process, process_class
 from procession.testing import launching, leaks, payloads
@@ -55,6 +55,14 @@ def handle_of(process: Process) -> Child:
     return process._child
 
 
+def answer(connection: Connection, child: Child | int) -> Any:
+    """Return what *child* sends, which may be given by its sentinel; it must not end instead."""
+    sentinel = child if isinstance(child, int) else child.sentinel
+    ready = wait([connection, sentinel], DEADLINE)
+    assert connection in ready, "the child has ended" if ready else "the child does not answer"
+    return connection.recv()
+
+
 def open_descriptors() -> list[str]:
     """The numbers of all open descriptors of this process."""
     return sorted(os.listdir("/proc/self/fd"))
@@ -81,6 +89,9 @@ class StartMethodSuite(Suite):
             pytest.skip(f"NOT TESTED: {start_method.name} cannot work here: {reason}")
         process = launching.start_by(start_method.name, payloads.nothing)
         process.join(DEADLINE)
+        if process.exitcode is None:
+            process.kill()
+            process.join(DEADLINE)
         process.close()
 
     @pytest.fixture
@@ -144,7 +155,7 @@ class StartMethodSuite(Suite):
         """A child that says that it is there and waits for a message, and its connection."""
         here, there = pipe()
         child = launch(payloads.hold, there)
-        assert "ready" == here.recv()
+        assert "ready" == answer(here, child)
         return child, here
 
     # -- the method ------------------------------------------------------------------------
@@ -163,7 +174,7 @@ class StartMethodSuite(Suite):
         """
         here, there = pipe()
         process = start(payloads.call, there, launching.be_known, name="bob", daemon=True)
-        known = here.recv()
+        known = answer(here, handle_of(process))
 
         assert ("bob", True) == (known["name"], known["daemon"])
         assert bytes(process.authkey) == known["authkey"]
@@ -181,9 +192,10 @@ class StartMethodSuite(Suite):
         here, there = pipe()
         variable = "PROCESSION_TESTS_OPTION"
         options = {"env": {variable: "set"}, "cwd": str(prepared_process), "umask": 0o27}
-        start(payloads.call, there, launching.be_surrounded, variable, **options)
+        process = start(payloads.call, there, launching.be_surrounded, variable, **options)
 
-        assert ("set", str(prepared_process), 0o27) == here.recv()
+        expected = ("set", str(prepared_process), 0o27)
+        assert expected == answer(here, handle_of(process))
 
     # -- features --------------------------------------------------------------------------
 
@@ -264,9 +276,9 @@ class StartMethodSuite(Suite):
         if not start_method.features.same_host:
             pytest.skip("declares no same_host; transports that need it are refused with it")
         here, there = pipe()
-        start(payloads.call, there, launching.host)
+        process = start(payloads.call, there, launching.host)
 
-        assert launching.host() == here.recv()
+        assert launching.host() == answer(here, handle_of(process))
 
     @pytest.mark.parametrize("option", sorted(NEED_THE_METHOD))
     def test_options_of_the_method_work_or_are_refused(
@@ -294,7 +306,7 @@ class StartMethodSuite(Suite):
                     process.start()
                 return
             process.start()
-            hashes.append(here.recv())
+            hashes.append(answer(here, handle_of(process)))
         assert hashes[0] == hashes[1]
         assert hash("x") != hashes[0]
 
@@ -390,8 +402,8 @@ class StartMethodSuite(Suite):
         """
         pipes = [pipe() for _ in range(3)]
         children = [launch(payloads.hold, there) for _, there in pipes]
-        for here, _ in pipes:
-            assert "ready" == here.recv()
+        for (here, _), child in zip(pipes, children, strict=True):
+            assert "ready" == answer(here, child)
         running = dict(enumerate(children))
         for index in (1, 0, 2):
             pipes[index][0].send("go on")
@@ -408,7 +420,7 @@ class StartMethodSuite(Suite):
         """
         here, there = pipe()
         child = launch(launching.leave_a_forked_child, there)
-        grandchild = here.recv()
+        grandchild = answer(here, child)
         ready = readable(child.sentinel, DEADLINE)
         with suppress(ProcessLookupError):
             os.kill(grandchild, signal.SIGKILL)
@@ -425,10 +437,10 @@ class StartMethodSuite(Suite):
         """
         here, there = pipe()
         child = launch(payloads.hold_and_handle, there, int(signal.SIGTERM))
-        assert "ready" == here.recv()
+        assert "ready" == answer(here, child)
         child.signal(signal.SIGTERM)
 
-        assert [signal.SIGTERM] == here.recv()
+        assert [signal.SIGTERM] == answer(here, child)
         assert 0 == child.wait(DEADLINE)
 
     @pytest.mark.parametrize("known", [False, True])
@@ -465,15 +477,16 @@ class StartMethodSuite(Suite):
         `Child.close`: "Give back what this object holds, not the child: never kills. Idempotent."
         """
         here, there = pipe()
-        process = start(payloads.hold, there)
-        assert "ready" == here.recv()
+        process = start(payloads.echo, there)
         child = handle_of(process)
         watch, sentinel = os.pidfd_open(child.pid), child.sentinel
         child.close()
         child.close()
         with pytest.raises(OSError, match="Bad file descriptor"):
             os.fstat(sentinel)
-        here.send("go on")
+        here.send("alive")
+        assert "alive" == answer(here, watch)
+        here.send(None)
         assert readable(watch, DEADLINE)
         os.close(watch)
         leaks.reap_orphans()

@@ -1,0 +1,153 @@
+"""``procession check``: what it says of good plugins, of broken ones, and of wrong questions."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+if sys.platform != "linux":
+    pytest.skip("the conformance kit looks into /proc", allow_module_level=True)
+
+import procession
+from procession import _cli_check, cli
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+TRANSPORT = """
+import os
+from procession.plugin import PacketSocketChannel, Transport, TransportFeatures, hookimpl
+
+class LossyChannel(PacketSocketChannel):
+    def send(self, body, buffers=(), /):
+        {fault}
+        super().send(bytes(body)[:-1], buffers)
+
+class Lossy(Transport):
+    name = "lossy"
+    features = TransportFeatures()
+
+    def pair(self, *, duplex=True):
+        return LossyChannel.pair(duplex=duplex)
+
+@hookimpl
+def procession_transport():
+    return Lossy
+"""
+
+
+@pytest.fixture
+def lossy(tmp_path: Path) -> Callable[[str], str]:
+    """Install a transport that loses bytes; return what to put on the path for it."""
+
+    def install(fault: str = "pass") -> str:
+        site = tmp_path / "site"
+        info = site / "procession_lossy-1.0.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(
+            "Metadata-Version: 2.1\nName: procession-lossy\nVersion: 1.0\n"
+        )
+        (info / "entry_points.txt").write_text("[procession.transports]\nlossy = lossy\n")
+        (site / "lossy.py").write_text(TRANSPORT.format(fault=fault))
+        return os.pathsep.join([str(site), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+    return install
+
+
+def some_transport() -> str:
+    """The name of a transport that is installed."""
+    names = procession.get_all_transports()
+    if not names:
+        pytest.skip("needs a transport")
+    return names[0]
+
+
+def test_a_good_plugin(run: Run, tmp_path: Path) -> None:
+    """Promises are counted, by whom they are of, and all were kept."""
+    name = some_transport()
+    done = run(
+        "check", name, "--only", "duplex_is or end_comes_after", "--report", tmp_path / "r.md"
+    )
+
+    assert 0 == done.returncode, done.stdout + done.stderr
+    assert f"transport '{name}' (procession-{name} " in done.stdout
+    assert "\ntransport: 2 passed\n" in done.stdout
+    assert ", 0 not kept" in done.stdout
+    report = (tmp_path / "r.md").read_text()
+    assert f"# Conformance of `{name}`" in report
+    assert "### transport: the_end_comes_after_every_message" in report
+    assert '`Channel.receive`: "Raises `EOFError` when the peer has closed' in report
+
+
+def test_what_is_declared_absent(run: Run, tmp_path: Path) -> None:
+    """A refusal is told from what works, with the feature; in the XML as well."""
+    if "spawn" not in procession.get_all_start_methods():
+        pytest.skip("needs spawn")
+    done = run("check", "spawn", "--only", "memory_is", "--report", tmp_path / "r.xml")
+
+    assert 0 == done.returncode, done.stdout + done.stderr
+    assert "start method: 1 refused as declared" in done.stdout
+    assert "refused, as is declared: inherits_memory" in done.stdout
+    (case,) = ElementTree.parse(tmp_path / "r.xml").iter("testcase")
+    properties = {each.attrib["name"]: each.attrib["value"] for each in case.iter("property")}
+    assert "inherits_memory" == properties["refused as declared"]
+    assert "`StartFeatures.inherits_memory`:" in properties["promise"]
+
+
+def test_a_broken_plugin(run: Run, lossy: Callable[[str], str]) -> None:
+    """What was not kept is there in the contract's words, with what was compared."""
+    done = run("check", "lossy", "--only", "end_comes_after or it_holds", PYTHONPATH=lossy("pass"))
+
+    assert 1 == done.returncode, done.stdout + done.stderr
+    assert "failed: transport: the_end_comes_after_every_message\n" in done.stdout
+    assert '`Channel.receive`: "Raises `EOFError` when the peer has closed' in done.stdout
+    assert "[3, 0, 5000] == [2, 0, 4999]" in done.stdout
+    assert "transport: 1 passed, 1 failed" in done.stdout
+    assert "lossy: 1 promises kept, 1 not kept" in done.stdout
+
+
+def test_a_plugin_that_ends_the_process(run: Run, lossy: Callable[[str], str]) -> None:
+    """A crash is a failure of the test that it happened in."""
+    path = lossy("os.kill(os.getpid(), 9)")
+    done = run("check", "lossy", "--only", "end_comes_after or it_holds", PYTHONPATH=path)
+
+    assert 1 == done.returncode, done.stdout + done.stderr
+    assert "ended by SIGKILL in TestTransport::test_" in done.stdout
+
+
+def test_an_unknown_name(run: Run) -> None:
+    """The nearest name is offered, and what there is."""
+    name = some_transport()
+    done = run("check", name + "x")
+
+    assert (2, "") == (done.returncode, done.stdout)
+    assert f"'{name}x'; did you mean '{name}'?; installed: start methods " in done.stderr
+
+
+def test_wrong_questions(run: Run, tmp_path: Path) -> None:
+    """Nothing is run for a report that cannot be written, or a partner that is not there."""
+    name = some_transport()
+    for arguments, words in (
+        (("--report", "r.txt"), "FILE.xml (JUnit) or FILE.md (Markdown)"),
+        (("--report", "no/such/r.md"), "no such directory"),
+        (("--with", "nobody"), "there is nothing 'nobody' to pair"),
+        (("--only", "no_such_promise"), "no promise matches 'no_such_promise'"),
+    ):
+        done = run("check", name, *arguments)
+        assert 2 == done.returncode, done.stdout
+        assert words in done.stderr
+
+
+def test_without_pytest(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The error names the extra."""
+    monkeypatch.setattr(_cli_check, "find_spec", lambda name: None)
+
+    assert 2 == cli.main(["check", "anything"])
+    assert 'pip install "procession[testing]"' in capsys.readouterr().err
