@@ -393,8 +393,10 @@ class CountsSignalsAsShellsDo(Fresh):
 class ForgetfulChild(PidChild):
     def poll(self) -> int | None:
         code = super().poll()
-        self._exit_code = 255 if code is not None else None
-        return code
+        if code is None:
+            return None
+        known, self.is_known = getattr(self, "is_known", False), True
+        return 255 if known else code
 
 
 @breaks("test_exit_statuses[1]")
@@ -403,7 +405,7 @@ class ForgetsTheStatus(Fresh):
 
 
 class LingeringChild(PidChild):
-    def _collect(self) -> int | None:
+    def poll(self) -> int | None:
         found = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         if found is None:
             return None
@@ -450,8 +452,7 @@ class SendsAnotherSignal(Fresh):
 
 class MurderousChild(PidChild):
     def close(self) -> None:
-        if not self._closed and self._exit_code is None:
-            os.kill(self.pid, 9)
+        self.signal(9)
         super().close()
 
 

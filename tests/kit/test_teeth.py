@@ -25,6 +25,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], 
     report = tmp_path_factory.mktemp("teeth") / "report.xml"
     chosen = [f"{FILE}::Test{plugin}::{test}" for plugin, test in EXPECTED]
     options = ["--noconftest", "-p", "no:cacheprovider", f"--junitxml={report}", "-q", "--tb=line"]
+    options += ["--timeout=20"]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options, *chosen],
         cwd=FILE.parents[2],

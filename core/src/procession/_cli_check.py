@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 import procession
-from procession._registry import KINDS, NOUNS
+from procession._registry import NOUNS
 from procession._selection import registry
 
 if TYPE_CHECKING:
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["check"]
 
 _IT_FAILED: Final = 1
-_CHECKED: Final[tuple[Kind, ...]] = (*KINDS, "primitive")
+_PAIRED: Final[tuple[Kind, ...]] = ("start_method", "transport")
+_CHECKED: Final[tuple[Kind, ...]] = (*_PAIRED, "primitive")
 _NEEDED: Final = ("pytest", "pytest_timeout")
 _STYLES: Final = {"passed": "green", "refused as declared": "cyan", "failed": "red"}
 
@@ -112,7 +113,7 @@ def _order(
 
     usable = {
         kind: [each for each in known.names(kind) if known.problem(kind, each) is None]
-        for kind in KINDS
+        for kind in _PAIRED
     }
     pairs = []
     if "start_method" in kinds:
@@ -191,7 +192,7 @@ def _conclude(order: Order, examination: Examination) -> int:
         reasons = sorted({result.detail for result in examination.of(outcome)})
         for reason in reasons:
             click.echo(f"{word}: {reason}")
-    if not order.pairs and set(order.kinds) & set(KINDS):
+    if not order.pairs and set(order.kinds) & set(_PAIRED):
         other = "transport" if "start_method" in order.kinds else "start method"
         click.echo(f"not tested: pairs, since no {other} is installed that could be paired with it")
     if examination.trouble:
