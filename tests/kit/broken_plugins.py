@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import os
+import pickle
 import socket
 import sys
 from collections import deque
+from types import FunctionType
 from typing import Any, ClassVar
 
 import pytest
@@ -18,6 +20,7 @@ if sys.platform != "linux":
 
 from procession import _selection
 from procession._kernel_primitive import KernelPrimitive
+from procession._plain_pickle import Pickle
 from procession._registry import Registry
 from procession._stream_channel import StreamChannel
 from procession.errors import EndOfConnectionError
@@ -31,13 +34,20 @@ from procession.plugin import (
     PacketSocketLane,
     Parcel,
     PidChild,
+    Serializer,
+    SerializerFeatures,
     StartFeatures,
     StartMethod,
     Transport,
     TransportFeatures,
     spawn_interpreter,
 )
-from procession.testing import PrimitiveSuite, StartMethodSuite, TransportSuite
+from procession.testing import (
+    PrimitiveSuite,
+    SerializerSuite,
+    StartMethodSuite,
+    TransportSuite,
+)
 
 #: The tests that have to fail, by the name of the class of the broken plugin.
 HAS_TO_FAIL: dict[str, tuple[str, ...]] = {}
@@ -69,6 +79,9 @@ def breaks(*tests: str) -> Any:
         elif issubclass(broken, StartMethod):
             broken.name = broken.__name__.lower()
             _suite("start_method", StartMethodSuite, "start_method", broken, *tests)
+        elif issubclass(broken, Serializer):
+            broken.name = broken.__name__.lower()
+            _suite("serializer", SerializerSuite, "serializer", broken, *tests)
         else:
             _suite("primitive", PrimitiveSuite, "primitive", broken, *tests)
         return broken
@@ -485,3 +498,44 @@ class GivesBackTooMuch(KernelPrimitive):
 class HoldsInAFork(KernelPrimitive):
     def count(self) -> int:
         return 1 - self.value()
+
+
+# -- serializers -----------------------------------------------------------------------------
+
+
+@breaks("test_functions_go_by_value_or_are_refused")
+class ClaimsToPickleByValue(Pickle):
+    features = SerializerFeatures(by_value=True)
+
+
+class FunctionPickler(pickle.Pickler):
+    def reducer_override(self, obj: Any, /) -> Any:
+        if isinstance(obj, FunctionType) and obj.__name__ == "<lambda>":
+            return str, (obj.__qualname__,)
+        return NotImplemented
+
+
+@breaks("test_functions_go_by_value_or_are_refused")
+class DeniesToPickleByValue(Pickle):
+    @classmethod
+    def pickler(cls) -> type[pickle.Pickler]:
+        return FunctionPickler
+
+
+class InlinePickler(pickle.Pickler):
+    def __init__(self, file: Any, protocol: int, **options: Any) -> None:
+        super().__init__(file, protocol)
+
+
+@breaks("test_buffers_stay_outside")
+class CopiesBuffers(Pickle):
+    @classmethod
+    def pickler(cls) -> type[pickle.Pickler]:
+        return InlinePickler
+
+
+@breaks("test_the_other_side_needs_pickle_alone[list]")
+class UsesAnOldProtocol(Pickle):
+    @classmethod
+    def dumps(cls, obj: Any, protocol: int, **options: Any) -> bytes:
+        return pickle.dumps(obj, 2)

@@ -24,7 +24,7 @@ __all__ = ["check"]
 
 _IT_FAILED: Final = 1
 _PAIRED: Final[tuple[Kind, ...]] = ("start_method", "transport")
-_CHECKED: Final[tuple[Kind, ...]] = (*_PAIRED, "primitive")
+_CHECKED: Final[tuple[Kind, ...]] = (*_PAIRED, "primitive", "serializer")
 _NEEDED: Final = ("pytest", "pytest_timeout")
 _STYLES: Final = {"passed": "green", "refused as declared": "cyan", "failed": "red"}
 
@@ -48,7 +48,7 @@ _STYLES: Final = {"passed": "green", "refused as declared": "cyan", "failed": "r
     metavar="FILE",
 )
 def check(name: str, others: tuple[str, ...], only: str, report: Path | None) -> int:
-    """Run the conformance kit on the start method, transport or primitive NAME.
+    """Run the conformance kit on the start method, transport, primitive or serializer NAME.
 
     It needs the extra 'testing'. The exit status is 1 when a promise was not kept.
     """
@@ -94,7 +94,7 @@ def _kinds(known: Registry, name: str) -> list[Kind]:
     everything = sorted({each for found in names.values() for each in found})
     near = get_close_matches(name.lower(), everything, n=1)
     raise click.UsageError(
-        f"there is no start method, transport or primitive {name!r}"
+        f"there is no start method, transport, primitive or serializer {name!r}"
         + (f"; did you mean {near[0]!r}?" if near else "")
         + "; installed: "
         + "; ".join(f"{NOUNS[kind]}s {', '.join(names[kind]) or 'none'}" for kind in _CHECKED)

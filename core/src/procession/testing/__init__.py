@@ -1,8 +1,8 @@
 """What tests of procession and of its plugins are made of.
 
 The conformance kit is classes to subclass: `StartMethodSuite`, `TransportSuite` (of which
-`MailboxSuite` is a part), `PairSuite` and `PrimitiveSuite`. They need the extra ``testing`` and
-Linux.
+`MailboxSuite` is a part), `PairSuite`, `PrimitiveSuite` and `SerializerSuite`. They need the extra
+``testing`` and Linux.
 
 Nothing is imported here before it is used: `payloads` runs in children and stays slim, `leaks`
 runs in the test process, and neither needs the other.
@@ -17,6 +17,7 @@ if TYPE_CHECKING and sys.platform == "linux":
     from procession.testing.suites.mailbox import MailboxSuite as MailboxSuite
     from procession.testing.suites.pair import PairSuite as PairSuite
     from procession.testing.suites.primitive import PrimitiveSuite as PrimitiveSuite
+    from procession.testing.suites.serializer import SerializerSuite as SerializerSuite
     from procession.testing.suites.start_method import StartMethodSuite as StartMethodSuite
     from procession.testing.suites.suite import Suite as Suite
     from procession.testing.suites.transport import TransportSuite as TransportSuite
@@ -26,6 +27,7 @@ _HOMES = {
     "MailboxSuite": "mailbox",
     "PairSuite": "pair",
     "PrimitiveSuite": "primitive",
+    "SerializerSuite": "serializer",
     "StartMethodSuite": "start_method",
     "Suite": "suite",
     "TransportSuite": "transport",

@@ -8,7 +8,13 @@ from typing import Any
 import pytest
 
 from procession._selection import registry
-from procession.testing import PairSuite, PrimitiveSuite, StartMethodSuite, TransportSuite
+from procession.testing import (
+    PairSuite,
+    PrimitiveSuite,
+    SerializerSuite,
+    StartMethodSuite,
+    TransportSuite,
+)
 
 assert sys.platform == "linux", "the conformance kit looks into /proc"
 
@@ -45,6 +51,15 @@ class TestPrimitive(PrimitiveSuite):
     def primitive(self, request: pytest.FixtureRequest) -> Any:
         """The class under test."""
         return _loaded(request, "primitive")
+
+
+class TestSerializer(SerializerSuite):
+    """The contract of a serializer."""
+
+    @pytest.fixture
+    def serializer(self, request: pytest.FixtureRequest) -> Any:
+        """The class under test."""
+        return _loaded(request, "serializer")
 
 
 @pytest.mark.usefixtures("both")  # which the suite asks for by name, unseen by what parametrizes

@@ -36,6 +36,7 @@ _CLASSES: Final = {
     "start_method": "TestStartMethod",
     "transport": "TestTransport",
     "primitive": "TestPrimitive",
+    "serializer": "TestSerializer",
 }
 _PAIR: Final = "TestPair"
 
@@ -204,11 +205,11 @@ class _Teller:
             own = " with ".join(pair)
             if own in name:
                 name, subject = name.replace(own, ""), own
-        names = {"StartMethod": "start method", "Transport": "transport", "Primitive": "primitive"}
+        kinds = {name: kind.replace("_", " ") for kind, name in _CLASSES.items()}
         promise = _undented(getattr(item, "function").__doc__ or "")  # noqa: B009
         item.user_properties.append(("promise", promise))
         self._results[item.nodeid] = Result(
-            names.get(subject, subject),
+            kinds.get(f"Test{subject}", subject),
             name.replace("[-", "[").replace("-]", "]").removesuffix("[]").removeprefix("test_"),
             promise,
         )

@@ -80,7 +80,7 @@ class PairSuite(Suite):
     def warmed_up(self, spec: tuple[str, str, str], refusal: str | None) -> None:
         """Start one child, and send a connection: what serves both stays for good."""
         if refusal is None:
-            _use_once(payloads.context(spec))
+            use_once(payloads.context(spec))
 
     @pytest.fixture
     def ctx(self, spec: tuple[str, str, str], refusal: str | None, warmed_up: None) -> Any:
@@ -520,7 +520,7 @@ def _end(process: Any) -> None:
 _used: set[Any] = set()
 
 
-def _use_once(ctx: Any) -> None:
+def use_once(ctx: Any) -> None:
     """Use what is kept on purpose once: helpers, sockets, and who hands descriptors over."""
     key = ctx.get_start_method(), type(ctx)
     if key in _used:
