@@ -61,7 +61,8 @@ def _suite(kind: str, base: type, fixture: str, broken: type[Any], *tests: str) 
     def plugin(self: object, monkeypatch: pytest.MonkeyPatch) -> type[Any]:
         registry = Registry()
         place = f"{broken.__module__}:{broken.__qualname__}"
-        registry.adopt({(kind, broken.name): place})  # type: ignore[dict-item]
+        roster: Any = {(kind, broken.name): place}
+        registry.adopt(roster)
         monkeypatch.setattr(_selection._selector, "registry", registry)
         return broken
 

@@ -13,7 +13,23 @@ from __future__ import annotations
 import sys
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
-if TYPE_CHECKING and sys.platform == "linux":
+if TYPE_CHECKING and sys.platform != "linux":
+    # There are none, but whoever subclasses them is checked on other platforms, too.
+    class MailboxSuite: ...
+
+    class PairSuite: ...
+
+    class PrimitiveSuite: ...
+
+    class SerializerSuite: ...
+
+    class StartMethodSuite: ...
+
+    class Suite: ...
+
+    class TransportSuite: ...
+
+elif TYPE_CHECKING:
     from procession.testing.suites.mailbox import MailboxSuite as MailboxSuite
     from procession.testing.suites.pair import PairSuite as PairSuite
     from procession.testing.suites.primitive import PrimitiveSuite as PrimitiveSuite

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import sys
+
+assert sys.platform == "linux", "the conformance kit looks into /proc"
+
 from typing import Any
 
 import pytest
@@ -15,8 +18,6 @@ from procession.testing import (
     StartMethodSuite,
     TransportSuite,
 )
-
-assert sys.platform == "linux", "the conformance kit looks into /proc"
 
 #: The name of the plugin under test.
 NAME = pytest.StashKey[str]()

@@ -185,9 +185,10 @@ class _Teller:
 
     def pytest_configure(self, config: pytest.Config) -> None:
         """Say which plugin is tested."""
-        from procession.testing.checked import NAME
+        from importlib import import_module
 
-        config.stash[NAME] = self._order.name
+        # By its name, since type checkers of other platforms find nothing there.
+        config.stash[import_module("procession.testing.checked").NAME] = self._order.name
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Have the tests of pairs run once for each."""

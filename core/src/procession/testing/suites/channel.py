@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+
+assert sys.platform == "linux", "the conformance kit looks into /proc"
+
 import errno
 import os
 import random
 import select
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,8 +25,6 @@ from procession._transport import Transport
 from procession.connection import Connection
 from procession.testing.forked import DEADLINE
 from procession.testing.suites.suite import Declined, Fork, Suite
-
-assert sys.platform == "linux", "the conformance kit looks into /proc"
 
 KIB, MIB = 1 << 10, 1 << 20
 #: More than any transport holds, so that its sender has to wait.

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+
+assert sys.platform == "linux", "the conformance kit looks into /proc"
+
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
@@ -17,8 +20,6 @@ from procession.connection import Connection
 from procession.testing.forked import DEADLINE, until
 from procession.testing.suites.channel import LARGE, OverChannels, in_thread
 from procession.testing.suites.suite import Fork
-
-assert sys.platform == "linux", "the conformance kit looks into /proc"
 
 Alarm: TypeAlias = Callable[[Callable[[], object]], None]
 

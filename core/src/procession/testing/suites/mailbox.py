@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+
+assert sys.platform == "linux", "the conformance kit looks into /proc"
+
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,8 +26,6 @@ from procession.testing.killing import KILLS, chosen_seed, run
 from procession.testing.killing_scenarios import QueueUse
 from procession.testing.suites.channel import LARGE, in_thread, readable
 from procession.testing.suites.suite import Fork, Suite
-
-assert sys.platform == "linux", "the conformance kit looks into /proc"
 
 Make: TypeAlias = Callable[..., Mailbox]
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+
+assert sys.platform == "linux", "the conformance kit looks into /proc"
+
 import importlib
 import os
 import select
-import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -23,8 +26,6 @@ from procession.testing.forked import DEADLINE
 from procession.testing.killing import KILLS, chosen_seed, run
 from procession.testing.killing_scenarios import ConnectionUse, HandingOver
 from procession.testing.suites.suite import Declined, Suite
-
-assert sys.platform == "linux", "the conformance kit looks into /proc"
 
 Make: TypeAlias = Callable[..., Any]
 

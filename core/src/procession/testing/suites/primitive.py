@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+
+assert sys.platform == "linux", "the conformance kit looks into /proc"
+
 import errno
 import os
 import select
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -21,8 +24,6 @@ from procession.errors import OwnerDiedError
 from procession.testing.forked import DEADLINE, crew
 from procession.testing.suites.suite import Suite
 from procession.testing.suites.transport import crossed
-
-assert sys.platform == "linux", "the conformance kit looks into /proc"
 
 KINDS = pytest.mark.parametrize(
     "kind", [LOCK, RECURSIVE, SEMAPHORE], ids=["lock", "recursive", "semaphore"]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+
+assert sys.platform == "linux", "the conformance kit looks into /proc"
+
 import io
 import pickle
 import subprocess
-import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -22,8 +25,6 @@ from procession.testing import payloads
 from procession.testing.forked import DEADLINE
 from procession.testing.suites.pair import use_once
 from procession.testing.suites.suite import Declined, Fork, Suite
-
-assert sys.platform == "linux", "the conformance kit looks into /proc"
 
 _PROTOCOL = 5
 #: Opens the pickle of a function in an interpreter that knows nothing of us, and calls it.

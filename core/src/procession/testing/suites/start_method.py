@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+
+assert sys.platform == "linux", "the conformance kit looks into /proc"
+
 import gc
 import os
 import select
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -31,8 +34,6 @@ from procession.testing.killing import KILLS, chosen_seed, run
 from procession.testing.killing_scenarios import Starts
 from procession.testing.shortage import free_descriptors
 from procession.testing.suites.suite import Declined, Fork, Suite
-
-assert sys.platform == "linux", "the conformance kit looks into /proc"
 
 Make: TypeAlias = Callable[..., Process]
 Launch: TypeAlias = Callable[..., Child]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import sys
+
+assert sys.platform == "linux", "the conformance kit looks into /proc"
+
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,8 +15,6 @@ import pytest
 
 from procession.testing import leaks, tidiness
 from procession.testing.forked import Forked, crew
-
-assert sys.platform == "linux", "the conformance kit looks into /proc"
 
 #: Starts a forked process that calls a function and exits with 0, or 1 if that raises.
 Fork: TypeAlias = Callable[[Callable[[], object]], Forked]

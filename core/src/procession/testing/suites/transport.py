@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+
+assert sys.platform == "linux", "the conformance kit looks into /proc"
+
 import errno
 import os
 import pickle
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -22,8 +25,6 @@ from procession.testing.suites.channel import ChannelPromises, Pair
 from procession.testing.suites.channel_signals import ChannelSignalPromises
 from procession.testing.suites.mailbox import MailboxSuite, Make
 from procession.testing.suites.suite import Declined
-
-assert sys.platform == "linux", "the conformance kit looks into /proc"
 
 #: More descriptors than any pair or mailbox is made of.
 _PLENTY = 24
