@@ -140,7 +140,8 @@ def test_a_page_with_a_project_uses_it() -> None:
 def test_settings_are_toml(block: Block) -> None:
     """A reader copies the table into a pyproject.toml, where nothing else may be spelled wrong."""
     table = tomllib.loads(block.text)["tool"]["procession"]
-    assert set(table) <= {"start-method", "transport", "serializer", "plugins"}
+    allowed = {"start-method", "transport", "serializer", "plugins", "silence", "recv-limit"}
+    assert set(table) <= allowed
 
 
 @_in("sh")

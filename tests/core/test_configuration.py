@@ -118,8 +118,19 @@ def test_named_file_is_missing() -> None:
         ),
         (
             "[tool.procession]\nworkers = 4\n",
-            "unknown key .*workers in [^;]*; allowed are start-method, .*, serializer and plugins",
+            "unknown key .*workers in [^;]*; allowed are start-method, .*, serializer, plugins, silence "
+            "and recv-limit",
             "workers",
+        ),
+        (
+            "[tool.procession]\nsilence = 2\n",
+            "tool.procession.silence in .* must be a number, 3 or more, not 2",
+            "silence",
+        ),
+        (
+            "[tool.procession]\nrecv-limit = '1 MB'\n",
+            "tool.procession.recv-limit in .* must be a number, 1 or more, not '1 MB'",
+            "recv-limit",
         ),
         (
             "[tool.procession]\ntransport = 4\n",

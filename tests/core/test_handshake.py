@@ -203,10 +203,10 @@ def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 def test_one_byte_at_a_time(ends: tuple[socket.socket, socket.socket]) -> None:
     """However the stream is cut, it is the same handshake."""
-    ours = Handshake(Line(ends[0]), _handshake.accepting(KEY, md5=True), None)
+    ours = Handshake(Line(ends[0], 60.0), _handshake.accepting(KEY, md5=True), None)
     theirs, relay = socket.socketpair()
     with relay:
-        client = Handshake(Line(theirs), _handshake.connecting(KEY, md5=True), None)
+        client = Handshake(Line(theirs, 60.0), _handshake.connecting(KEY, md5=True), None)
         ends[1].setblocking(False)
         relay.setblocking(False)
         done = [False, False]
@@ -229,7 +229,7 @@ def test_garbage_ends_in_a_named_error(data: bytes, hangs_up: bool) -> None:
     """A stranger's bytes end the handshake by name or leave it waiting, and nothing else."""
     first, second = socket.socketpair()
     with first, second:
-        handshake = Handshake(Line(first), _handshake.accepting(KEY, md5=True), None)
+        handshake = Handshake(Line(first, 60.0), _handshake.accepting(KEY, md5=True), None)
         second.sendall(data)
         if hangs_up:
             second.shutdown(socket.SHUT_WR)
@@ -247,7 +247,7 @@ def test_garbage_ends_in_a_named_error(data: bytes, hangs_up: bool) -> None:
 
 def test_nothing_beyond_the_handshake_is_taken(ends: tuple[socket.socket, socket.socket]) -> None:
     """A message sent right behind the handshake is there for the connection."""
-    line = Line(ends[0])
+    line = Line(ends[0], 60.0)
     ends[1].sendall(b"\0\0\0\3abc" + b"\0\0\0\2de")
     assert b"abc" == line.receive()
     channel = line.channel()

@@ -77,12 +77,16 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
 @pytest.fixture(scope="module")
 def results(files: list[str], warm: None) -> dict[str, tuple[int, str]]:
     """What became of all scenarios: they wait for most of their time, so they run at once."""
-    names = ("slow", "sent", "vanished", "pulled", "killed", "manager")
+    names = ("slow", "sent", "vanished", "pulled", "killed", "manager", "waits")
     under_way = {name: start(name, files) for name in names}
+    plain = ("slow", "vanished", "pulled", "waits")
+    under_way |= {f"{name} plain": start(name, ["plain"] * 3) for name in plain}
     return {name: finish(process) for name, process in under_way.items()}
 
 
 FINE = (0, "")
+#: A host that vanishes is noticed whether or not anything is encrypted.
+both_ways = pytest.mark.parametrize("how", ["", " plain"], ids=["tls", "plain"])
 
 
 @pytest.mark.parametrize("python", PYTHONS, ids=lambda path: path.replace("/", "_"))
@@ -97,19 +101,28 @@ def test_ends_and_queues_that_were_sent(results: Any) -> None:
     assert FINE == results["sent"]
 
 
-def test_a_link_that_is_pulled(results: Any) -> None:
+@both_ways
+def test_a_link_that_is_pulled(results: Any, how: str) -> None:
     """In the middle of a message: sender and receiver notice, in bounded time, for good."""
-    assert FINE == results["pulled"]
+    assert FINE == results[f"pulled{how}"]
 
 
-def test_a_host_that_disappears(results: Any) -> None:
+@both_ways
+def test_a_host_that_disappears(results: Any, how: str) -> None:
     """Who waits for it notices, whether or not something is on its way to it."""
-    assert FINE == results["vanished"]
+    assert FINE == results[f"vanished{how}"]
 
 
-def test_a_receiver_that_takes_its_time(results: Any) -> None:
+@both_ways
+def test_a_receiver_that_takes_its_time(results: Any, how: str) -> None:
     """It is not taken for one that has vanished, although the sender cannot go on."""
-    assert FINE == results["slow"]
+    assert FINE == results[f"slow{how}"]
+
+
+@both_ways
+def test_waiting_in_other_ways(results: Any, how: str) -> None:
+    """A call to a manager, `connection.wait` and asyncio hear of it, too."""
+    assert FINE == results[f"waits{how}"]
 
 
 def test_a_peer_that_is_killed(results: Any) -> None:

@@ -673,14 +673,9 @@ def test_from_the_environment(certificates: Any, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(errors.ConfigurationError, match="missing: PROCESSION_TLS_AUTHORITY"):
         Tls.from_environment()
     monkeypatch.setenv("PROCESSION_TLS_AUTHORITY", authority)
-    monkeypatch.setenv("PROCESSION_TLS_SILENCE", "7")
     made = Tls.from_environment()
     assert made is not None
-    assert 7.0 == made.silence
     assert certificate in repr(made)
-    monkeypatch.setenv("PROCESSION_TLS_SILENCE", "long")
-    with pytest.raises(errors.ConfigurationError, match="number of seconds"):
-        Tls.from_environment()
 
 
 def test_values_that_make_no_sense(certificates: Any, tls: Tls) -> None:

@@ -7,6 +7,7 @@ import socket
 import sys
 
 from procession._resource_errors import explain
+from procession._silence import ask_when_idle
 from procession.errors import AuthenticationError
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
@@ -18,8 +19,6 @@ Address: TypeAlias = "tuple[str, int] | tuple[str, int, int, int] | str | bytes"
 
 _OWN = b"\0procession-"
 _LONGEST_PATH = 107
-#: When a silent peer is asked whether it is still there, how often, and how many times.
-_KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
 
 
 def family_of(address: object) -> str:
@@ -123,18 +122,16 @@ def check_user(peer: socket.socket, address: Address) -> None:
         )
 
 
-def tune(peer: socket.socket) -> None:
-    """Send at once, and find out within a minute that the host of an idle peer has vanished.
+def tune(peer: socket.socket, silence: float) -> None:
+    """Send at once, and find out in *silence* seconds that the host of an idle peer has vanished.
 
-    There is no user timeout: the kernel applies it also to a healthy peer that does not
-    receive for so long while we have something to send it (measured), and ends the
-    connection. The kernel's own limit for data that nobody acknowledges holds.
+    What `procession._silence` says about one that is not idle needs no option.
     """
-    if peer.family not in (socket.AF_INET, getattr(socket, "AF_INET6", None)):
-        return
-    peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in _KEEPALIVE.items():
-        option = getattr(socket, name, None)
-        if option is not None:
-            peer.setsockopt(socket.IPPROTO_TCP, option, value)
+    if is_of_hosts(peer):
+        peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        ask_when_idle(peer, silence)
+
+
+def is_of_hosts(peer: socket.socket) -> bool:
+    """Return whether the other side may be on another host: TCP, and not a Unix socket."""
+    return peer.family in (socket.AF_INET, getattr(socket, "AF_INET6", None))

@@ -6,10 +6,9 @@ from os import read, write
 from struct import Struct
 
 from procession._blocks import blocks
+from procession._host_channel import HostChannel
 from procession._stream_channel import StreamChannel
-from procession._vectors import fill
 from procession.errors import BrokenConnectionError, MessageTooLongError
-from procession.framing import LONGEST_MESSAGE
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
@@ -32,11 +31,13 @@ class CallLine:
     the line is of no use any more: close it.
     """
 
-    __slots__ = ("_connection", "_fd")
+    __slots__ = ("_channel", "_connection", "_fd")
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, channel: StreamChannel) -> None:
+        """*channel* is the connection's."""
         self._connection = connection
-        self._fd = connection.fileno()
+        self._channel = channel
+        self._fd = channel.fileno()
 
     def send(self, data: bytes) -> None:
         """Send one message. Raises `OSError`."""
@@ -44,13 +45,20 @@ class CallLine:
             self._connection.send_bytes(data)
             return
         whole = _pack_length(len(data)) + data
-        sent = write(self._fd, whole)
-        while sent < len(whole):
-            sent += write(self._fd, whole[sent:])
+        try:
+            sent = write(self._fd, whole)
+        except BlockingIOError:  # there was no room for a while, and the channel looks why
+            sent = 0
+        if sent < len(whole):
+            self._channel.write_all([memoryview(whole)[sent:]])
 
     def receive(self) -> bytes | memoryview:
         """Wait for one message. Raises `EOFError` at the end, and `OSError`."""
-        data = read(self._fd, _AT_ONCE)
+        try:
+            data = read(self._fd, _AT_ONCE)
+        except BlockingIOError:  # it is a long call: the channel looks whether the other side lives
+            self._channel.wait(None)
+            data = read(self._fd, _AT_ONCE)
         # A copy of something this short costs less than a view of it.
         body = data[4:]
         if body and _length_of(data) == (len(body),):
@@ -69,18 +77,19 @@ class CallLine:
             (length,) = _long_length.unpack_from(data, 4)
             start = 12
         here = len(data) - start
-        if length > LONGEST_MESSAGE or here > length:
+        self._channel.check_length(length, self._connection.recv_limit)
+        if here > length:
             raise MessageTooLongError(
                 f"bad message length: {length} bytes are announced, and {here} have come"
             )
         body = blocks.take(length)
         body[:here] = data[start:]
-        fill(self._fd, [body[here:]])
+        self._channel.read_all(body[here:])
         return body
 
     def _complete(self, data: bytes, size: int) -> bytes:
         while len(data) < size:
-            more = read(self._fd, _AT_ONCE)
+            more = self._channel.read_some(_AT_ONCE)
             if not more:
                 raise BrokenConnectionError("got end of file during message")
             data += more
@@ -107,5 +116,7 @@ class WholeLine(CallLine):
 
 def call_line(connection: Connection) -> CallLine:
     """Return the line over *connection*, which it takes over."""
-    kind = CallLine if type(connection._channel) is StreamChannel else WholeLine
-    return kind(connection)
+    channel = connection.channel
+    assert isinstance(channel, StreamChannel)  # what listeners and clients make
+    kind = CallLine if type(channel) in (StreamChannel, HostChannel) else WholeLine
+    return kind(connection, channel)

@@ -13,6 +13,7 @@ from rich.text import Text
 
 import procession
 from procession._installed import InstalledPlugin, take_inventory
+from procession._limits import recv_limit, silence
 from procession._primitive_choice import choose
 from procession._registry import KINDS, NOUNS
 from procession._selection import plugins as switched_on
@@ -57,6 +58,15 @@ def plugins() -> None:
         f"[dim]because:[/] {escape(why)}",
         soft_wrap=True,
     )
+    seconds, told = silence()
+    longest, by = recv_limit()
+    for noun, value, source in (
+        ("other hosts answer in:", f"{seconds:g} s", told),
+        ("longest message:", "any" if longest is None else f"{longest} bytes", by),
+    ):
+        console.print(
+            f"[dim]{noun:<23}[/][bold]{value}[/]  [dim]by[/] {escape(source)}", soft_wrap=True
+        )
     names, source, detail = switched_on()
     console.print(
         f"[dim]{'switched on:':<23}[/][bold]{escape(', '.join(names) or 'none')}[/]  "

@@ -1,4 +1,4 @@
-"""What a configuration file says about the selection.
+"""What a configuration file says: about the selection, and the limits of connections.
 
 The file that ``PROCESSION_CONFIG`` names, or else the nearest ``pyproject.toml``, upwards
 from the current directory, may have a table::
@@ -8,6 +8,8 @@ from the current directory, may have a table::
     transport = "socketpair"
     serializer = "pickle"
     plugins = ["logging"]
+    silence = 60
+    recv-limit = 1000000
 
 All keys are optional. The nearest ``pyproject.toml`` is the only one that counts, also
 when it has no such table: a program in a directory of its own must not be ruled by what
@@ -18,13 +20,14 @@ level, unless it is called ``pyproject.toml``.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Final
 
-import attrs
-
+from procession._limits import KEYS as LIMIT_KEYS
 from procession.errors import ConfigurationError
 
+TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
+    from typing import Final
+
     from procession._registry import Kind
 
 __all__ = ["KEYS", "VARIABLE", "ConfigurationReader", "Settings"]
@@ -41,19 +44,30 @@ KEYS: Final[dict[Kind, str]] = {
 PLUGINS_KEY: Final = "plugins"
 """The key of the plugins that are switched on."""
 
+_ALL_KEYS: Final = (*KEYS.values(), PLUGINS_KEY, *LIMIT_KEYS)
+
 _PYPROJECT: Final = "pyproject.toml"
 
 
-@attrs.frozen
 class Settings:
     """The contents of one configuration file."""
 
-    file: str
-    names: dict[Kind, str]
-    """The names that the file chooses; a kind that it leaves open is missing."""
+    __slots__ = ("file", "limits", "names", "plugins")
 
-    plugins: tuple[str, ...] | None = None
-    """The plugins that the file switches on; None if it does not mention them."""
+    def __init__(
+        self,
+        file: str,
+        names: dict[Kind, str],
+        plugins: tuple[str, ...] | None = None,
+        limits: dict[str, float] | None = None,
+    ) -> None:
+        self.file = file
+        #: The names that the file chooses; a kind that it leaves open is missing.
+        self.names = names
+        #: The plugins that the file switches on; None if it does not mention them.
+        self.plugins = plugins
+        #: By their keys; see `procession._limits`.
+        self.limits = limits or {}
 
 
 class ConfigurationReader:
@@ -133,9 +147,13 @@ def _parse(path: str, data: bytes, *, named: bool) -> Settings:
 
 
 def _settings(path: str, table: object, prefix: str) -> Settings:
-    if not isinstance(table, dict) or PLUGINS_KEY not in table:
+    if not isinstance(table, dict):
         return Settings(path, _names(path, table, prefix))
-    rest = {key: value for key, value in table.items() if key != PLUGINS_KEY}
+    others = {PLUGINS_KEY, *LIMIT_KEYS}
+    names = _names(path, {key: table[key] for key in table if key not in others}, prefix)
+    limits = {key: _limit(path, key, table[key], prefix) for key in LIMIT_KEYS if key in table}
+    if PLUGINS_KEY not in table:
+        return Settings(path, names, limits=limits)
     plugins = table[PLUGINS_KEY]
     if not isinstance(plugins, list) or not all(name and isinstance(name, str) for name in plugins):
         raise ConfigurationError(
@@ -144,11 +162,23 @@ def _settings(path: str, table: object, prefix: str) -> Settings:
             file=path,
             key=PLUGINS_KEY,
         )
-    return Settings(path, _names(path, rest, prefix), tuple(plugins))
+    return Settings(path, names, tuple(plugins), limits)
+
+
+def _limit(path: str, key: str, value: object, prefix: str) -> float:
+    least = LIMIT_KEYS[key]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= least:
+        raise ConfigurationError(
+            f"{prefix}{key} in {path} must be a number, {least:g} or more, not {value!r}",
+            file=path,
+            key=key,
+        )
+    return value
 
 
 def _names(path: str, table: object, prefix: str) -> dict[Kind, str]:
-    allowed = " and ".join([", ".join(KEYS.values()), PLUGINS_KEY])
+    *most, last = _ALL_KEYS
+    allowed = f"{', '.join(most)} and {last}"
     if not isinstance(table, dict):
         raise ConfigurationError(
             f"{prefix.rstrip('.')} in {path} must be a table with the keys {allowed}, "
@@ -178,5 +208,5 @@ def _names(path: str, table: object, prefix: str) -> dict[Kind, str]:
 def _suggestion(key: str) -> str:
     from difflib import get_close_matches
 
-    near = get_close_matches(key.lower().replace("_", "-"), [*KEYS.values(), PLUGINS_KEY], n=1)
+    near = get_close_matches(key.lower().replace("_", "-"), _ALL_KEYS, n=1)
     return f"; did you mean {near[0]}?" if near else ""

@@ -12,7 +12,9 @@ import socket
 import sys
 from time import monotonic
 
+from procession._address import is_of_hosts
 from procession._handshake import LONGEST
+from procession._host_channel import HostChannel
 from procession._stream_channel import StreamChannel, pack_length
 from procession.errors import AuthenticationError, EndOfConnectionError, HandshakeTimeoutError
 
@@ -54,8 +56,10 @@ class Line:
     look below them. Threads: one at a time. Close it, or make it a channel.
     """
 
-    def __init__(self, peer: socket.socket) -> None:
+    def __init__(self, peer: socket.socket, silence: float) -> None:
+        """*silence* is the channel's, in seconds, if the other side may be on another host."""
         self._socket = peer
+        self._silence = silence
         self._received = bytearray()
         self._unsent = b""
         #: What to poll for when there was nothing, or no room.
@@ -114,8 +118,11 @@ class Line:
     def channel(self) -> Channel:
         """Return the channel that this line becomes; it owns the socket from now on."""
         self._socket.setblocking(True)
+        silence = self._silence if is_of_hosts(self._socket) else None
         fd = self._socket.detach()
-        return StreamChannel((fd,), (fd,))
+        if silence is None:
+            return StreamChannel((fd,), (fd,))
+        return HostChannel((fd,), (fd,), silence)
 
     def close(self) -> None:
         """Hang up. Idempotent."""

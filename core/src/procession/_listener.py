@@ -12,7 +12,7 @@ from struct import pack
 from time import monotonic
 from weakref import WeakSet, finalize
 
-from procession import _address
+from procession import _address, _limits
 from procession._after_fork import in_forked_children
 from procession._handshake import accepting, accepts_md5, connecting, welcomed, welcoming
 from procession._line import HANDSHAKE_SECONDS, Handshake, Line
@@ -49,7 +49,11 @@ class Listener:
     *handshake_timeout*: how long, in seconds, a client may take to prove that it knows the
     key. *accept_md5*: whether clients of the standard library before Python 3.12 may use
     HMAC-MD5; None for what ``PROCESSION_ACCEPT_MD5`` says, or else True. *tls*: how all is
-    encrypted (TCP only); None for not at all.
+    encrypted (TCP only); None for not at all. *silence*: how long, in seconds (at least 3), the
+    host of a client may owe an answer, or a client the rest of a message, before the connection
+    counts as broken (TCP only); None for what *tls*, ``PROCESSION_SILENCE`` or the configuration
+    says, or else 60. *recv_limit*: see `Connection.recv_limit`; None for what
+    ``PROCESSION_RECV_LIMIT`` or the configuration says, or else any length.
 
     Raises `TypeError` and `ValueError` for what makes no sense and `OSError` for an address
     that cannot be had. Threads: any. Fork: both processes accept at the address then; a
@@ -67,6 +71,8 @@ class Listener:
         handshake_timeout: float = HANDSHAKE_SECONDS,
         accept_md5: bool | None = None,
         tls: Tls | None = None,
+        silence: float | None = None,
+        recv_limit: int | None = None,
     ) -> None:
         if authkey is not None and not isinstance(authkey, bytes):
             raise TypeError("authkey should be a byte string")
@@ -77,6 +83,8 @@ class Listener:
         if tls is not None:
             tls.check(family, server=True, authkey=authkey)
         self._tls = tls
+        self._silence = _limits.silence(silence, tls)[0]
+        self._recv_limit = _limits.recv_limit(recv_limit)
         self._authkey = authkey
         self._md5 = accepts_md5(accept_md5)
         self._seconds = handshake_timeout
@@ -229,11 +237,13 @@ class Listener:
             raise explain(error, "cannot accept a connection") or error from None
         try:
             _address.check_user(peer, self._address)
-            _address.tune(peer)
+            _address.tune(peer, self._silence)
             if self._tls is None:
-                line = Line(peer)
+                line = Line(peer, self._silence)
             else:
-                line = self._tls.line(peer, address, server=True, authkey=self._authkey)
+                line = self._tls.line(
+                    peer, address, self._silence, server=True, authkey=self._authkey
+                )
         except BaseException:
             peer.close()
             raise
@@ -260,7 +270,7 @@ class Listener:
 
     def _connection(self, line: Line, address: Address) -> Connection:
         self._last_accepted = address
-        return Connection.over(line.channel())
+        return Connection.over(line.channel()).limit(*self._recv_limit)
 
     def close(self) -> None:
         """Stop listening; connections stay open. Idempotent; wakes threads that accept.
@@ -317,11 +327,14 @@ def Client(
     timeout: float | None = None,
     accept_md5: bool | None = None,
     tls: Tls | None = None,
+    silence: float | None = None,
+    recv_limit: int | None = None,
 ) -> Connection:
     """Connect to the listener at *address* and return a connection to it.
 
     *family* and *authkey* as for `Listener`; so is *accept_md5*, for a listener of the
     standard library before Python 3.12. *tls*: how all is encrypted, as the listener has it.
+    *silence* and *recv_limit* are as for `Listener`, about the listener's side.
     *timeout*: how long all may take, in seconds. Without one, a listener may take its time until
     it accepts, as long as it lives; once it has begun with the handshake it has ten seconds.
 
@@ -335,6 +348,8 @@ def Client(
         raise TypeError("authkey should be a byte string")
     deadline = None if timeout is None else monotonic() + timeout
     md5 = accepts_md5(accept_md5)
+    seconds, _ = _limits.silence(silence, tls)
+    longest = _limits.recv_limit(recv_limit)
     family = family or _address.family_of(address)
     if tls is not None:
         tls.check(family, server=False, authkey=authkey)
@@ -343,18 +358,18 @@ def Client(
         _address.check_length(address)
         _connect(peer, address, timeout)
         _address.check_user(peer, address)
-        _address.tune(peer)
+        _address.tune(peer, seconds)
         if tls is None:
-            line = Line(peer)
+            line = Line(peer, seconds)
         else:
-            line = tls.line(peer, address, server=False, authkey=authkey)
+            line = tls.line(peer, address, seconds, server=False, authkey=authkey)
         if authkey is not None:
             steps = connecting(bytes(authkey), md5=md5)
         elif tls is not None:
             steps = welcomed()
         else:
-            return Connection.over(line.channel())
-        return Connection.over(Handshake(line, steps, deadline).finish())
+            return Connection.over(line.channel()).limit(*longest)
+        return Connection.over(Handshake(line, steps, deadline).finish()).limit(*longest)
     except BaseException:
         peer.close()
         raise

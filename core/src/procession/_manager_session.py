@@ -12,8 +12,14 @@ from weakref import WeakValueDictionary
 from procession import _manager_wire as wire
 from procession._after_fork import in_forked_children
 from procession._call_line import CallLine, call_line
+from procession._host_channel import GONE
 from procession._listener import Client
-from procession.errors import BusyConnectionError, ProcessError, ServerDiedError
+from procession.errors import (
+    BusyConnectionError,
+    HandshakeTimeoutError,
+    ProcessError,
+    ServerDiedError,
+)
 from procession.process import current_process
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
@@ -277,8 +283,12 @@ class Session:
     def _dial(self) -> Connection:
         try:
             return Client(self.address, authkey=self.authkey, timeout=CONNECT_SECONDS, tls=self.tls)
-        except (ConnectionError, FileNotFoundError, EOFError) as error:
+        except (ConnectionError, FileNotFoundError, EOFError, HandshakeTimeoutError) as error:
             raise self._died() from error
+        except OSError as error:
+            if error.errno in GONE or isinstance(error, TimeoutError):
+                raise self._died() from error
+            raise
 
     def _died(self) -> ServerDiedError:
         """Return the error that says which server has ended, and how."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from typing import Literal, overload
 
     from procession._choice import Selection
+    from procession._configuration import Settings
     from procession._encoder import Encoder
     from procession._registry import Registry
     from procession._selector import Bequest, Scope
@@ -44,6 +45,7 @@ __all__ = [
     "set_serializer",
     "set_start_method",
     "set_transport",
+    "settings",
     "use",
 ]
 
@@ -243,6 +245,14 @@ def negotiate(start_method: type[StartMethod], transport: type[Transport], /) ->
 def plugins() -> tuple[tuple[str, ...], str, str]:
     """Return the plugins that are switched on, the source of that, and the detail."""
     return _own().plugins()
+
+
+def settings() -> Settings | None:
+    """Return what the configuration file says, if there is one.
+
+    Raises `ConfigurationError` if it is wrong.
+    """
+    return _own().read_configuration()
 
 
 def bequest() -> Bequest:

@@ -203,7 +203,7 @@ class Selector:
             return tuple(name for name in names if name), "environment", PLUGINS_VARIABLE
         from procession._configuration import PLUGINS_KEY
 
-        settings = self._read_configuration()
+        settings = self.read_configuration()
         if settings is not None and settings.plugins is not None:
             return settings.plugins, "configuration", f"{PLUGINS_KEY} in {settings.file}"
         return (), "default", "none is switched on unless somebody says so"
@@ -295,7 +295,7 @@ class Selector:
 
         Raises what `load` raises, and `IncompatiblePluginsError`.
         """
-        read = read or _once(self._read_configuration)
+        read = read or _once(self.read_configuration)
         pair = (
             self.load("start_method", start_method, read),
             self.load("transport", transport, read),
@@ -308,7 +308,7 @@ class Selector:
 
         Raises what `load_pair` raises.
         """
-        read = _once(self._read_configuration)
+        read = _once(self.read_configuration)
         _, transport = self.load_pair(read=read)
         return transport, self.encoder(read=read)
 
@@ -391,12 +391,13 @@ class Selector:
     def _from_configuration(self, kind: Kind, read: Read | None) -> Reason | None:
         from procession._configuration import KEYS
 
-        settings = (read or self._read_configuration)()
+        settings = (read or self.read_configuration)()
         if settings is None or kind not in settings.names:
             return None
         return (settings.names[kind], "configuration", f"{KEYS[kind]} in {settings.file}")
 
-    def _read_configuration(self) -> Settings | None:
+    def read_configuration(self) -> Settings | None:
+        """Return what the configuration file says now; see `ConfigurationReader.read`."""
         from procession._configuration import VARIABLE, ConfigurationReader
 
         if self._configuration is None:

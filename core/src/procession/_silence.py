@@ -14,9 +14,19 @@ from __future__ import annotations
 
 import socket
 import sys
+from struct import pack
+from time import monotonic
+
+from procession._waiting import wait_for_any
+
+TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
 
 #: How long the other host may owe an answer, in seconds.
 SILENCE_SECONDS = 60.0
+#: The kernel's keepalive counts in seconds: no shorter silence can be told from none.
+SHORTEST_SILENCE = 3.0
 #: How often a wait looks, in seconds.
 LOOK_SECONDS = 1.0
 
@@ -48,6 +58,18 @@ def ask_when_idle(peer: socket.socket, seconds: float) -> None:
             peer.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
+def wake_up_to_look(fd: int) -> None:
+    """Have a system call that waits for the socket *fd* fail (EAGAIN) after `LOOK_SECONDS`."""
+    if sys.platform == "win32":
+        return
+    peer = socket.socket(fileno=fd)
+    try:
+        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            peer.setsockopt(socket.SOL_SOCKET, option, pack("@ll", int(LOOK_SECONDS), 0))
+    finally:
+        peer.detach()
+
+
 def owes_answer(fd: int) -> bool:
     """Return whether the host at the other end has left something unanswered by now.
 
@@ -63,6 +85,28 @@ def owes_answer(fd: int) -> bool:
     finally:
         peer.detach()
     return info[_RETRANSMITS] > 0 or info[_PROBES] >= _TELLING_PROBES
+
+
+def wait_and_look(
+    fds: Iterable[int], looks: Mapping[int, Callable[[], None]], timeout: float | None
+) -> set[int]:
+    """Wait like `wait_for_any`; a descriptor is ready, too, when its *look* raises `OSError`."""
+    deadline = None if timeout is None else monotonic() + timeout
+    fds = list(fds)
+    while True:
+        left = LOOK_SECONDS
+        if deadline is not None:
+            left = min(left, deadline - monotonic())
+        ready = wait_for_any(fds, left)
+        if ready:
+            return ready
+        for fd, look in looks.items():
+            try:
+                look()
+            except OSError:
+                ready.add(fd)
+        if ready or left < LOOK_SECONDS:
+            return ready
 
 
 class Silence:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from struct import Struct
 
+from procession import _vectors
 from procession._blocks import blocks
 from procession._descriptor_channel import FREE, TORN, UNDER_WAY, DescriptorChannel
 from procession._pickling import join
-from procession._vectors import fill, read_more, write_all
 from procession.errors import BrokenConnectionError, MessageTooLongError
+from procession.framing import LONGEST_MESSAGE
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
@@ -45,6 +46,9 @@ class StreamChannel(DescriptorChannel):
 
     __slots__ = ()
 
+    #: What may happen in the middle of a message after which this end stays open.
+    survivable: tuple[type[Exception], ...] = (MessageTooLongError,)
+
     def send(self, body: Buffer, buffers: Sequence[Buffer] = (), /) -> None:
         """See `Channel.send`."""
         if buffers:
@@ -58,7 +62,7 @@ class StreamChannel(DescriptorChannel):
                 self.refuse("sending")
             self.sending = UNDER_WAY
             try:
-                write_all(self.writer, parts)
+                self.write_all(parts)
             except (BrokenPipeError, ConnectionResetError):
                 self.sending = FREE
                 raise  # nobody will see what was written of it
@@ -87,7 +91,7 @@ class StreamChannel(DescriptorChannel):
                 self.receiving = UNDER_WAY
                 try:
                     message = self._receive_rest(start, into, limit)
-                except MessageTooLongError:
+                except self.survivable:
                     self.receiving = FREE
                     raise
                 except BaseException:
@@ -103,18 +107,37 @@ class StreamChannel(DescriptorChannel):
         (length,) = LENGTH.unpack(self._complete(start, _SIZE))
         if length == -1:
             (length,) = LONG_LENGTH.unpack(self._complete(b"", LONG_LENGTH.size))
-        if length < 0 or (limit is not None and length > limit):
+        self.check_length(length, limit)
+        if into is not None and length <= len(into):
+            body = into[:length]
+        else:
+            body = blocks.take(length)
+        self.read_all(body)
+        return body, ()
+
+    def check_length(self, length: int, limit: int | None) -> None:
+        """Raise `MessageTooLongError` for a message of *length* bytes that nobody wants.
+
+        That is one longer than *limit* or than any memory. Nothing can be received then.
+        """
+        if not 0 <= length <= LONGEST_MESSAGE or (limit is not None and length > limit):
             self.stop_receiving()
             raise MessageTooLongError(
                 f"bad message length: {length} bytes are announced"
                 + ("" if limit is None else f" and at most {limit} were asked for")
             )
-        if into is not None and length <= len(into):
-            body = into[:length]
-        else:
-            body = blocks.take(length)
-        fill(self.reader, [body])
-        return body, ()
+
+    def read_some(self, size: int) -> bytes:
+        """Return up to *size* bytes of a message that has begun; none at the end."""
+        return _vectors.read_more(self.reader, size)
+
+    def read_all(self, view: memoryview) -> None:
+        """Fill *view* with what comes next of a message."""
+        _vectors.fill(self.reader, [view])
+
+    def write_all(self, parts: Sequence[memoryview]) -> None:
+        """Write all of *parts*."""
+        _vectors.write_all(self.writer, parts)
 
     def end_sending(self) -> None:
         """Let the other side see the end after what was sent; receiving goes on.
@@ -134,7 +157,7 @@ class StreamChannel(DescriptorChannel):
 
     def _complete(self, start: bytes, size: int) -> bytes:
         while len(start) < size:
-            more = read_more(self.reader, size - len(start))
+            more = self.read_some(size - len(start))
             if not more:
                 raise BrokenConnectionError("got end of file during message")
             start += more

@@ -11,12 +11,12 @@ from weakref import WeakSet
 from procession._after_fork import in_forked_children
 from procession._blocks import blocks
 from procession._descriptor_channel import FREE, TORN, UNDER_WAY
+from procession._host_channel import HostChannel
 from procession._pickling import join
-from procession._silence import LOOK_SECONDS, Silence
-from procession._stream_channel import LENGTH, LONG_LENGTH, StreamChannel, pack_length
+from procession._silence import LOOK_SECONDS
+from procession._stream_channel import LENGTH, LONG_LENGTH, pack_length
 from procession._waiting import wait_readable, wait_writable
 from procession.errors import BrokenConnectionError, MessageTooLongError, TlsError
-from procession.framing import LONGEST_MESSAGE
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
@@ -31,35 +31,29 @@ if TYPE_CHECKING:
 _AT_ONCE = 256 << 10
 #: How long closing waits until there is room for the last record, in seconds.
 _GOODBYE_SECONDS = 5.0
-#: What the kernel says when the other host, or the way to it, is gone.
-_GONE = {errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.ENETRESET}
 
 
-class TlsChannel(StreamChannel):
+class TlsChannel(HostChannel):
     """A channel over a TCP socket and a `TlsEngine`, both of which it takes over.
 
     Messages are framed as those of its base. Each begins with a record of its own, so
     that nothing of it was received before it is asked for.
 
     When the other side ends without having closed its end - a cut, or a killed process -
-    that is a `BrokenConnectionError`, unlike a proper end. So is a host that has vanished,
-    after *silence* seconds; every send and every wait of this class looks for that.
+    that is a `BrokenConnectionError`, unlike a proper end.
 
     The state of the encryption lives in one process: a forked child can not use its copy
     (it is closed there), and the end can not be given to another process.
     """
 
-    __slots__ = ("_broken", "_engine", "_owner", "_peer", "_silence")
+    __slots__ = ("_engine", "_owner")
 
     def __init__(self, fd: int, engine: TlsEngine, silence: float) -> None:
-        """*fd* does not block. *silence*: see the class, in seconds."""
+        """*fd* does not block. *silence*: see the base, in seconds."""
         self._engine = engine
-        self._silence = Silence(silence)
-        self._peer = engine.peer
         self._owner = os.getpid()
-        #: What has ended the connection before its time.
-        self._broken: BrokenConnectionError | None = None
-        super().__init__((fd,), (fd,))
+        super().__init__((fd,), (fd,), silence)
+        self._peer = engine.peer
         _remember(self)
 
     # -- sending -------------------------------------------------------------------------
@@ -72,7 +66,7 @@ class TlsChannel(StreamChannel):
         with self.send_lock:
             if self.sending:
                 self.refuse("sending")
-            self._check_usable()
+            self.check_usable()
             self.sending = UNDER_WAY
             try:
                 view = memoryview(body)
@@ -91,18 +85,18 @@ class TlsChannel(StreamChannel):
 
     def _write(self, data: bytes) -> None:
         """Write all of *data*, which has been encrypted."""
-        self._look()
+        self.look()
         view = memoryview(data)
         while view:
             try:
                 view = view[os.write(self.writer, view) :]
             except BlockingIOError:
                 wait_writable(self.writer, LOOK_SECONDS)
-                self._look()
+                self.look()
             except ConnectionResetError as error:
                 raise self._cut() from error  # what has come can still be received
             except OSError as error:
-                self._explain(error)
+                self.explain(error)
 
     # -- receiving -----------------------------------------------------------------------
 
@@ -113,7 +107,7 @@ class TlsChannel(StreamChannel):
                 self.refuse("receiving")
             # As long as nothing was taken, a signal handler may raise.
             self.wait(None)
-            self._check_usable()
+            self.check_usable()
             self.receiving = UNDER_WAY
             try:
                 message = self._receive(into, limit)
@@ -142,12 +136,7 @@ class TlsChannel(StreamChannel):
         if length == -1:
             self._fill(memoryview(header), _IN_MESSAGE)
             (length,) = LONG_LENGTH.unpack_from(header)
-        if not 0 <= length <= LONGEST_MESSAGE or (limit is not None and length > limit):
-            self.stop_receiving()
-            raise MessageTooLongError(
-                f"bad message length: {length} bytes are announced"
-                + ("" if limit is None else f" and at most {limit} were asked for")
-            )
+        self.check_length(length, limit)
         if into is not None and length <= len(into):
             body = into[:length]
         else:
@@ -172,49 +161,28 @@ class TlsChannel(StreamChannel):
                 engine.feed(self._read(min(engine.wanted(len(view)), _AT_ONCE)))
 
     def _read(self, size: int) -> bytes:
+        begun = monotonic()
         while True:
             try:
                 return os.read(self.reader, size)
             except BlockingIOError:
                 wait_readable(self.reader, LOOK_SECONDS)
-                self._look()
+                self.look_for_rest(begun)
             except OSError as error:
-                self._explain(error)
+                self.explain(error)
 
     def wait(self, timeout: float | None = None, /) -> bool:
-        """See `Channel.wait`; raises `BrokenConnectionError` when the other host has vanished."""
-        if self.torn:
-            self.refuse("receiving")
-        if self._broken is not None or self._engine.pending():
-            return True
-        self._check_usable()
-        deadline = None if timeout is None else monotonic() + timeout
-        while True:
-            left = LOOK_SECONDS
-            if deadline is not None:
-                left = min(left, deadline - monotonic())
-            if wait_readable(self.reader, left):
-                return True
-            if left < LOOK_SECONDS:
-                return False
-            self._look()
+        """See `HostChannel.wait`."""
+        return self._engine.pending() or super().wait(timeout)
 
     # -- the other host ------------------------------------------------------------------
 
-    def _look(self) -> None:
-        """Raise `BrokenConnectionError` when the other host has owed an answer for too long."""
-        self._check_usable()
-        if self._silence.is_over(self.writer, monotonic()):
-            self._vanished(errno.ETIMEDOUT, None)
-
-    def _explain(self, error: OSError) -> NoReturn:
-        """Raise what *error* of a system call means. Called while handling it."""
+    def explain(self, error: OSError) -> NoReturn:
+        """See `HostChannel.explain`."""
         if isinstance(error, ConnectionResetError):
             self._broken = self._cut()
             raise self._broken from error
-        if error.errno in _GONE:
-            self._vanished(error.errno, error)
-        raise error
+        super().explain(error)
 
     def _cut(self) -> BrokenConnectionError:
         return BrokenConnectionError(
@@ -223,22 +191,7 @@ class TlsChannel(StreamChannel):
             f"it without receiving everything, or its host has started anew; messages may be lost",
         )
 
-    def _vanished(self, code: int, cause: OSError | None) -> NoReturn:
-        self._broken = BrokenConnectionError(
-            code,
-            f"the host at {self._peer} has vanished, or the network to it is cut: it has not "
-            f"answered for {self._silence.limit:g} seconds; messages may be lost",
-        )
-        raise self._broken from cause
-
     # -- the end itself ------------------------------------------------------------------
-
-    def _check_usable(self) -> None:
-        broken = self._broken
-        if broken is not None:
-            raise BrokenConnectionError(*broken.args)
-        if self.closed:
-            raise OSError(errno.EBADF, "handle is closed")
 
     def stop_receiving(self) -> None:
         """See `DescriptorChannel.stop_receiving`; the socket stays open for sending."""

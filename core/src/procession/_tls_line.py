@@ -23,9 +23,8 @@ class TlsLine(Line):
 
     def __init__(self, peer: socket.socket, engine: TlsEngine, silence: float) -> None:
         """*engine* has not been used yet. *silence* is the channel's, in seconds."""
-        super().__init__(peer)
+        super().__init__(peer, silence)
         self._engine = engine
-        self._silence = silence
         self._shaken = False
         self._output = b""
 

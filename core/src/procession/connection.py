@@ -77,6 +77,8 @@ class Connection(abc.Connection):
     _channel: Channel
     #: What is known of the other end, if both were made in this process.
     _twin: Twin | None = None
+    _recv_limit: int | None = None
+    _limit_source = ""
 
     def __init__(self, handle: int, readable: bool = True, writable: bool = True) -> None:
         from procession._stream_channel import StreamChannel
@@ -177,9 +179,11 @@ class Connection(abc.Connection):
         if receive is None:
             self._refuse("write-only")
         try:
-            body, buffers = receive()
+            body, buffers = receive(None, self._recv_limit)
         except (OSError, EOFError) as error:
-            self._fail(error)
+            self._fail(error, self._recv_limit is not None)
+        if buffers and self._recv_limit is not None:
+            self._check_total(len(body) + sum(map(len, buffers)))
         return loads(body, buffers)
 
     def recv_bytes(self, maxlength: int | None = None) -> bytes:
@@ -193,12 +197,15 @@ class Connection(abc.Connection):
         receive = self._receive
         if receive is None:
             self._refuse("write-only")
+        longest = self._recv_limit
+        ours = longest is not None and (maxlength is None or longest < maxlength)
         try:
-            body, buffers = receive(None, maxlength)
+            body, buffers = receive(None, longest if ours else maxlength)
         except (OSError, EOFError) as error:
-            self._fail(error)
+            self._fail(error, ours)
         if buffers:
             body = join(body, buffers)
+            self._check_total(len(body))
             if maxlength is not None and len(body) > maxlength:
                 raise MessageTooLongError(
                     f"bad message length: {len(body)} bytes have come and at most {maxlength} "
@@ -226,11 +233,12 @@ class Connection(abc.Connection):
         if receive is None:
             self._refuse("write-only")
         try:
-            body, buffers = receive(into)
+            body, buffers = receive(into, self._recv_limit)
         except (OSError, EOFError) as error:
-            self._fail(error)
+            self._fail(error, self._recv_limit is not None)
         if buffers:
             body = join(body, buffers)
+            self._check_total(len(body))
             into[: len(body)] = body[: len(into)]
         if len(body) > len(into):
             raise BufferTooShort(bytes(body))
@@ -281,6 +289,29 @@ class Connection(abc.Connection):
         return self._channel
 
     @property
+    def recv_limit(self) -> int | None:
+        """The longest message that is received here, in bytes; None for any.
+
+        A longer one is a `MessageTooLongError` as soon as its length is known, before there is
+        memory for it. Nothing more can be received here then, and sending goes on; an end that
+        only receives is closed. (Where buffers, as of arrays, travel apart from the pickle, they
+        are counted when they have come, and the next message can be received.)
+        """
+        return self._recv_limit
+
+    @recv_limit.setter
+    def recv_limit(self, limit: int | None) -> None:
+        from procession._limits import check_recv_limit
+
+        self._recv_limit = None if limit is None else check_recv_limit(limit)
+        self._limit_source = "set by the program"
+
+    def limit(self, recv_limit: int | None, source: str) -> Self:
+        """Set `recv_limit`, which is from *source*; return the connection."""
+        self._recv_limit, self._limit_source = recv_limit, source
+        return self
+
+    @property
     def readable(self) -> bool:
         """Whether this end can receive."""
         return self._channel.readable
@@ -296,16 +327,36 @@ class Connection(abc.Connection):
             raise ConnectionClosedError(self._why_closed())
         raise ConnectionDirectionError(f"connection is {state}: {self!r}")
 
+    def _check_total(self, length: int) -> None:
+        """Raise `MessageTooLongError` for a message of *length* bytes in all that has come."""
+        limit = self._recv_limit
+        if limit is not None and length > limit:
+            raise MessageTooLongError(
+                f"bad message length: {length} bytes have come and at most {limit} were asked "
+                f"for; {self._how_to_raise()}"
+            )
+
+    def _how_to_raise(self) -> str:
+        return (
+            f"recv_limit is {self._recv_limit} ({self._limit_source}); for longer ones set the "
+            f"connection's recv_limit, give its listener or client one, or set "
+            f"PROCESSION_RECV_LIMIT or recv-limit in [tool.procession]"
+        )
+
     def _why_closed(self) -> str:
         if self._channel.torn:
             return (
-                f"handle is closed: a signal handler raised in the middle of a message through "
+                f"handle is closed: its stream ended, or a signal handler raised in the middle "
+                f"of a message through "
                 f"{self!r}, and nothing can follow a part of a message; make a new connection"
             )
         return f"handle is closed: {self!r} was closed in this process"
 
-    def _fail(self, error: OSError | EOFError) -> NoReturn:
-        """Give what a channel has raised its final shape. Called while handling it."""
+    def _fail(self, error: OSError | EOFError, limited: bool = False) -> NoReturn:
+        """Give what a channel has raised its final shape. Called while handling it.
+
+        *limited*: whether the longest message that was asked for is that of `recv_limit`.
+        """
         channel = self._channel
         # What a message that went wrong has done to the channel.
         if channel.closed or not channel.readable:
@@ -322,6 +373,8 @@ class Connection(abc.Connection):
             raise EndOfConnectionError(
                 f"the other end of {self!r} was closed, and everything was received"
             ) from error
+        if limited and isinstance(error, MessageTooLongError):
+            raise MessageTooLongError(f"{error}; {self._how_to_raise()}") from error
         if isinstance(error, BrokenConnectionError | MessageTooLongError):
             raise error
         if isinstance(error, BrokenPipeError | ConnectionResetError):
@@ -341,9 +394,12 @@ class Connection(abc.Connection):
         """Pickle for another process of this host; the end stays open here, too."""
         if self._channel.closed:
             self._refuse("closed")
-        if self._encoder is None:
-            return type(self).over, (self._channel,)
-        return type(self).over, (self._channel, self._encoder)
+        made: tuple[Any, ...] = type(self).over, (self._channel,)
+        if self._encoder is not None:
+            made = type(self).over, (self._channel, self._encoder)
+        if self._recv_limit is None:
+            return made
+        return *made, {"_recv_limit": self._recv_limit, "_limit_source": self._limit_source}
 
     def __repr__(self) -> str:
         """Return the class, the descriptor and what it can do."""
@@ -400,11 +456,21 @@ def wait(object_list: Iterable[HasFileno | int], timeout: float | None = None) -
 
     Objects are connections (also multiprocessing's), sockets, descriptors such as
     `Process.sentinel`, and whatever else has a `fileno`. One whose peer has closed is
-    ready. Returns them in the order in which they were given, or none if *timeout*
-    seconds are over (None: never; negative: 0). Raises `OSError` for a closed one.
+    ready, and so is one whose host has vanished. Returns them in the order in which they
+    were given, or none if *timeout* seconds are over (None: never; negative: 0). Raises
+    `OSError` for a closed one.
     """
     items = [(item if isinstance(item, int) else item.fileno(), item) for item in object_list]
-    ready = wait_for_any((fd for fd, _ in items), timeout)
+    fds = [fd for fd, _ in items]
+    channels = [item._channel for _, item in items if isinstance(item, Connection)]
+    # Those of other hosts: only a look tells that one has vanished.
+    looks = {each.fileno(): look for each in channels if (look := getattr(each, "look", None))}
+    if looks:
+        from procession._silence import wait_and_look
+
+        ready = wait_and_look(fds, looks, timeout)
+    else:
+        ready = wait_for_any(fds, timeout)
     return [item for fd, item in items if fd in ready]
 
 

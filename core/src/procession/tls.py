@@ -7,7 +7,7 @@ import os
 import ssl
 import sys
 
-from procession._silence import SILENCE_SECONDS, ask_when_idle
+from procession._limits import check_silence
 from procession._tls_engine import TlsEngine
 from procession._tls_line import TlsLine
 from procession.errors import ConfigurationError
@@ -23,9 +23,6 @@ __all__ = ["Tls"]
 
 #: The variables that `Tls.from_environment` reads.
 _VARIABLES = ("PROCESSION_TLS_CERTIFICATE", "PROCESSION_TLS_KEY", "PROCESSION_TLS_AUTHORITY")
-_SILENCE_VARIABLE = "PROCESSION_TLS_SILENCE"
-#: The kernel's keepalive counts in seconds.
-_SHORTEST_SILENCE = 3.0
 _KEY_SIZE = 32
 _LONGEST_JOB = 128
 
@@ -37,8 +34,8 @@ class Tls:
     sides, as ``tls``. It is always TLS 1.3, and both sides prove who they are. With an
     authkey, each proves that it knows that, too.
 
-    *silence*: how long, in seconds, the other host may owe an answer before the connection
-    counts as broken, at least 3; None for what ``PROCESSION_TLS_SILENCE`` says, or else 60.
+    *silence*: that of a `Listener` or `Client` which is not told otherwise, in seconds; None
+    leaves it to the configuration.
 
     It holds no secrets but names of files, and can be pickled. Threads: any.
     """
@@ -51,17 +48,11 @@ class Tls:
         job: str,
         silence: float | None,
     ) -> None:
-        if silence is None:
-            silence = _silence_from_environment()
-        if silence < _SHORTEST_SILENCE:
-            raise ValueError(
-                f"silence is {silence:g} seconds; it may be {_SHORTEST_SILENCE:g} or more"
-            )
         self._files = files
         self._check_name = check_name
         self._job = job
-        #: How long the other host may owe an answer, in seconds.
-        self.silence = silence
+        #: How long the other host may owe an answer, in seconds, or None.
+        self.silence = None if silence is None else check_silence(silence)
         # Made on first use, one for each role (and key).
         self._contexts: dict[Any, ssl.SSLContext] = {}
 
@@ -131,22 +122,28 @@ class Tls:
         return cls.from_certificates(*files)
 
     def line(
-        self, peer: socket.socket, address: Address, *, server: bool, authkey: bytes | None
+        self,
+        peer: socket.socket,
+        address: Address,
+        silence: float,
+        *,
+        server: bool,
+        authkey: bytes | None,
     ) -> TlsLine:
         """Return the line over *peer*, which is connected to *address* and is taken over.
 
-        *server*: whether the other side has connected to this one. Call `check` before.
+        *silence* is the channel's. *server*: whether the other side has connected to this one.
+        Call `check` before.
         """
         context = self._context(server=server, authkey=authkey)
         host = str(address[0])
-        ask_when_idle(peer, self.silence)
         engine = TlsEngine(
             context,
             server=server,
             name=host if context.check_hostname else None,
             peer=f"[{host}]:{address[1]}" if ":" in host else f"{host}:{address[1]}",
         )
-        return TlsLine(peer, engine, self.silence)
+        return TlsLine(peer, engine, silence)
 
     def check(self, family: str, *, server: bool, authkey: bytes | None) -> None:
         """Make ready for `line`; raise for what cannot be encrypted in this way.
@@ -225,22 +222,13 @@ class Tls:
 
 
 def _rebuild(
-    kind: type[Tls], files: tuple[str, str, str] | None, check_name: bool, job: str, silence: float
+    kind: type[Tls],
+    files: tuple[str, str, str] | None,
+    check_name: bool,
+    job: str,
+    silence: float | None,
 ) -> Tls:
     return kind(files=files, check_name=check_name, job=job, silence=silence)
-
-
-def _silence_from_environment() -> float:
-    """Return what the environment says about silence, or the default, in seconds."""
-    text = os.environ.get(_SILENCE_VARIABLE)
-    if text is None:
-        return SILENCE_SECONDS
-    try:
-        return float(text)
-    except ValueError:
-        raise ConfigurationError(
-            f"{_SILENCE_VARIABLE} is {text!r} in the environment; it may be a number of seconds"
-        ) from None
 
 
 def derive(authkey: bytes, job: str) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -13,8 +14,8 @@ from typing import Any
 from tests.network.programs.hosts import FAR, NEAR, Cable, within
 
 import procession
-from procession import errors
-from procession.connection import Client, Connection, Listener
+from procession import aio, errors
+from procession.connection import Client, Connection, Listener, wait
 from procession.managers import SyncManager
 from procession.tls import Tls
 
@@ -26,23 +27,27 @@ PORT = 4711
 #: How long a silence may be, and how much longer until it is noticed at the latest.
 SILENCE, MARGIN = 3.0, 8.0
 BIG = 30_000_000
+#: What stands in the place of a file where nothing is encrypted.
+PLAIN = "plain"
 
 
-def tls_of(files: list[str]) -> Tls:
-    """How both sides encrypt here."""
-    return Tls.from_certificates(*files, silence=SILENCE)
+def tls_of(files: list[str]) -> Tls | None:
+    """How both sides encrypt here; not at all without files."""
+    return Tls.from_certificates(*files) if files[0] != PLAIN else None
 
 
 def listen(files: list[str]) -> Listener:
     """The near host's listener."""
-    return Listener((NEAR, PORT), authkey=KEY, tls=tls_of(files))
+    return Listener((NEAR, PORT), authkey=KEY, tls=tls_of(files), silence=SILENCE)
 
 
 def dial(files: list[str], timeout: float = 20) -> Connection:
     """The far host's connection to it."""
     for _ in range(100):
         try:
-            return Client((NEAR, PORT), authkey=KEY, tls=tls_of(files), timeout=timeout)
+            return Client(
+                (NEAR, PORT), authkey=KEY, tls=tls_of(files), timeout=timeout, silence=SILENCE
+            )
         except ConnectionRefusedError:
             time.sleep(0.05)  # it does not listen yet
     raise TimeoutError("nobody listens")
@@ -78,7 +83,7 @@ def _prepare(host: str, files: list[str]) -> None:
     os.environ["PROCESSION_TCP_BIND"] = host
     for name, file in zip(("CERTIFICATE", "KEY", "AUTHORITY"), files, strict=True):
         os.environ[f"PROCESSION_TLS_{name}"] = file
-    os.environ["PROCESSION_TLS_SILENCE"] = str(SILENCE)
+    os.environ["PROCESSION_SILENCE"] = str(SILENCE)
 
 
 def sent_near(cable: Cable, files: list[str], far: subprocess.Popen[bytes]) -> None:
@@ -287,3 +292,51 @@ def manager_far(files: list[str]) -> None:
     shared["list"] = manager.list([1, 2])
     shared["list"].append(3)
     assert [1, 2, 3] == list(shared["list"])
+
+
+# -- what waits for a host in other ways -------------------------------------------------
+
+
+def waits_near(cable: Cable, files: list[str], far: subprocess.Popen[bytes]) -> None:
+    """A manager's server, and a connection, on a host that vanishes."""
+    os.environ["PROCESSION_SILENCE"] = str(SILENCE)
+    manager = SyncManager((NEAR, PORT + 1), authkey=KEY, tls=tls_of(files))
+    server = manager.get_server()
+    threading.Thread(target=_serve, args=(server,), daemon=True).start()
+    with listen(files) as listener, listener.accept() as end:
+        assert "waiting" == end.recv()
+        cable.cut.set()
+        assert [end] == wait([end], SILENCE + MARGIN)
+        error = within(1, end.recv)
+        assert isinstance(error, errors.BrokenConnectionError), repr(error)
+    assert 0 == far.wait(30)
+    server.stop_event.set()
+
+
+def waits_far(files: list[str]) -> None:
+    """A call that waits, `connection.wait` with something unanswered, and asyncio."""
+    os.environ["PROCESSION_SILENCE"] = str(SILENCE)
+    procession.current_process().authkey = KEY
+    with dial(files) as end:
+        manager = SyncManager((NEAR, PORT + 1), authkey=KEY, tls=tls_of(files))
+        manager.connect()
+        queue = manager.Queue()
+        failures: list[BaseException] = []
+        connected = threading.Event()
+
+        def call() -> None:
+            queue.qsize()
+            connected.set()
+            failures.append(within(20, queue.get))
+
+        thread = threading.Thread(target=call)
+        thread.start()
+        assert connected.wait(20)
+        end.send("waiting")
+        time.sleep(1)
+        end.send_bytes(bytes(1000))
+        assert [end] == wait([end], SILENCE + MARGIN)
+        error = within(1, asyncio.run, aio.receive(end))
+        assert isinstance(error, errors.BrokenConnectionError), repr(error)
+        thread.join()
+        assert isinstance(failures[0], errors.ServerDiedError), repr(failures)

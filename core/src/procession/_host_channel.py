@@ -1,0 +1,208 @@
+"""One end of a connection to another host, which may vanish without a word."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import sys
+from time import monotonic
+
+from procession._silence import LOOK_SECONDS, SILENCE_SECONDS, Silence, wake_up_to_look
+from procession._stream_channel import StreamChannel
+from procession._waiting import wait_readable
+from procession.errors import BrokenConnectionError, MessageTooLongError
+from procession.framing import cut
+
+TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import NoReturn, Self
+
+    from procession._channel import Message
+    from procession._handoff import Handoff, Recipe, Takeover
+
+#: What the kernel says when the other host, or the way to it, is gone.
+GONE = {errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.ENETRESET}
+
+
+class HostChannel(StreamChannel):
+    """A channel over a TCP socket, which notices that the other side owes something too long.
+
+    That is an acknowledgement (see `procession._silence`), or the rest of a message that it
+    has begun. After *silence* seconds of that the connection is broken, for good: whatever
+    is done with it raises the same `BrokenConnectionError`.
+
+    The kernel wakes a system call that waits once in `LOOK_SECONDS`, so that nothing is added
+    to those that need not wait; who else uses the descriptor has to expect that, too.
+    """
+
+    __slots__ = ("_broken", "_peer", "silence")
+
+    #: After the second one, every further use raises the same again.
+    survivable = (MessageTooLongError, BrokenConnectionError)
+
+    def __init__(
+        self, readers: Sequence[int], writers: Sequence[int], silence: float = SILENCE_SECONDS
+    ) -> None:
+        """Both have the same socket, connected and tuned. *silence*: see the class, in seconds."""
+        self.silence = Silence(silence)
+        fd = [*readers, *writers][0]
+        self._peer = _address_of_peer(fd)
+        #: What has ended the connection before its time.
+        self._broken: BrokenConnectionError | None = None
+        super().__init__(readers, writers)
+        wake_up_to_look(fd)
+
+    # -- receiving -----------------------------------------------------------------------
+
+    def receive(self, into: memoryview | None = None, limit: int | None = None, /) -> Message:
+        """See `Channel.receive`."""
+        while True:
+            self.check_usable()
+            try:
+                return super().receive(into, limit)
+            except BlockingIOError:
+                self.look()  # nothing has begun to come
+            except BrokenConnectionError as error:
+                self._broken = self._broken or error
+                raise
+            except OSError as error:
+                self.explain(error)
+
+    def read_some(self, size: int) -> bytes:
+        """See `StreamChannel.read_some`."""
+        begun = monotonic()
+        while True:
+            try:
+                return super().read_some(size)
+            except BlockingIOError:
+                self.look_for_rest(begun)
+            except OSError as error:
+                self.explain(error)
+
+    def read_all(self, view: memoryview) -> None:
+        """See `StreamChannel.read_all`."""
+        if sys.platform == "win32":
+            raise OSError("this platform has no vectored reading")
+        begun = monotonic()
+        while view:
+            try:
+                count = os.readv(self.reader, [view])
+            except BlockingIOError:
+                self.look_for_rest(begun)
+                continue
+            except ConnectionResetError:
+                continue  # said once, and then it is the end
+            except OSError as error:
+                self.explain(error)
+            if not count:
+                raise BrokenConnectionError("got end of file during message")
+            view = view[count:]
+            if view:
+                begun = monotonic()
+
+    def wait(self, timeout: float | None = None, /) -> bool:
+        """See `Channel.wait`; raises `BrokenConnectionError` when the other host has vanished."""
+        if self._broken is not None:
+            return True
+        if self.torn or self.reader < 0:
+            return super().wait(timeout)  # refuses
+        deadline = None if timeout is None else monotonic() + timeout
+        while True:
+            left = LOOK_SECONDS
+            if deadline is not None:
+                left = min(left, deadline - monotonic())
+            if wait_readable(self.reader, left):
+                return True
+            if left < LOOK_SECONDS:
+                return False
+            self.look()
+
+    # -- sending -------------------------------------------------------------------------
+
+    def write_all(self, parts: Sequence[memoryview]) -> None:
+        """See `StreamChannel.write_all`."""
+        if sys.platform == "win32":
+            raise OSError("this platform has no vectored writing")
+        self.check_usable()
+        while parts:
+            try:
+                parts = cut(parts, os.writev(self.writer, parts))[1]
+            except BlockingIOError:
+                self.look()
+            except (BrokenPipeError, ConnectionResetError):
+                raise
+            except OSError as error:
+                self.explain(error)
+
+    # -- the other host ------------------------------------------------------------------
+
+    def check_usable(self) -> None:
+        """Raise `BrokenConnectionError` if it is broken, and `OSError` (EBADF) if closed."""
+        broken = self._broken
+        if broken is not None:
+            raise BrokenConnectionError(*broken.args)
+        if self.closed:
+            raise OSError(errno.EBADF, "handle is closed")
+
+    def look(self) -> None:
+        """Raise `BrokenConnectionError` when the other host has owed an answer for too long."""
+        self.check_usable()
+        if self.silence.is_over(self.holding(), monotonic()):
+            self.vanished(errno.ETIMEDOUT, None)
+
+    def look_for_rest(self, begun: float) -> None:
+        """Look as `look` does, and for the rest of a message.
+
+        *begun* is when something of that has come last, by `time.monotonic`.
+        """
+        self.look()
+        if monotonic() - begun >= self.silence.limit:
+            self._broken = BrokenConnectionError(
+                errno.ETIMEDOUT,
+                f"{self._peer} has begun a message and not gone on with it for "
+                f"{self.silence.limit:g} seconds",
+            )
+            raise self._broken
+
+    def explain(self, error: OSError) -> NoReturn:
+        """Raise what *error* of a system call means. Called while handling it."""
+        if error.errno in GONE:
+            self.vanished(error.errno, error)
+        raise error
+
+    def vanished(self, code: int, cause: OSError | None) -> NoReturn:
+        """Raise, now and from now on, that the other host has vanished."""
+        self._broken = BrokenConnectionError(
+            code,
+            f"the host at {self._peer} has vanished, or the network to it is cut: it has not "
+            f"answered for {self.silence.limit:g} seconds; messages may be lost",
+        )
+        raise self._broken from cause
+
+    # -- the end itself ------------------------------------------------------------------
+
+    def export(self, handoff: Handoff, /) -> Recipe:
+        """See `Exportable.export`."""
+        return super().export(handoff), self.silence.limit
+
+    @classmethod
+    def attach(cls, recipe: Recipe, takeover: Takeover, /) -> Self:
+        """See `Exportable.attach`."""
+        ends, limit = recipe
+        self = super().attach(ends, takeover)
+        self.silence = Silence(limit)
+        return self
+
+
+def _address_of_peer(fd: int) -> str:
+    """Return what errors call the other side of the socket *fd*."""
+    peer = socket.socket(fileno=fd)
+    try:
+        host, port = peer.getpeername()[:2]
+    except OSError:
+        return "a host that has gone meanwhile"
+    finally:
+        peer.detach()
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
