@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import resource
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -212,3 +214,22 @@ def test_lengths_that_no_memory_has(cleanup: ExitStack) -> None:
         with pytest.raises((MemoryError, OSError)):
             end.recv()
         assert end.closed
+
+
+def test_a_broken_connection_keeps_no_memory(cleanup: ExitStack) -> None:
+    """The memory for the message that was cut off is given back with the error."""
+    listener = cleanup.enter_context(Listener(LOOPBACK))
+    address: Any = listener.address
+    with socket.create_connection(address) as peer, listener.accept() as end:
+        before = _mapped()
+        peer.sendall((1 << 30).to_bytes(4, "big") + b"x")
+        peer.shutdown(socket.SHUT_WR)
+        with pytest.raises(errors.BrokenConnectionError, match="end of file during message"):
+            end.recv()
+        gc.collect()
+        assert _mapped() - before < 1 << 29
+
+
+def _mapped() -> int:
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[0]) * resource.getpagesize()

@@ -49,8 +49,9 @@ class HostChannel(StreamChannel):
         self.silence = Silence(silence)
         fd = [*readers, *writers][0]
         self._peer = _address_of_peer(fd)
-        #: What has ended the connection before its time.
-        self._broken: BrokenConnectionError | None = None
+        #: What has ended the connection before its time: the arguments of the error, which
+        #: itself would keep a traceback, and so the memory for a message, alive.
+        self._broken: tuple[object, ...] | None = None
         super().__init__(readers, writers)
         wake_up_to_look(fd)
 
@@ -65,7 +66,7 @@ class HostChannel(StreamChannel):
             except BlockingIOError:
                 self.look()  # nothing has begun to come
             except BrokenConnectionError as error:
-                self._broken = self._broken or error
+                self._broken = error.args
                 raise
             except OSError as error:
                 self.explain(error)
@@ -142,7 +143,7 @@ class HostChannel(StreamChannel):
         """Raise `BrokenConnectionError` if it is broken, and `OSError` (EBADF) if closed."""
         broken = self._broken
         if broken is not None:
-            raise BrokenConnectionError(*broken.args)
+            raise BrokenConnectionError(*broken)
         if self.closed:
             raise OSError(errno.EBADF, "handle is closed")
 
@@ -159,12 +160,11 @@ class HostChannel(StreamChannel):
         """
         self.look()
         if monotonic() - begun >= self.silence.limit:
-            self._broken = BrokenConnectionError(
+            raise BrokenConnectionError(
                 errno.ETIMEDOUT,
                 f"{self._peer} has begun a message and not gone on with it for "
                 f"{self.silence.limit:g} seconds",
             )
-            raise self._broken
 
     def explain(self, error: OSError) -> NoReturn:
         """Raise what *error* of a system call means. Called while handling it."""
@@ -174,12 +174,12 @@ class HostChannel(StreamChannel):
 
     def vanished(self, code: int, cause: OSError | None) -> NoReturn:
         """Raise, now and from now on, that the other host has vanished."""
-        self._broken = BrokenConnectionError(
+        self._broken = (
             code,
             f"the host at {self._peer} has vanished, or the network to it is cut: it has not "
             f"answered for {self.silence.limit:g} seconds; messages may be lost",
         )
-        raise self._broken from cause
+        raise BrokenConnectionError(*self._broken) from cause
 
     # -- the end itself ------------------------------------------------------------------
 

@@ -116,12 +116,12 @@ class TlsChannel(HostChannel):
                 raise
             except BrokenConnectionError as error:
                 self.receiving = FREE
-                self._broken = error
+                self._broken = error.args
                 raise
             except TlsError as error:
                 self.receiving = FREE
-                self._broken = BrokenConnectionError(str(error))
-                raise self._broken from error
+                self._broken = (str(error),)
+                raise BrokenConnectionError(*self._broken) from error
             except BaseException:
                 self.receiving = TORN
                 self.close()
@@ -180,8 +180,8 @@ class TlsChannel(HostChannel):
     def explain(self, error: OSError) -> NoReturn:
         """See `HostChannel.explain`."""
         if isinstance(error, ConnectionResetError):
-            self._broken = self._cut()
-            raise self._broken from error
+            self._broken = (cut := self._cut()).args
+            raise cut from error
         super().explain(error)
 
     def _cut(self) -> BrokenConnectionError:
@@ -236,9 +236,9 @@ class TlsChannel(HostChannel):
 
     def lose(self) -> None:
         """Close the copy of a forked child, without a word to the other side."""
-        self._broken = BrokenConnectionError(
+        self._broken = (
             f"an encrypted connection cannot be used in a forked child: the one to {self._peer} "
-            f"is its parent's; connect anew in the child"
+            f"is its parent's; connect anew in the child",
         )
         self.close()
 
