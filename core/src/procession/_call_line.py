@@ -31,13 +31,14 @@ class CallLine:
     the line is of no use any more: close it.
     """
 
-    __slots__ = ("_channel", "_connection", "_fd")
+    __slots__ = ("_channel", "_connection", "_reader", "_writer")
 
     def __init__(self, connection: Connection, channel: StreamChannel) -> None:
         """*channel* is the connection's."""
         self._connection = connection
         self._channel = channel
-        self._fd = channel.fileno()
+        self._reader = channel.reader
+        self._writer = channel.writer
 
     def send(self, data: bytes) -> None:
         """Send one message. Raises `OSError`."""
@@ -46,7 +47,7 @@ class CallLine:
             return
         whole = _pack_length(len(data)) + data
         try:
-            sent = write(self._fd, whole)
+            sent = write(self._writer, whole)
         except BlockingIOError:  # there was no room for a while, and the channel looks why
             sent = 0
         if sent < len(whole):
@@ -55,10 +56,10 @@ class CallLine:
     def receive(self) -> bytes | memoryview:
         """Wait for one message. Raises `EOFError` at the end, and `OSError`."""
         try:
-            data = read(self._fd, _AT_ONCE)
+            data = read(self._reader, _AT_ONCE)
         except BlockingIOError:  # it is a long call: the channel looks whether the other side lives
             self._channel.wait(None)
-            data = read(self._fd, _AT_ONCE)
+            data = read(self._reader, _AT_ONCE)
         # A copy of something this short costs less than a view of it.
         body = data[4:]
         if body and _length_of(data) == (len(body),):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import socket
 import sys
 import threading
 import time
 import traceback
 from collections import Counter
 
+from procession import _call_pipes as pipes
 from procession import _manager_wire as wire
 from procession._call_line import call_line
 from procession._listener import Listener
@@ -95,7 +95,7 @@ class Server:
             del servers[self.address]
             self.listener.close()
             for connection in list(self._connections):
-                _hang_up(connection)
+                pipes.hang_up(connection)
         sys.exit(0)
 
     def _accept(self) -> None:
@@ -139,6 +139,8 @@ class Server:
             if function == "accept_connection":
                 self._answer(connection, ours, wire.RETURN, None)
                 self._serve_calls(connection, ours)
+            elif function == "accept_pipes" and ours:
+                self._serve_pipes(connection)
             elif function == "session" and ours:
                 self._serve_session(connection)
             else:
@@ -148,13 +150,37 @@ class Server:
 
     # -- calls ---------------------------------------------------------------------------
 
+    def _serve_pipes(self, connection: Connection) -> None:
+        """Serve calls through pipes that come by *connection*, or through that if none come."""
+        try:
+            through = pipes.take(connection)
+        except OSError:
+            return
+        self._answer(connection, True, wire.RETURN, through is not None)
+        if through is None:
+            self._serve_calls(connection, True)
+            return
+        self._connections.discard(connection)
+        connection.close()
+        self._connections.add(through)
+        try:
+            self._serve_calls(through, True)
+        finally:
+            self._connections.discard(through)
+            through.close()
+
     def _serve_calls(self, connection: Connection, ours: bool) -> None:
         line, loads, nothing = call_line(connection), self._codec.loads, self._codec.nothing
+        has_ended = self.stop_event.is_set
+        if has_ended():
+            return
         while True:
             try:
                 data: Any = line.receive()
             except (OSError, EOFError):
                 return
+            if has_ended():
+                return  # that may have been a `hang_up`
             try:
                 ident, method, args, kwds = loads(data)
                 if ident is None:
@@ -165,14 +191,15 @@ class Server:
                 kind, result = self._failed(error, ours)
             # Nothing of a call is kept until the next one comes.
             data, ident, method, args, kwds = None, None, None, None, None
+            if result is None and nothing and kind is wire.RETURN:
+                answer = nothing
+            else:
+                answer = self._pack(kind, result, ours)
+            result = None
             try:
-                if result is None and nothing and kind is wire.RETURN:
-                    line.send(nothing)
-                else:
-                    line.send(self._pack(kind, result, ours))
+                line.send(answer)
             except OSError:
                 return
-            result = None
 
     def call(
         self, ident: str, method: str, args: tuple[Any, ...], kwds: dict[str, Any]
@@ -337,15 +364,6 @@ class Server:
         names = frozenset([*exposed, *methods])
         ident, ticket = self.referents.add(Referent(typeid, obj, names, methods))
         return typeid, ident, tuple(names), ticket
-
-
-def _hang_up(connection: Connection) -> None:
-    """Wake the thread that waits for a request: for it, the client has gone."""
-    try:
-        with socket.socket(fileno=os.dup(connection.fileno())) as peer:
-            peer.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        return  # it has ended meanwhile
 
 
 def public_methods(obj: Any) -> list[str]:

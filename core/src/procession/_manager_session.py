@@ -9,6 +9,7 @@ from collections import deque
 from threading import local
 from weakref import WeakValueDictionary
 
+from procession import _call_pipes as pipes
 from procession import _manager_wire as wire
 from procession._after_fork import in_forked_children
 from procession._call_line import CallLine, call_line
@@ -119,10 +120,37 @@ class Session:
     def _open_line(self) -> CallLine:
         if not hasattr(self._calls, "idle"):
             self._calls.idle = []
-        line = call_line(self._dial())
+        connection = self._dial()
+        line = call_line(connection)
         who = f"{current_process().name} (pid {os.getpid()})"
+        # What has a session with us is procession.
+        if self._connection is not None and pipes.can_have_pipes(connection):
+            made = pipes.make()
+            if made is not None:
+                return self._open_pipes(connection, line, who, *made)
         self._result(*self._ask_over(line, (wire.MARK, "accept_connection", (who,), {})))
         return line
+
+    def _open_pipes(
+        self,
+        connection: Connection,
+        line: CallLine,
+        who: str,
+        ours: Connection,
+        theirs: Connection,
+    ) -> CallLine:
+        """Return the line over pipes, or *line* if the server could not take them."""
+        try:
+            line.send(self.codec.dumps((wire.MARK, "accept_pipes", (who,), {})))
+            pipes.give(connection, theirs)
+            taken = self._result(*self.codec.loads(line.receive()))
+        except (OSError, EOFError) as error:
+            line.close()
+            raise self._died() from error
+        if not taken:
+            return line
+        line.close()
+        return call_line(ours)
 
     def _hang_up(self) -> None:
         """Close the lines of this thread."""

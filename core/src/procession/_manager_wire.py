@@ -13,6 +13,8 @@ the references of one process are tied to, and answers carry *tickets* (see
 
 from __future__ import annotations
 
+from functools import partial
+
 import procession._pickle_accelerator  # noqa: F401 - makes the next import a cheap one
 from procession.errors import RemoteError
 
@@ -72,12 +74,8 @@ class PickleCodec:
     #: it anew. A peer that pickles it otherwise is understood as well.
     nothing: bytes | None = _dumps((RETURN, None), PROTOCOL)
 
-    @staticmethod
-    def dumps(obj: Any) -> bytes:
-        """Return the pickle of *obj*."""
-        return _dumps(obj, PROTOCOL)
-
-    #: Returns the object that was pickled.
+    #: Returns the pickle of an object, and the object of a pickle: no step in between.
+    dumps = staticmethod(partial(_dumps, protocol=PROTOCOL))
     loads = staticmethod(_loads)
 
 
