@@ -81,6 +81,9 @@ GOALS: tuple[Goal, ...] = (
     Goal("connections", "numpy 16 MiB", "throughput", "at least", 4, transport="pipe"),
     Goal("connections", "numpy 16 MiB", "throughput", "at least", 8, transport="socketpair"),
     Goal("managers", "dict", "get and set", "at least", 2),
+    Goal("network", "8 MiB", "throughput", "at least", 2),
+    Goal("network", "handshake, certificates", "handshake", "at most", 3, "value"),
+    Goal("network", "handshake, authkey", "handshake", "at most", 3, "value"),
     *(
         goal
         for transport, tasks, arrays in (("ring", 4, 20), ("pipe", 2, 4))

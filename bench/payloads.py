@@ -270,3 +270,50 @@ def array_of(length: int) -> Any:
     import numpy
 
     return numpy.ones(length)
+
+
+def _listener(module: str, path: str, port: int, how: str) -> Any:
+    """Listen at loopback as *module* does, and say at which port."""
+    import importlib
+
+    options = {"tls": encryption(how)} if how else {}
+    listener = importlib.import_module(f"{module}.connection").Listener(
+        ("127.0.0.1", 0), backlog=16, authkey=AUTHKEY, **options
+    )
+    Board(path)[port] = listener.address[1]
+    return listener
+
+
+#: What both sides of a connection over TCP know.
+AUTHKEY = b"a benchmark's"
+
+
+def encryption(how: str) -> Any:
+    """Return the `Tls` for *how*: "authkey", or a folder with certificates."""
+    from procession.tls import Tls
+
+    if how == "authkey":
+        return Tls.from_authkey()
+    names = ("certificate", "key", "authority")
+    return Tls.from_certificates(*(os.path.join(how, f"{name}.pem") for name in names))
+
+
+def receive_over_tcp(
+    module: str, path: str, how: str, port: int, warm: int, ended: int, count: int
+) -> None:
+    """Accept a connection; receive one message for warming up and then *count* others."""
+    with _listener(module, path, port, how) as listener, listener.accept() as connection:
+        receive_bytes(connection, path, warm, ended, count)
+
+
+def echo_over_tcp(module: str, path: str, how: str, port: int, count: int) -> None:
+    """Accept a connection, and send back *count* messages."""
+    with _listener(module, path, port, how) as listener, listener.accept() as connection:
+        echo_bytes(connection, connection, count)
+
+
+def accept_over_tcp(module: str, path: str, how: str, port: int, count: int) -> None:
+    """Accept *count* connections, one after the other."""
+    with _listener(module, path, port, how) as listener:
+        for _ in range(count):
+            listener.accept().close()

@@ -18,6 +18,7 @@ NAMES = (
     "locks",
     "shared",
     "managers",
+    "network",
     "pools",
 )
 
