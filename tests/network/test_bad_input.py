@@ -5,6 +5,7 @@ Whether it is encrypted makes no difference to what is promised.
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import resource
@@ -294,6 +295,7 @@ def test_a_thousand_oversized_frames(cleanup: ExitStack) -> None:
     for thread in threads:
         thread.join(20)
         assert not thread.is_alive()
+    gc.collect()  # of 40 GiB of addresses, in tracebacks, no fork could make a copy
 
 
 def _receive_in_vain(end: Connection) -> None:
