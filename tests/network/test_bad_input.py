@@ -304,4 +304,5 @@ def _receive_in_vain(end: Connection) -> None:
 
 
 def _in_the_middle(ends: list[Connection]) -> list[Connection]:
-    return [end for end in ends if end.channel.receiving]  # type: ignore[attr-defined]
+    channels: list[Any] = [end.channel for end in ends]
+    return [end for end, channel in zip(ends, channels, strict=True) if channel.receiving]

@@ -6,12 +6,16 @@ import gc
 import os
 import resource
 import socket
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+if sys.platform != "linux":
+    pytest.skip("/proc", allow_module_level=True)
 
 import procession
 from procession import _limits, errors

@@ -41,6 +41,8 @@ def make() -> tuple[Connection, Connection] | None:
 
 def give(connection: Connection, end: Connection) -> None:
     """Send *end*, one of `make`'s, through *connection*, and close it here. Raises `OSError`."""
+    if sys.platform == "win32":
+        raise OSError("descriptors travel through Unix sockets only")
     channel = end.channel
     assert isinstance(channel, StreamChannel)
     with socket.socket(fileno=os.dup(connection.fileno())) as peer:
@@ -53,6 +55,8 @@ def take(connection: Connection) -> Connection | None:
 
     None when there are no descriptors for it. Raises `OSError`.
     """
+    if sys.platform == "win32":
+        raise OSError("descriptors travel through Unix sockets only")
     with socket.socket(fileno=os.dup(connection.fileno())) as peer:
         _, fds, _, _ = socket.recv_fds(peer, len(_CARRIER), _ENDS)
     if len(fds) == _ENDS:
@@ -73,6 +77,8 @@ def hang_up(connection: Connection) -> None:
         if not is_pipes(connection):
             with socket.socket(fileno=os.dup(connection.fileno())) as peer:
                 peer.shutdown(socket.SHUT_RDWR)
+            return
+        if sys.platform == "win32":
             return
         # A way into the pipe that we read from, for as long as it takes to say so.
         fd = os.open(f"/proc/self/fd/{connection.fileno()}", os.O_WRONLY | os.O_NONBLOCK)
