@@ -11,7 +11,9 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 import procession
+from procession import process as process_module
 from procession.connection import wait
+from procession.errors import ProcessClosedError
 from procession.plugin import PidChild
 from procession.testing import payloads
 
@@ -111,3 +113,34 @@ def test_a_child_forked_while_another_thread_looks(method: str) -> None:
     process.close()
     copy.close()
     assert code == 0
+
+
+def _use(process: Any) -> None:
+    """Do what a thread does that looks after a child."""
+    process.join()
+    assert process.exitcode == 7
+    assert process.failure.exitcode == 7
+    assert not process.is_alive()
+
+
+def test_another_thread_may_close_the_child_at_any_line(method: str) -> None:
+    """Whoever was looking after it gets the right answers, or hears that it was closed."""
+    files = {process_module.__file__}
+    for number in itertools.count(1):
+        process = _ended(method, 7)
+        previous = sys.gettrace()
+        sys.settrace(_at_line(number, process.close, files))
+        try:
+            _use(process)
+        except ProcessClosedError:
+            was_closed = True
+        else:
+            was_closed = process._closed
+        finally:
+            sys.settrace(previous)
+        assert process.failure.exitcode == 7
+        assert process not in procession.active_children()
+        process.close()
+        if not was_closed:
+            break  # it has no so many lines
+    assert number > 10

@@ -246,8 +246,8 @@ class BaseProcess(abc.Process):
                     "You should first call join() or terminate()."
                 )
             self._leave()
+            # It is kept: another thread may be about to ask for the exit code, which it knows.
             self._child.close()
-            self._child = None
         self._closed = True
 
     @property
