@@ -194,7 +194,11 @@ class _Part:
             code = exit_code_of(error) & 0xFF
         elif self._prints_interrupts or not isinstance(error, KeyboardInterrupt):
             text = "".join(traceback.format_exception(error))
-            print(f"Process {self._life.name}:\n{text}", end="", file=sys.stderr, flush=True)
+            with changed:
+                # One that was killed meanwhile prints nothing any more.
+                if self._life.exit_code is None:
+                    head = f"Process {self._life.name}:\n"
+                    print(head, text, sep="", end="", file=sys.stderr, flush=True)
         if code and self._report:
             record = FailureRecord(self._report[0], error, text)
             record.write()
