@@ -244,8 +244,8 @@ def test_worker_that_the_program_has_closed(pool: Any, ctx: Any, tmp_path: Any) 
     """A program may end and close a worker that it has from `active_children`."""
     flag = str(tmp_path / "flag")
     busy = pool.apply_async(pooled.begin_and_hang, (flag,))
+    pooled.wait_for(flag)  # only now is it sure who does the next task
     pid = pool.apply(pooled.pid)
-    pooled.wait_for(flag)
     for process in ctx.active_children():
         if process.pid != pid:
             process.kill()
