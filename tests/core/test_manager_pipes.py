@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import sys
 import threading
@@ -15,11 +16,10 @@ import pytest
 if sys.platform != "linux":
     pytest.skip("pipes that are opened by /proc", allow_module_level=True)
 
-import procession
 from procession import _call_pipes, errors
 from procession._manager_session import sessions
 from procession.managers import SyncManager
-from procession.testing.forked import until
+from procession.testing.forked import crew, until
 
 KEY = b"the key"
 
@@ -139,19 +139,16 @@ def test_no_descriptor_is_lost(served: Served) -> None:
     until(lambda: open_files() <= before)
 
 
-@pytest.mark.filterwarnings("ignore::procession.errors.ForkWithThreadsWarning")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 def test_forked_children_have_pipes_of_their_own(served: Served) -> None:
     """Parent and child call at once, and none gets the other's answer."""
     shared = served.manager.dict(a=1)
     shared["a"]
-    ctx = procession.get_context("fork")
-    children = [ctx.Process(target=_count, args=(shared, number)) for number in range(3)]
-    for child in children:
-        child.start()
-    _count(shared, 3)
-    for child in children:
-        child.join()
-        assert 0 == child.exitcode
+    with crew() as fork:
+        children = [fork(functools.partial(_count, shared, number)) for number in range(3)]
+        _count(shared, 3)
+        for child in children:
+            assert 0 == child.join()
 
 
 def _count(shared: Any, number: int) -> None:
