@@ -195,6 +195,27 @@ if __name__ == "__main__":
     assert "[]\n" == done.stdout, done.stderr
 
 
+@pytest.mark.one_pair_per("method")
+@pytest.mark.beyond("multiprocessing's children import much of it")
+def test_children_that_are_given_nothing_import_less(pair: Any, run_program: Make) -> None:
+    """Neither errors nor threads are there before somebody needs them: a start is import time."""
+    if pair.method == "fork":
+        pytest.skip("a forked child has what its parent has")
+    done = run_program(
+        f"""
+import procession, sys
+def tell():
+    print(sorted({{"procession.errors", "queue", "threading"}} & sys.modules.keys()), flush=True)
+if __name__ == "__main__":
+    p = procession.get_context({pair.method!r}).Process(target=tell)
+    p.start()
+    p.join()
+"""
+    )
+
+    assert "[]\n" == done.stdout, done.stderr
+
+
 def test_environment_is_kept_clean(ask: Make) -> None:
     """Starting children sets no variables in the parent."""
     before = dict(os.environ)

@@ -11,8 +11,6 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 
-from procession.errors import Empty, Full, ShutDown
-
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -167,6 +165,8 @@ class Queue(ABC):
 
         Raises what `put` raises; its attribute ``done`` says how many were put before.
         """
+        from procession.errors import Full  # not in every child
+
         end = None if timeout is None else time.monotonic() + timeout
         done = 0
         try:
@@ -189,6 +189,8 @@ class Queue(ABC):
         """
         if most < 1:
             raise ValueError(f"at least one object has to be taken, not {most}")
+        from procession.errors import Empty, ShutDown  # not in every child
+
         objects = [self.get(block, timeout)]
         try:
             while len(objects) < most:
