@@ -57,10 +57,6 @@ class TransportFeatures:
     """An end reaches another process as open descriptors: the start method must hand
     these over, by carrying them or by inheriting memory."""
 
-    carries_descriptors: bool = False
-    """A running channel can carry open descriptors beside a message, so that
-    connections and queues sent through it need no broker."""
-
     atomic_up_to: int = attrs.field(default=0, validator=attrs.validators.ge(0))
     """Messages of at most this many bytes are written whole or not at all, also when
     several processes write at once; 0 if none are. Queues of such a transport need no
@@ -68,9 +64,6 @@ class TransportFeatures:
 
     sizes: bool = False
     """`pair` and `mailbox` take a `size`: how many bytes they hold."""
-
-    zero_copy: bool = False
-    """Large buffers reach the other process without being copied through the kernel."""
 
 
 @attrs.frozen(kw_only=True)

@@ -26,6 +26,8 @@ from procession.testing.suites.channel_signals import ChannelSignalPromises
 from procession.testing.suites.mailbox import MailboxSuite, Make
 from procession.testing.suites.suite import Declined
 
+#: In bytes, and such as any transport with a choice can have.
+_SIZE = 64 << 10
 #: More descriptors than any pair or mailbox is made of.
 _PLENTY = 24
 
@@ -138,6 +140,27 @@ class TransportSuite(ChannelPromises, ChannelSignalPromises, MailboxSuite):
             for each in made.pair(duplex=False):
                 each.close()
             assert isinstance(made, Transport)
+
+    def test_its_size_can_be_chosen_if_it_says_so(
+        self, transport: type[Transport], declined: Declined
+    ) -> None:
+        """How much can be on its way is the user's choice, where there is one.
+
+        `Transport.pair`: "A transport whose features have `sizes` takes a keyword *size*, too,
+        here and in `mailbox`"
+        """
+        made: Any = transport()
+        if not transport.features.sizes:
+            declined("sizes")
+            with pytest.raises(TypeError):
+                made.pair(duplex=False, size=_SIZE)
+            with pytest.raises(TypeError):
+                made.mailbox(size=_SIZE)
+            return
+        for each in (*made.pair(duplex=False, size=_SIZE), made.mailbox(size=_SIZE)):
+            each.close()
+        with pytest.raises(ValueError, match="size"):
+            made.pair(duplex=False, size=-1)
 
     @pytest.mark.parametrize("what", ["one-way pair", "pair", "mailbox"])
     def test_nothing_stays_open_when_descriptors_run_out(
