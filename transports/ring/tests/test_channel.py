@@ -230,9 +230,16 @@ def test_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
         Ring(size=5)
 
 
+def context_over(transport: str) -> Any:
+    """A context of whatever start method there is."""
+    if not procession.get_all_start_methods() or transport not in procession.get_all_transports():
+        pytest.skip(f"needs a start method and {transport}")
+    return procession.get_context(transport=transport)
+
+
 def test_sizes_of_calls_and_contexts() -> None:
     """What the call says counts first, then the context; of pipes, and of all kinds of queues."""
-    context = procession.get_context("fork", transport="ring")
+    context = context_over("ring")
     larger = context.with_size(1 << 20)
 
     def pipe_size(size: int | None = None) -> int:
@@ -270,7 +277,7 @@ def test_sizes_of_calls_and_contexts() -> None:
 @pytest.mark.parametrize("transport", ["pipe", "socketpair"])
 def test_a_transport_without_sizes_refuses_one(transport: str) -> None:
     """It says so, and what to do, and does not ignore it."""
-    context = procession.get_context("fork", transport=transport)
+    context = context_over(transport)
     sized = context.with_size(1 << 20)
     makers: list[Callable[[], object]] = [
         partial(context.Pipe, size=1 << 20),
