@@ -186,9 +186,12 @@ def measure(measurement: Measurement, *, quick: bool, time_limit: float) -> Mapp
 
 
 def _kill_group(leader: int) -> None:
-    """Kill the process group of *leader*, which was not waited for yet: the id is still its."""
+    """Kill the process group of *leader*, if there is anybody left in it."""
     if sys.platform != "win32":  # which run.py refuses: this is for type checkers
-        os.killpg(leader, signal.SIGKILL)
+        try:
+            os.killpg(leader, signal.SIGKILL)
+        except ProcessLookupError:
+            return  # Ctrl-C was for it, too, and it has ended already
 
 
 def _reason(status: int, errors: str) -> str:
