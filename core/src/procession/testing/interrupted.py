@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import time
 from typing import Any
 
 from procession.testing import payloads
+from procession.testing.forked import sleeps, until
 
 Spec = tuple[str, str, str]
 
@@ -30,7 +30,7 @@ def work_under_alarms(report: Any, spec: Spec) -> None:
     signal.signal(signal.SIGALRM, count)
     queue, bounded, joinable = ctx.Queue(), ctx.Queue(1), ctx.JoinableQueue()
     here, there = ctx.Pipe()
-    helper = ctx.Process(target=answer_slowly, args=(there, queue, bounded, joinable))
+    helper = ctx.Process(target=answer_slowly, args=(os.getpid(), there, queue, bounded, joinable))
     signal.setitimer(signal.ITIMER_REAL, _INTERVAL, _INTERVAL)
     helper.start()
     there.close()
@@ -52,21 +52,25 @@ def work_under_alarms(report: Any, spec: Spec) -> None:
     report.send(alarms)
 
 
-def answer_slowly(connection: Any, queue: Any, bounded: Any, joinable: Any) -> None:
-    """Be the other side of `work_under_alarms`, never ready when it asks."""
+def answer_slowly(asker: int, connection: Any, queue: Any, bounded: Any, joinable: Any) -> None:
+    """Be the other side of `work_under_alarms`: answer when process *asker* sleeps for it."""
+
+    def let_it_wait() -> None:
+        until(lambda: sleeps(asker))
+
     for number in range(_ROUNDS):
-        time.sleep(0.002)
+        let_it_wait()
         connection.send(connection.recv())
-        time.sleep(0.002)
+        let_it_wait()
         queue.put(number)
-        time.sleep(0.002)
+        let_it_wait()
         bounded.get()
         joinable.get()
-        time.sleep(0.002)
+        let_it_wait()
         joinable.task_done()
-    time.sleep(0.002)
+    let_it_wait()
     connection.send("last")
-    time.sleep(0.002)
+    let_it_wait()
 
 
 def start_for_ever(report: Any, spec: Spec) -> None:

@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from typing import Any, NoReturn
 
+from procession.testing.forked import until
+
 _SIGKILL, _SIGSTOP = 9, 19
 _initial: list[Any] = []
 
@@ -78,9 +80,8 @@ def die_once(flag: str, value: Any) -> Any:
 
 
 def wait_for(flag: str) -> str:
-    """Wait until the file *flag* exists."""
-    while not Path(flag).exists():
-        time.sleep(0.005)
+    """Wait until the file *flag* exists. Raises `TimeoutError` if it does not come to be."""
+    until(Path(flag).exists)
     return flag
 
 
