@@ -84,6 +84,37 @@ def test_a_handler_may_look_at_the_child_at_any_line(method: str) -> None:
     assert number > 2
 
 
+class Interrupt(Exception):
+    """What a handler raises."""
+
+
+def _raise() -> None:
+    raise Interrupt
+
+
+def test_a_handler_that_raises_leaves_no_zombie(method: str) -> None:
+    """Whoever asks next gets the same exit code, and collects what is left to collect."""
+    for number in itertools.count(1):
+        process = _ended(method, 7)
+        files = {sys.modules[type(process._child).__module__].__file__ or ""}
+        was_raised = False
+        previous = sys.gettrace()
+        sys.settrace(_at_line(number, _raise, files))
+        try:
+            process.join()
+        except Interrupt:
+            was_raised = True
+        finally:
+            sys.settrace(previous)
+        assert process.exitcode == 7
+        assert not os.path.exists(f"/proc/{process.pid}")
+        assert process not in procession.active_children()
+        process.close()
+        if not was_raised:
+            break  # it has no so many lines
+    assert number > 2
+
+
 def test_a_child_forked_while_another_thread_looks(method: str) -> None:
     """A forked copy drops what it inherited without waiting for a thread that it has not."""
     process = _ended(method, 0)

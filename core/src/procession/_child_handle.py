@@ -90,6 +90,7 @@ class PidChild(Child):
     def __init__(self, pid: int, sentinel: int | None = None) -> None:
         self.pid = pid
         self._exit_code: int | None = None
+        self._is_reaped = False
         self._lock = threading.RLock()  # re-entrant: a signal handler may ask, too
         self.sentinel = _open_pidfd(pid) if sentinel is None else sentinel
         self._closed = False
@@ -103,20 +104,25 @@ class PidChild(Child):
     def _collect(self) -> None:
         """Learn the exit code if the child has ended, and reap it; the lock is held.
 
-        In this order: a signal handler that asks between two lines learns the same.
+        In this order: a signal handler that asks between two lines learns the same, and
+        after one that raises there the next one who asks reaps it.
         """
-        if self._exit_code is not None:
+        if self._is_reaped:
             return
         try:
-            code = _exit_code_of(self.pid)
-            if code is not None:
+            if self._exit_code is None:
+                code = _exit_code_of(self.pid)
+                if code is None:
+                    return
                 self._exit_code = code
-                _reap(self.pid)
+            _reap(self.pid)
+            self._is_reaped = True
         except ChildProcessError:
             # Reaped by a handler, or by somebody else (a wait for any child, an ignored
             # SIGCHLD). The sentinel still knows whether it has ended, only the code is gone.
             if self._exit_code is None and wait_readable(self.sentinel, 0):
                 self._exit_code = LOST_EXIT_CODE
+            self._is_reaped = self._exit_code is not None
 
     def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
         if is_finalizing():

@@ -99,7 +99,7 @@ class Relatives:
     # -- ends
 
     def note_end(self, child: process.BaseProcess) -> None:
-        """Remember that a child has ended. Called once for each."""
+        """Remember that a child has ended. Twice is no harm."""
         code = child._exit_code()
         if code is not None and child._child is not None:
             self._ends.append(

@@ -199,11 +199,13 @@ class BaseProcess(abc.Process):
         return False
 
     def _leave(self) -> None:
-        """Be no longer among the children that run: it has ended."""
-        try:
-            _children.remove(self)
-        except KeyError:
-            return  # another thread was faster, or we have been here before
+        """Be no longer among the children that run: it has ended.
+
+        Not among them only once all else is done: where a signal handler raises before,
+        whoever asks next does the rest. Each step may be taken twice, also by two threads.
+        """
+        if self not in _children:
+            return
         from procession._relatives import relatives
 
         relatives.note_end(self)
@@ -216,13 +218,13 @@ class BaseProcess(abc.Process):
             from procession._limit_watch import watcher
 
             watcher.drop(self._limit_watch)
-        if self._post_mortem is not None and self._child is not None:
-            self._post_mortem.collect(self._child.poll() or 0)
-        if self._lifecycle is not None and self._child is not None:
-            # Of several threads that notice at once, one takes it out.
-            lifecycle = self.__dict__.pop("_lifecycle", None)
-            if lifecycle is not None:
-                lifecycle.ended(self, self._child.poll() or 0)
+        exit_code = self._exit_code() or 0
+        if self._post_mortem is not None:
+            self._post_mortem.collect(exit_code)
+        lifecycle = self.__dict__.pop("_lifecycle", None)  # of two threads, one takes it
+        _children.discard(self)
+        if lifecycle is not None:
+            lifecycle.ended(self, exit_code)
 
     @property
     def _popen(self) -> Popen:
@@ -524,7 +526,8 @@ class Process(BaseProcess):
             state.pop(name, None)
         kind = type(self)
         if "_of_context" in kind.__dict__:
-            return _new_of_context, (kind._method_name, kind.__name__), state
+            names = kind._method_name, kind.__name__, kind._serializer_name
+            return _new_of_context, names, state
         return _new, (kind,), state
 
 
@@ -532,8 +535,12 @@ def _new(kind: type[Process]) -> Process:
     return kind.__new__(kind)
 
 
-def _new_of_context(method_name: str | None, class_name: str) -> Process:
-    return _new(Process if method_name is None else process_class(method_name, class_name))
+def _new_of_context(
+    method_name: str | None, class_name: str, serializer_name: str | None
+) -> Process:
+    if method_name is None:
+        return _new(Process)
+    return _new(process_class(method_name, class_name, serializer_name))
 
 
 _classes: dict[tuple[str, str, str | None], type[Process]] = {}

@@ -40,7 +40,9 @@ class ServedChild(Child):
     ) -> None:
         self.pid = pid
         self.sentinel = pidfd
-        self._line = line
+        # For life: a socket object made for one look would close the descriptor behind it
+        # when a signal handler raises in between.
+        self._line = socket(AF_UNIX, SOCK_SEQPACKET, 0, line)
         self._server_is_alive = server_is_alive
         self._lock = threading.RLock()  # re-entrant: a signal handler may ask, too
         self._exit_code: int | None = None
@@ -56,16 +58,19 @@ class ServedChild(Child):
     def _report(self) -> int:
         """Return the exit code of a child that has ended; the lock is held."""
         alive = self._server_is_alive()
-        if not wait_readable(self._line, _COLLECTING_SECONDS if alive else 0):
+        if not wait_readable(self._line.fileno(), _COLLECTING_SECONDS if alive else 0):
             return LOST_EXIT_CODE
         # A report is one packet; nothing, once the other end has gone. It stays there: a
         # signal handler that asks between two lines learns the same.
-        report = _peek(self._line, _protocol.REPORT_SIZE)
+        report = self._line.recv(_protocol.REPORT_SIZE, MSG_PEEK)
         return _protocol.parse_report(report)[1] if report else LOST_EXIT_CODE
 
     def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
         if is_finalizing():
-            return  # the modules are half gone, and the kernel closes everything anyway
+            # The modules are half gone, and the kernel closes everything anyway.
+            if not self._closed:
+                self._line.detach()  # or it would warn that nobody has closed it
+            return
         # Without the lock, which nobody can have now but a thread that a fork has left behind.
         self._release()
 
@@ -90,13 +95,4 @@ class ServedChild(Child):
         if not self._closed:
             self._closed = True
             os.close(self.sentinel)
-            os.close(self._line)
-
-
-def _peek(fd: int, size: int) -> bytes:
-    """Return the next packet, of up to *size* bytes, of the socket *fd*, and leave it there."""
-    line = socket(AF_UNIX, SOCK_SEQPACKET, 0, fd)
-    try:
-        return line.recv(size, MSG_PEEK)
-    finally:
-        line.detach()
+            self._line.close()
