@@ -289,3 +289,10 @@ def test_cpu_count(library: Any) -> None:
 def test_freeze_support_does_nothing_here(library: Any) -> None:
     """In a program that is not frozen, freeze_support returns at once."""
     assert library.freeze_support() is None
+
+
+@pytest.mark.one_pair_per("method")
+@pytest.mark.beyond("multiprocessing's child has a class of its own")
+def test_the_child_is_a_process_of_its_context(ask: Make, pair: Any) -> None:
+    """The class is made again in the child, and it is the one that a context has there."""
+    assert ask(payloads.is_of_context, pair.method)

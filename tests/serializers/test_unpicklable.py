@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import multiprocessing
 import os
 import sys
 import threading
@@ -180,6 +181,20 @@ def test_the_search_hands_nothing_over() -> None:
         assert "obj[3]" == search.path
         assert before == len(os.listdir("/proc/self/fd"))
     queue.close()
+
+
+def test_the_search_offers_nothing_to_the_standard_package() -> None:
+    """Its connections would be duplicated, for somebody who never comes for them."""
+    theirs = multiprocessing.Pipe()
+    receiver, sender = procession.Pipe(duplex=False)
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        with pytest.raises(AttributeError) as caught:
+            sender.send([{"k": [1, 2, adder(1)]}, theirs[0], 3])
+        assert "obj[0]['k'][2]" in notes(caught.value)[0]
+    assert before == len(os.listdir("/proc/self/fd"))
+    for end in (*theirs, receiver, sender):
+        end.close()
 
 
 def test_a_search_ends(monkeypatch: pytest.MonkeyPatch) -> None:

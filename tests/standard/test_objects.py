@@ -212,6 +212,17 @@ def test_the_standard_package_s_segments_outlive_the_child(
 
 
 @per_method
+def test_a_child_has_its_parent_s_tracker(
+    ctx: Any, start: Callable[..., Any], pipe: Callable[..., Any]
+) -> None:
+    """What a child registers there is registered; it is the same pipe, and no other file."""
+    here, there = pipe(ctx)
+    process = start(ctx, payloads.call, there, standard.tracker_line)
+    assert standard.tracker_line() == here.recv()
+    process.join(DEADLINE)
+
+
+@per_method
 def test_a_standard_proxy_works_in_a_child(
     ctx: Any, start: Callable[..., Any], cleanup: Any
 ) -> None:

@@ -89,7 +89,8 @@ def _registered() -> Mapping[type, Reducer]:
 
 def _checked(reducer: Reducer) -> Reducer:
     # The standard package has one for all its ctypes, which are of the same classes as ours.
-    return _reduce_ctype if reducer.__module__ == "multiprocessing.sharedctypes" else reducer
+    home = getattr(reducer, "__module__", None)  # a method of a built-in type has none
+    return _reduce_ctype if home == "multiprocessing.sharedctypes" else reducer
 
 
 def _reduce_ctype(obj: Any) -> Any:

@@ -7,11 +7,13 @@ to nowhere, until a part fails of which all parts can be pickled.
 from __future__ import annotations
 
 import copyreg
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from reprlib import Repr
 from time import monotonic
 from types import FunctionType, MethodType
 
+from procession import _standard
 from procession._handoff import Exportable, Handoff, ParcelPickler, parcel_pickler
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
@@ -48,13 +50,23 @@ def explain(
         return  # that is not about what was pickled
     try:
         search = _Search(encoder, reducers)
-        search.go(parts)
+        with _nothing_given():
+            search.go(parts)
     except Exception:
         return  # an object that cannot be asked: the error itself is all there is to say
     if search.path:
         error.add_note(f"what cannot be pickled is {search.path}: {_text(search.culprit)}")
         if encoder is None and isinstance(search.culprit, (FunctionType, type)):
             error.add_note(_suggestion())
+
+
+def _nothing_given() -> AbstractContextManager[None]:
+    """Keep objects of the standard package from offering descriptors that nobody would fetch."""
+    if not _standard.is_loaded():
+        return nullcontext()
+    from procession._standard_descriptors import Spawning
+
+    return Spawning()
 
 
 def _suggestion() -> str:

@@ -199,6 +199,9 @@ def _open(
 
                 _inheritance.adopt(preparation)  # so that a failure is reported by name
                 _apply_options.apply(options, takeover.take)
+            told = preparation["standard"]
+            if told is not None and told["tracker"] is not None:
+                told["tracker"] = takeover.take(told["tracker"])
             _prepare(preparation)
             if preparation["hooks"]:
                 from procession import _child_hooks

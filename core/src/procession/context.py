@@ -419,7 +419,7 @@ class DefaultContext(BaseContext):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle as what follows the selection there."""
-        return get_context, (None, None, self.Process.default_process_options)
+        return _again, (self._size, None, None, self.Process.default_process_options)
 
 
 class Context(BaseContext):
@@ -499,7 +499,7 @@ class Context(BaseContext):
         """Pickle as the names."""
         names = self.get_start_method(), self.get_transport()
         options = self.Process.default_process_options
-        return get_context, (*names, options, self.get_serializer())
+        return _again, (self._size, *names, options, self.get_serializer())
 
 
 default_context = DefaultContext()
@@ -535,6 +535,12 @@ def get_context(
         kind = type(f"{prefix}Context", (Context,), {**members, "__module__": __name__})
         _contexts.setdefault(key, kind(method_class, transport_class, encoder))
     return _contexts[key]
+
+
+def _again(size: int | None, *arguments: Any) -> BaseContext:
+    """Return the context that was pickled."""
+    context = get_context(*arguments)
+    return context if size is None else context.with_size(size)
 
 
 def _made(what: str, make: Callable[[], T]) -> T:

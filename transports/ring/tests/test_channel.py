@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import select
 import signal
 import struct
@@ -269,6 +270,8 @@ def test_sizes_of_calls_and_contexts() -> None:
     assert 64 * KIB == limit(smaller.with_size(None).Queue())
     with pytest.raises(ValueError, match="size is 5; a ring has between"):
         context.Queue(size=5)
+    assert 4 * KIB == limit(pickle.loads(pickle.dumps(smaller)).Queue())
+    assert 64 * KIB == limit(pickle.loads(pickle.dumps(context)).Queue())
     not_a_size: Any = "large"
     with pytest.raises(TypeError):
         context.with_size(not_a_size)

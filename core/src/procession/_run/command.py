@@ -49,6 +49,8 @@ def main(arguments: Sequence[str]) -> int:
     chosen: dict[str, str] = {}
     while rest and rest[0].startswith("-"):
         option, _, value = rest.pop(0).partition("=")
+        if option == "--":
+            break
         if option in ("-h", "--help"):
             print(HELP, end="")
             return 0

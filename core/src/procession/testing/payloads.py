@@ -55,6 +55,14 @@ def call(connection: Any, function: Any, *args: Any) -> None:
     connection.send(function(*args))
 
 
+def is_of_context(method: str) -> bool:
+    """Return whether this process is one of the context of its start method."""
+    import procession
+
+    context: Any = procession.get_context(method)
+    return isinstance(procession.current_process(), context.Process)
+
+
 def hold(connection: Any) -> None:
     """Say ``ready``, then wait until a message comes."""
     connection.send("ready")
