@@ -8,7 +8,8 @@ import socket
 import sys
 from time import monotonic
 
-from procession._silence import LOOK_SECONDS, SILENCE_SECONDS, Silence, wake_up_to_look
+from procession._limits import SILENCE_SECONDS
+from procession._silence import LOOK_SECONDS, Silence, wake_up_to_look
 from procession._stream_channel import StreamChannel
 from procession._waiting import wait_readable
 from procession.errors import BrokenConnectionError, MessageTooLongError

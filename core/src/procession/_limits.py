@@ -6,7 +6,6 @@ the environment, ``[tool.procession]`` in the configuration file, or the default
 
 from __future__ import annotations
 
-from procession._silence import SHORTEST_SILENCE, SILENCE_SECONDS
 from procession._variables import variable
 from procession.errors import ConfigurationError
 
@@ -18,6 +17,11 @@ if TYPE_CHECKING:
 
     #: A number, and where it is from, for messages.
     Limit: TypeAlias = "tuple[float, str]"
+
+#: How long the other host may owe an answer, in seconds.
+SILENCE_SECONDS = 60.0
+#: The kernel's keepalive counts in seconds: no shorter silence can be told from none.
+SHORTEST_SILENCE = 3.0
 
 SILENCE_VARIABLE = "PROCESSION_SILENCE"
 RECV_VARIABLE = "PROCESSION_RECV_LIMIT"

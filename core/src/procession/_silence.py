@@ -23,10 +23,6 @@ TYPE_CHECKING = False  # importing typing would bring `re` and more into every c
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-#: How long the other host may owe an answer, in seconds.
-SILENCE_SECONDS = 60.0
-#: The kernel's keepalive counts in seconds: no shorter silence can be told from none.
-SHORTEST_SILENCE = 3.0
 #: How often a wait looks, in seconds.
 LOOK_SECONDS = 1.0
 
