@@ -14,6 +14,9 @@ the tests: they are one of two unrelated classes.
 *Hang guards.* pytest-timeout limits every test; the ``nothing_left_behind`` fixture then names and
 kills children that live on. The first test warms up every pair, so that what is cached on purpose
 (the fork server and its socket) is there before anything is compared.
+
+*Makers.* ``make``, ``start``, ``finish``, ``pipe``, ``queue`` and ``ask`` make what a test works
+with in its context, and clean up after it, also after a failed one.
 """
 
 from __future__ import annotations
@@ -21,7 +24,8 @@ from __future__ import annotations
 import importlib
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +37,8 @@ from procession._primitive_choice import BUILT_IN, VARIABLE
 from procession.testing import leaks, payloads, tidiness
 
 _DOMAINS = {"method": "start method", "transport": "transport"}
+#: How long a child of a test may take, in seconds.
+DEADLINE = 30.0
 _ABSENT = "needs a plugin that is not installed"
 
 
@@ -238,6 +244,99 @@ def primitive(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 def ctx(pair: Pair) -> Any:
     """A context of one start method x transport."""
     return pair.ctx
+
+
+@pytest.fixture
+def cleanup() -> Iterator[ExitStack]:
+    """Callbacks to run after the test, the last one first."""
+    with ExitStack() as stack:
+        yield stack
+
+
+def _end(process: Any) -> None:
+    try:
+        process.kill()
+    except (AttributeError, ValueError):  # never started, or closed by the test
+        return
+    process.join(DEADLINE)
+    process.close()
+
+
+@pytest.fixture
+def make(ctx: Any, cleanup: ExitStack) -> Callable[..., Any]:
+    """Make a process of the context, unstarted; it is killed and closed after the test."""
+
+    def make(target: Callable[..., object] | None = None, *args: Any, **options: Any) -> Any:
+        process = ctx.Process(target=target, args=args, **options)
+        cleanup.callback(_end, process)
+        return process
+
+    return make
+
+
+@pytest.fixture
+def start(make: Callable[..., Any]) -> Callable[..., Any]:
+    """Make and start a process."""
+
+    def start(*args: Any, **options: Any) -> Any:
+        process = make(*args, **options)
+        process.start()
+        return process
+
+    return start
+
+
+@pytest.fixture
+def finish(start: Callable[..., Any]) -> Callable[..., Any]:
+    """Make, start and join a process; return it once it has ended."""
+
+    def finish(*args: Any, **options: Any) -> Any:
+        process = start(*args, **options)
+        process.join(DEADLINE)
+        assert process.exitcode is not None
+        return process
+
+    return finish
+
+
+@pytest.fixture
+def pipe(ctx: Any, cleanup: ExitStack) -> Callable[..., tuple[Any, Any]]:
+    """Make the two ends of a pipe; both are closed after the test."""
+
+    def pipe(duplex: bool = True) -> tuple[Any, Any]:
+        ends = ctx.Pipe(duplex)
+        for end in ends:
+            cleanup.callback(end.close)
+        return ends[0], ends[1]
+
+    return pipe
+
+
+@pytest.fixture
+def queue(ctx: Any, cleanup: ExitStack) -> Callable[..., Any]:
+    """Make a queue; the test empties it, and it is closed and its thread joined afterwards."""
+
+    def queue(maxsize: int = 0, kind: str = "Queue") -> Any:
+        made = getattr(ctx, kind)(maxsize) if kind != "SimpleQueue" else ctx.SimpleQueue()
+        if kind != "SimpleQueue":
+            cleanup.callback(made.join_thread)
+        cleanup.callback(made.close)
+        return made
+
+    return queue
+
+
+@pytest.fixture
+def ask(pipe: Callable[..., tuple[Any, Any]], finish: Callable[..., Any]) -> Callable[..., Any]:
+    """Return what a function of `payloads` returns in a child."""
+
+    def ask(function: Callable[..., object], *args: Any, **options: Any) -> Any:
+        receiver, sender = pipe(False)
+        finish(payloads.call, sender, function, *args, **options)
+        assert receiver.poll()
+        return receiver.recv()
+
+    return ask
 
 
 @pytest.fixture(scope="session")

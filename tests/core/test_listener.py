@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -27,13 +27,6 @@ from procession.testing.forked import crew
 
 KEY = b"the key"
 FAMILIES = ["AF_UNIX", "AF_INET", "AF_INET6"]
-
-
-@pytest.fixture
-def cleanup() -> Iterator[ExitStack]:
-    """Callbacks to run after the test."""
-    with ExitStack() as stack:
-        yield stack
 
 
 @pytest.fixture

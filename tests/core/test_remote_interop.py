@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
@@ -30,13 +30,6 @@ ADDRESSES: dict[str, Any] = {
     "AF_INET": ("127.0.0.1", 0),
     "AF_INET6": ("::1", 0, 0, 0),
 }
-
-
-@pytest.fixture
-def cleanup() -> Iterator[ExitStack]:
-    """Callbacks to run after the test."""
-    with ExitStack() as stack:
-        yield stack
 
 
 @pytest.fixture(params=PYTHONS, ids=lambda path: path.replace("/", "_"))

@@ -1,4 +1,4 @@
-"""Makers of processes that clean up after a test, also after a failed one."""
+"""What the tests of life and death share."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from procession.testing.forked import until
 
-DEADLINE = 30.0
 _SIGKILL = 9
 
 
@@ -26,15 +24,6 @@ def no_faulthandler() -> Iterator[None]:
     yield
     if was_enabled and sys.__stderr__ is not None:
         faulthandler.enable(sys.__stderr__)
-
-
-def _end(process: Any) -> None:
-    try:
-        process.kill()
-    except (AttributeError, ValueError):  # never started, or closed by the test
-        return
-    process.join(DEADLINE)
-    process.close()
 
 
 # By controller, the file of the limit in version 1 and in version 2.
@@ -79,30 +68,3 @@ def _remove_group(group: Path) -> None:
         return True
 
     until(is_gone)
-
-
-@pytest.fixture
-def start(ctx: Any) -> Iterator[Callable[..., Any]]:
-    """Make and start a process; it is killed and closed after the test."""
-    with ExitStack() as stack:
-
-        def start(target: Callable[..., object] | None = None, *args: Any, **options: Any) -> Any:
-            process = ctx.Process(target=target, args=args, **options)
-            stack.callback(_end, process)
-            process.start()
-            return process
-
-        yield start
-
-
-@pytest.fixture
-def finish(start: Callable[..., Any]) -> Callable[..., Any]:
-    """Make, start and join a process; return it once it has ended."""
-
-    def finish(*args: Any, **options: Any) -> Any:
-        process = start(*args, **options)
-        process.join(DEADLINE)
-        assert process.exitcode is not None
-        return process
-
-    return finish

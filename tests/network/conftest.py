@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -56,13 +56,6 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 def tls(certificates: Certificates) -> Tls:
     """What both sides use when all is well."""
     return certificates.tls()
-
-
-@pytest.fixture
-def cleanup() -> Iterator[ExitStack]:
-    """Callbacks to run after the test."""
-    with ExitStack() as stack:
-        yield stack
 
 
 class Outcome:
