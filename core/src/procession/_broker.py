@@ -168,6 +168,7 @@ def _listen() -> tuple[socket.socket, str | bytes]:
     if sys.platform == "win32":
         raise OSError("descriptors cannot be sent between processes on this platform")
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.setblocking(True)  # whatever the program's default timeout is
     address: str | bytes
     try:
         if sys.platform == "linux":
@@ -250,6 +251,8 @@ def _fetch(address: str | bytes, ticket: bytes, count: int) -> list[int]:
         raise OSError("descriptors cannot be sent between processes on this platform")
     import socket
 
+    from procession._sockets import receive_descriptors
+
     key = _key()
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as peer:
         peer.settimeout(_DEADLINE)
@@ -261,13 +264,11 @@ def _fetch(address: str | bytes, ticket: bytes, count: int) -> list[int]:
         theirs = answer[:_NONCE]
         _check(answer[_NONCE:], _sign(key, b"giver", mine, theirs))
         peer.sendall(_sign(key, b"taker", theirs, mine + ticket) + ticket)
-        status, descriptors, _, _ = socket.recv_fds(peer, 1, _MOST_DESCRIPTORS)
+        status, descriptors = receive_descriptors(peer, 1, _MOST_DESCRIPTORS)
         if not status:
             raise EOFError("the other side has hung up")
         if status != _FOUND:
             raise LookupError("somebody has fetched it already")
-        for fd in descriptors:
-            os.set_inheritable(fd, False)
         if len(descriptors) != count:
             # The kernel drops those that this process has no room for.
             for fd in descriptors:

@@ -11,6 +11,7 @@ import os
 import socket
 import sys
 
+from procession._sockets import BorrowedSocket, receive_descriptors
 from procession._stream_channel import StreamChannel
 from procession.connection import Connection
 
@@ -45,7 +46,7 @@ def give(connection: Connection, end: Connection) -> None:
         raise OSError("descriptors travel through Unix sockets only")
     channel = end.channel
     assert isinstance(channel, StreamChannel)
-    with socket.socket(fileno=os.dup(connection.fileno())) as peer:
+    with BorrowedSocket(connection.fileno()) as peer:
         socket.send_fds(peer, [_CARRIER], [channel.reader, channel.writer])
     end.close()
 
@@ -57,11 +58,9 @@ def take(connection: Connection) -> Connection | None:
     """
     if sys.platform == "win32":
         raise OSError("descriptors travel through Unix sockets only")
-    with socket.socket(fileno=os.dup(connection.fileno())) as peer:
-        _, fds, _, _ = socket.recv_fds(peer, len(_CARRIER), _ENDS)
+    with BorrowedSocket(connection.fileno()) as peer:
+        _, fds = receive_descriptors(peer, len(_CARRIER), _ENDS)
     if len(fds) == _ENDS:
-        for fd in fds:
-            os.set_inheritable(fd, False)
         return _over(*fds)
     for fd in fds:
         os.close(fd)
@@ -75,7 +74,7 @@ def hang_up(connection: Connection) -> None:
     """
     try:
         if not is_pipes(connection):
-            with socket.socket(fileno=os.dup(connection.fileno())) as peer:
+            with BorrowedSocket(connection.fileno()) as peer:
                 peer.shutdown(socket.SHUT_RDWR)
             return
         if sys.platform == "win32":

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
-import socket
 import sys
 from time import monotonic
 
 from procession._limits import SILENCE_SECONDS
 from procession._silence import LOOK_SECONDS, Silence, wake_up_to_look
+from procession._sockets import BorrowedSocket
 from procession._stream_channel import StreamChannel
-from procession._waiting import wait_readable
+from procession._waiting import wait_readable, wait_writable
 from procession.errors import BrokenConnectionError, MessageTooLongError
 from procession.framing import cut
 
@@ -34,8 +34,10 @@ class HostChannel(StreamChannel):
     has begun. After *silence* seconds of that the connection is broken, for good: whatever
     is done with it raises the same `BrokenConnectionError`.
 
-    The kernel wakes a system call that waits once in `LOOK_SECONDS`, so that nothing is added
-    to those that need not wait; who else uses the descriptor has to expect that, too.
+    The kernel wakes a system call that waits after `LOOK_SECONDS`, so that nothing is added
+    to those that need not wait; who else uses the descriptor has to expect that, too. From then
+    on we wait until the descriptor is ready, and look as often, so that it does no harm when
+    somebody else has the socket block no more.
     """
 
     __slots__ = ("_broken", "_peer", "silence")
@@ -65,7 +67,8 @@ class HostChannel(StreamChannel):
             try:
                 return super().receive(into, limit)
             except BlockingIOError:
-                self.look()  # nothing has begun to come
+                self.look()
+                self.wait(None)  # nothing has begun to come
             except BrokenConnectionError as error:
                 self._broken = error.args
                 raise
@@ -79,7 +82,7 @@ class HostChannel(StreamChannel):
             try:
                 return super().read_some(size)
             except BlockingIOError:
-                self.look_for_rest(begun)
+                self.wait_for_rest(begun)
             except OSError as error:
                 self.explain(error)
 
@@ -92,7 +95,7 @@ class HostChannel(StreamChannel):
             try:
                 count = os.readv(self.reader, [view])
             except BlockingIOError:
-                self.look_for_rest(begun)
+                self.wait_for_rest(begun)
                 continue
             except ConnectionResetError:
                 continue  # said once, and then it is the end
@@ -110,12 +113,13 @@ class HostChannel(StreamChannel):
             return True
         if self.torn or self.reader < 0:
             return super().wait(timeout)  # refuses
+        fd = self.reader
         deadline = None if timeout is None else monotonic() + timeout
         while True:
             left = LOOK_SECONDS
             if deadline is not None:
                 left = min(left, deadline - monotonic())
-            if wait_readable(self.reader, left):
+            if wait_readable(fd, left):
                 return True
             if left < LOOK_SECONDS:
                 return False
@@ -132,7 +136,7 @@ class HostChannel(StreamChannel):
             try:
                 parts = cut(parts, os.writev(self.writer, parts))[1]
             except BlockingIOError:
-                self.look()
+                self.wait_to_write()
             except (BrokenPipeError, ConnectionResetError):
                 raise
             except OSError as error:
@@ -167,6 +171,20 @@ class HostChannel(StreamChannel):
                 f"{self.silence.limit:g} seconds",
             )
 
+    def wait_for_rest(self, begun: float) -> None:
+        """Wait until something of the rest of a message has come; see `look_for_rest`."""
+        fd = self.reader
+        self.look_for_rest(begun)
+        while not wait_readable(fd, LOOK_SECONDS):
+            self.look_for_rest(begun)
+
+    def wait_to_write(self) -> None:
+        """Wait until there is room for something, and look meanwhile."""
+        fd = self.writer
+        self.look()
+        while not wait_writable(fd, LOOK_SECONDS):
+            self.look()
+
     def explain(self, error: OSError) -> NoReturn:
         """Raise what *error* of a system call means. Called while handling it."""
         if error.errno in GONE:
@@ -199,11 +217,9 @@ class HostChannel(StreamChannel):
 
 def _address_of_peer(fd: int) -> str:
     """Return what errors call the other side of the socket *fd*."""
-    peer = socket.socket(fileno=fd)
     try:
-        host, port = peer.getpeername()[:2]
+        with BorrowedSocket(fd) as peer:
+            host, port = peer.getpeername()[:2]
     except OSError:
         return "a host that has gone meanwhile"
-    finally:
-        peer.detach()
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -382,6 +382,7 @@ def _connect(peer: socket.socket, address: Address, timeout: float | None) -> No
         peer.settimeout(timeout)
         peer.connect(address)
         return
+    peer.setblocking(True)  # whatever the program's default timeout is
     # A Unix socket that does not block is refused at once when the backlog is full. One that
     # blocks waits for as long as the kernel is told here.
     seconds, rest = divmod(max(timeout, 0.001), 1)

@@ -87,6 +87,7 @@ def packet_socket_pair() -> tuple[int, int]:
     first, second = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with first, second:
         for end in (first, second):
+            end.setblocking(True)  # whatever the program's default timeout is
             # The kernel gives as much of it as its limit allows.
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
             given = end.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
@@ -107,10 +108,9 @@ def _has_room(fd: int) -> bool:
     import socket
     import termios
 
+    from procession._sockets import BorrowedSocket
+
     waiting = fcntl.ioctl(fd, termios.TIOCOUTQ, bytes(_INTEGER))
-    own = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, fileno=fd)
-    try:
+    with BorrowedSocket(fd) as own:
         size = own.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
-    finally:
-        own.detach()
     return int.from_bytes(waiting, sys.byteorder) < size

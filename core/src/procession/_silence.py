@@ -17,6 +17,7 @@ import sys
 from struct import pack
 from time import monotonic
 
+from procession._sockets import BorrowedSocket
 from procession._waiting import wait_for_any
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
@@ -58,12 +59,9 @@ def wake_up_to_look(fd: int) -> None:
     """Have a system call that waits for the socket *fd* fail (EAGAIN) after `LOOK_SECONDS`."""
     if sys.platform == "win32":
         return
-    peer = socket.socket(fileno=fd)
-    try:
+    with BorrowedSocket(fd) as peer:
         for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
             peer.setsockopt(socket.SOL_SOCKET, option, pack("@ll", int(LOOK_SECONDS), 0))
-    finally:
-        peer.detach()
 
 
 def owes_answer(fd: int) -> bool:
@@ -73,13 +71,11 @@ def owes_answer(fd: int) -> bool:
     """
     if sys.platform != "linux":
         return False
-    peer = socket.socket(fileno=fd)
     try:
-        info = peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO_SIZE)
+        with BorrowedSocket(fd) as peer:
+            info = peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO_SIZE)
     except OSError:
         return False
-    finally:
-        peer.detach()
     return info[_RETRANSMITS] > 0 or info[_PROBES] >= _TELLING_PROBES
 
 

@@ -145,15 +145,15 @@ class StreamChannel(DescriptorChannel):
         Only of a channel over a socket. Nothing can be sent any more. Never raises for a
         broken peer.
         """
-        import socket
+        from socket import SHUT_WR
 
-        peer = socket.socket(fileno=self.writer)
+        from procession._sockets import BorrowedSocket
+
         try:
-            peer.shutdown(socket.SHUT_WR)
+            with BorrowedSocket(self.writer) as peer:
+                peer.shutdown(SHUT_WR)
         except OSError:
             pass  # the other side has gone
-        finally:
-            peer.detach()
 
     def _complete(self, start: bytes, size: int) -> bytes:
         while len(start) < size:

@@ -13,9 +13,8 @@ from procession._blocks import blocks
 from procession._descriptor_channel import FREE, TORN, UNDER_WAY
 from procession._host_channel import HostChannel
 from procession._pickling import join
-from procession._silence import LOOK_SECONDS
 from procession._stream_channel import LENGTH, LONG_LENGTH, pack_length
-from procession._waiting import wait_readable, wait_writable
+from procession._waiting import wait_writable
 from procession.errors import BrokenConnectionError, MessageTooLongError, TlsError
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
@@ -91,8 +90,7 @@ class TlsChannel(HostChannel):
             try:
                 view = view[os.write(self.writer, view) :]
             except BlockingIOError:
-                wait_writable(self.writer, LOOK_SECONDS)
-                self.look()
+                self.wait_to_write()
             except ConnectionResetError as error:
                 raise self._cut() from error  # what has come can still be received
             except OSError as error:
@@ -166,8 +164,7 @@ class TlsChannel(HostChannel):
             try:
                 return os.read(self.reader, size)
             except BlockingIOError:
-                wait_readable(self.reader, LOOK_SECONDS)
-                self.look_for_rest(begun)
+                self.wait_for_rest(begun)
             except OSError as error:
                 self.explain(error)
 

@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from procession._serializer import Serializer as Serializer
     from procession._shared_words import SharedWords as SharedWords
     from procession._shared_words import reserve as reserve
+    from procession._sockets import BorrowedSocket as BorrowedSocket
     from procession._spawn import spawn_interpreter as spawn_interpreter
     from procession._start_method import StartMethod as StartMethod
     from procession._stream_channel import StreamChannel as StreamChannel
@@ -67,6 +68,7 @@ _HOMES = {
     "anonymous_file": "_anonymous_file",
     "Bell": "_bell",
     "blocks": "_blocks",
+    "BorrowedSocket": "_sockets",
     "Buffer": "_channel",
     "Channel": "_channel",
     "Child": "_child_handle",

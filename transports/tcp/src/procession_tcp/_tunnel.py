@@ -8,6 +8,8 @@ import socket
 import sys
 import threading
 
+from procession.plugin import BorrowedSocket
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -123,7 +125,9 @@ class Tunnel:
 
     def finish(self) -> None:
         """Wait until what was sent here is on its way, and end: the interpreter does."""
-        _shut(self._local, socket.SHUT_RD)
+        with self._lock:
+            if self._under_way:  # nobody closes it meanwhile
+                _shut(self._local, socket.SHUT_RD)
         self._outward.join(_EXIT_SECONDS)
 
     def abandon(self) -> None:
@@ -136,7 +140,7 @@ class Tunnel:
 def _shut(channel: Channel, how: int) -> None:
     """Shut a channel's socket down, which wakes who waits for it."""
     try:
-        with socket.socket(fileno=os.dup(channel.fileno())) as peer:
+        with BorrowedSocket(channel.fileno()) as peer:
             peer.shutdown(how)
     except OSError:
         pass  # it has been, or the other side has gone
