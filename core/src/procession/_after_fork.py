@@ -26,5 +26,11 @@ def in_forked_children(function: Callable[[], None]) -> None:
 
 
 def _run() -> None:
+    failures: list[BaseException] = []
     for function in _functions:
-        function()
+        try:
+            function()
+        except BaseException as error:  # the others have nothing to do with it
+            failures.append(error)
+    if failures:
+        raise failures[0]  # the interpreter prints it, and goes on

@@ -23,10 +23,12 @@ from procession.errors import AuthenticationError, ConnectionClosedError, Handsh
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
     from types import TracebackType
-    from typing import Self
+    from typing import Self, TypeVar
 
     from procession._address import Address
     from procession.tls import Tls
+
+    T = TypeVar("T")
 
 #: The most handshakes that one listener carries on at once; a further one ends the oldest.
 MOST_HANDSHAKES = 128
@@ -107,7 +109,7 @@ class Listener:
         self._closed = False
         #: Whether the socket is one that the process listens at that has forked this one.
         self._inherited = False
-        _remember(self)
+        _remember(_listeners, self)
 
     def _bind(self, address: Address, own: bool) -> finalize[[str, bool, int], Listener] | None:
         """Take the address; return what removes its name again, if it is in a file system."""
@@ -299,7 +301,10 @@ class Listener:
         """Begin with a free lock, in a forked child; the handshakes are the parent's."""
         self._lock = RLock()
         self._inherited = True
-        self._hang_up()
+        # Not the steps: another thread may have been in the middle of one.
+        for handshake, _ in self._handshakes.values():
+            handshake.line.close()
+        self._handshakes.clear()
 
     def __enter__(self) -> Self:
         """Return the listener itself, to be closed at the end of the block."""
@@ -354,6 +359,7 @@ def Client(
     if tls is not None:
         tls.check(family, server=False, authkey=authkey)
     peer = _address.open_socket(family)
+    _remember(_dialing, peer)
     try:
         _address.check_length(address)
         _connect(peer, address, timeout)
@@ -399,18 +405,22 @@ def _connect(peer: socket.socket, address: Address, timeout: float | None) -> No
 
 
 _listeners: WeakSet[Listener] = WeakSet()
+#: Sockets that are to become connections, until they are: then they are no objects any more.
+_dialing: WeakSet[socket.socket] = WeakSet()
 _watches_forks = False
 
 
-def _remember(listener: Listener) -> None:
-    """Have *listener* put in order in forked children."""
+def _remember(where: WeakSet[T], new: T) -> None:
+    """Have *new* put in order in forked children."""
     global _watches_forks
     if not _watches_forks:
         _watches_forks = True
         in_forked_children(_renew_all)
-    _listeners.add(listener)
+    where.add(new)
 
 
 def _renew_all() -> None:
     for listener in list(_listeners):
         listener._after_fork()
+    for peer in list(_dialing):
+        peer.close()  # the handshake is the parent's
