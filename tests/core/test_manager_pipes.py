@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import functools
 import os
+import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,37 +19,11 @@ if sys.platform != "linux":
     pytest.skip("pipes that are opened by /proc", allow_module_level=True)
 
 from procession import _call_pipes, errors
-from procession._manager_session import sessions
+from procession.connection import Connection
 from procession.managers import SyncManager
+from procession.testing import manager_payloads, shortage
 from procession.testing.forked import crew, until
-
-KEY = b"the key"
-
-
-class Served:
-    """A server in a thread of this process, and a manager that is connected to it."""
-
-    def __init__(self, address: Any = None) -> None:
-        self.server = SyncManager(address, authkey=KEY).get_server()
-        self.thread = threading.Thread(target=self._serve, daemon=True)
-        self.thread.start()
-        self.manager = SyncManager(self.server.address, authkey=KEY)
-        self.manager.connect()
-
-    def _serve(self) -> None:
-        with pytest.raises(SystemExit):
-            self.server.serve_forever()
-
-    def end(self) -> None:
-        """End the server, and hang up."""
-        self.server.stop_event.set()
-        self.thread.join(20)
-        assert not self.thread.is_alive()
-        sessions.forget(sessions.get(self.server.address, KEY, "pickle"))
-
-    def kinds(self) -> list[bool]:
-        """Of each connection for calls, whether it is over pipes."""
-        return sorted(_call_pipes.is_pipes(each) for each in self.server._connections)
+from procession.testing.served import Served
 
 
 @pytest.fixture
@@ -101,8 +77,8 @@ def test_no_descriptors_in_the_server(served: Served, monkeypatch: pytest.Monkey
     """It says so, and the socket does as well."""
     taken = []
 
-    def take(connection: Any) -> None:
-        through = real(connection)
+    def take(connection: Any, keep: Any) -> None:
+        through = real(connection, lambda made: None)
         taken.append(through)
         through.close()
 
@@ -112,6 +88,101 @@ def test_no_descriptors_in_the_server(served: Served, monkeypatch: pytest.Monkey
     assert 1 == shared["a"]
     assert len(taken) == 1
     assert [False, False] == served.kinds()
+
+
+def call_in_new_thread(function: Callable[[], Any]) -> Any:
+    """Return what it returns, or raise what it raises: the thread has no line yet."""
+    outcome: list[Any] = []
+
+    def call() -> None:
+        try:
+            outcome.append(function())
+        except Exception as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    thread.join(40)
+    (result,) = outcome
+    if isinstance(result, Exception):
+        raise result
+    return result
+
+
+def test_a_client_without_descriptors(cleanup: ExitStack) -> None:
+    """It does with as few as there are, or says that there are none; the server has not died."""
+    manager = cleanup.enter_context(SyncManager())
+    shared = manager.dict(a=1)
+    assert 1 == shared["a"]
+    outcomes = []
+    for count in range(8):
+        with shortage.free_descriptors(count):
+            try:
+                outcomes.append(call_in_new_thread(lambda: shared["a"]))
+            except errors.ResourceError as error:
+                outcomes.append(error.errno)
+    assert [errno.EMFILE, *[1] * 7] == outcomes
+    assert 1 == call_in_new_thread(lambda: shared["a"])
+
+
+class ShortManager(SyncManager):
+    """Whose server can be made to run out of descriptors."""
+
+
+ShortManager.register("Shortage", manager_payloads.Shortage)
+
+
+def test_a_server_without_descriptors(cleanup: ExitStack) -> None:
+    """It serves with as few as there are, and none is told that it has died."""
+    manager = cleanup.enter_context(ShortManager())
+    shared = manager.dict(a=1)
+    server = manager.Shortage()
+    for count in range(1, 7):
+        server.begin(count)
+        assert 1 == call_in_new_thread(lambda: shared["a"])
+    server.end()
+
+
+@pytest.mark.parametrize("address", [None, ("127.0.0.1", 0)], ids=["pipes", "tcp"])
+def test_an_answer_that_is_too_long(
+    address: Any, cleanup: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That is what the error says, and whose limit it is; the server has not died."""
+    monkeypatch.setenv("PROCESSION_RECV_LIMIT", "1000")
+    served = Served(address)
+    cleanup.callback(served.end)
+    shared = served.manager.list([1])
+    for _ in range(2):
+        with pytest.raises(errors.MessageTooLongError, match=r"at most 1000 .*PROCESSION_RECV"):
+            shared * 3000
+        assert [1, 1] == shared * 2
+
+
+def test_hanging_up_on_a_number_that_is_used_again(tmp_path: Path) -> None:
+    """Whoever has the number now is left alone, be it a file, a pipe or a socket."""
+    one, other = socket.socketpair()
+    reader, writer = os.pipe()
+    with one, other, open(tmp_path / "file", "w+b") as file:
+        for new in (file.fileno(), reader, one.fileno()):
+            for old in (_half(*os.pipe()), _half(*(end.detach() for end in socket.socketpair()))):
+                connection = Connection(old)
+                identity = _call_pipes.identify(connection)
+                os.dup2(new, old)
+                _call_pipes.hang_up(connection, identity)
+                connection.close()
+        assert b"" == file.read()
+        os.set_blocking(reader, False)
+        with pytest.raises(BlockingIOError):
+            os.read(reader, 1)
+        other.send(b"x")
+        assert b"x" == one.recv(1)
+    os.close(reader)
+    os.close(writer)
+
+
+def _half(end: int, other: int) -> int:
+    os.close(other)
+    return end
 
 
 def test_over_tcp(cleanup: ExitStack) -> None:

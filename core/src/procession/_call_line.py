@@ -31,7 +31,7 @@ class CallLine:
     the line is of no use any more: close it.
     """
 
-    __slots__ = ("_channel", "_connection", "_reader", "_writer")
+    __slots__ = ("_at_once", "_channel", "_connection", "_reader", "_writer")
 
     def __init__(self, connection: Connection, channel: StreamChannel) -> None:
         """*channel* is the connection's."""
@@ -39,6 +39,9 @@ class CallLine:
         self._channel = channel
         self._reader = channel.reader
         self._writer = channel.writer
+        limit = connection.recv_limit
+        # Of a message that is too long, less has come than was announced.
+        self._at_once = _AT_ONCE if limit is None else min(_AT_ONCE, 4 + limit)
 
     def send(self, data: bytes) -> None:
         """Send one message. Raises `OSError`."""
@@ -56,10 +59,10 @@ class CallLine:
     def receive(self) -> bytes | memoryview:
         """Wait for one message. Raises `EOFError` at the end, and `OSError`."""
         try:
-            data = read(self._reader, _AT_ONCE)
+            data = read(self._reader, self._at_once)
         except BlockingIOError:  # it is a long call: the channel looks whether the other side lives
             self._channel.wait(None)
-            data = read(self._reader, _AT_ONCE)
+            data = read(self._reader, self._at_once)
         # A copy of something this short costs less than a view of it.
         body = data[4:]
         if body and _length_of(data) == (len(body),):
@@ -78,7 +81,11 @@ class CallLine:
             (length,) = _long_length.unpack_from(data, 4)
             start = 12
         here = len(data) - start
-        self._channel.check_length(length, self._connection.recv_limit)
+        limit = self._connection.recv_limit
+        try:
+            self._channel.check_length(length, limit)
+        except MessageTooLongError as error:
+            self._connection._fail(error, limit is not None)
         if here > length:
             raise MessageTooLongError(
                 f"bad message length: {length} bytes are announced, and {here} have come"

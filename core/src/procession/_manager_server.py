@@ -8,9 +8,11 @@ import threading
 import time
 import traceback
 from collections import Counter
+from weakref import WeakSet
 
 from procession import _call_pipes as pipes
 from procession import _manager_wire as wire
+from procession._after_fork import in_forked_children
 from procession._call_line import call_line
 from procession._listener import Listener
 from procession._referents import Referent, Referents
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from procession._address import Address
+    from procession._call_pipes import Identity
     from procession.connection import Connection
     from procession.managers import Registration
     from procession.tls import Tls
@@ -35,6 +38,25 @@ _VIEWS: tuple[type, ...] = (type({}.keys()), type({}.values()), type({}.items())
 
 #: The servers of this process, by address: a proxy that comes home needs no connection.
 servers: dict[Address, Server] = {}
+#: Those and such as end: their threads need a moment longer.
+_remembered: WeakSet[Server] = WeakSet()
+_watches_forks = False
+
+
+def _remember(server: Server) -> None:
+    """Have *server* known as one of this process, and only of this one."""
+    global _watches_forks
+    if not _watches_forks:
+        _watches_forks = True
+        in_forked_children(_abandon_all)
+    _remembered.add(server)
+    servers[server.address] = server
+
+
+def _abandon_all() -> None:
+    servers.clear()
+    for server in list(_remembered):
+        server.abandon()
 
 
 class _Session:
@@ -74,7 +96,8 @@ class Server:
         #: Set it to end `serve_forever`.
         self.stop_event = threading.Event()
         self.referents = Referents()
-        self._connections: set[Connection] = set()
+        #: Those that are open, as `pipes.identify` knows them.
+        self._connections: dict[Connection, Identity] = {}
 
     @classmethod
     def prepare(cls) -> None:
@@ -85,17 +108,17 @@ class Server:
 
         Like multiprocessing's, it ends by ``sys.exit(0)``.
         """
-        servers[self.address] = self
+        _remember(self)
         try:
             accepter = threading.Thread(target=self._accept, name="procession-manager", daemon=True)
             accepter.start()
             self.stop_event.wait()
         finally:
             self.stop_event.set()  # also when something else has ended the wait
-            del servers[self.address]
+            servers.pop(self.address, None)
             self.listener.close()
-            for connection in list(self._connections):
-                pipes.hang_up(connection)
+            for connection, identity in list(self._connections.items()):
+                pipes.hang_up(connection, identity)
         sys.exit(0)
 
     def _accept(self) -> None:
@@ -109,21 +132,36 @@ class Server:
             except OSError:
                 time.sleep(_BREATH)  # no descriptor to accept with
                 continue
+            self._keep(connection)
             try:
                 threading.Thread(
                     target=self._serve, args=(connection,), name="procession-client", daemon=True
                 ).start()
             except RuntimeError:  # no more threads: this client hears that it was hung up on
-                connection.close()
+                self._close(connection)
+
+    def _keep(self, connection: Connection) -> None:
+        """Note that *connection* is open."""
+        self._connections[connection] = pipes.identify(connection)
+
+    def _close(self, connection: Connection) -> None:
+        """Close it. Idempotent."""
+        self._connections.pop(connection, None)
+        connection.close()
+
+    def abandon(self) -> None:
+        """Close everything, in a forked child: clients and objects are its parent's."""
+        self.listener.close()
+        for connection in list(self._connections):
+            connection.close()
+        self._connections.clear()
 
     def _serve(self, connection: Connection) -> None:
         """Serve one connection to its end."""
-        self._connections.add(connection)
         try:
             self._serve_open(connection)
         finally:
-            self._connections.discard(connection)
-            connection.close()
+            self._close(connection)
 
     def _serve_open(self, connection: Connection) -> None:
         """Do what the first request asks for."""
@@ -153,21 +191,18 @@ class Server:
     def _serve_pipes(self, connection: Connection) -> None:
         """Serve calls through pipes that come by *connection*, or through that if none come."""
         try:
-            through = pipes.take(connection)
+            through = pipes.take(connection, self._keep)
         except OSError:
             return
         self._answer(connection, True, wire.RETURN, through is not None)
         if through is None:
             self._serve_calls(connection, True)
             return
-        self._connections.discard(connection)
-        connection.close()
-        self._connections.add(through)
+        self._close(connection)
         try:
             self._serve_calls(through, True)
         finally:
-            self._connections.discard(through)
-            through.close()
+            self._close(through)
 
     def _serve_calls(self, connection: Connection, ours: bool) -> None:
         line, loads, nothing = call_line(connection), self._codec.loads, self._codec.nothing

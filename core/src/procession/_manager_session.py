@@ -7,7 +7,7 @@ import sys
 from _thread import RLock, allocate_lock
 from collections import deque
 from threading import local
-from weakref import WeakValueDictionary
+from weakref import WeakSet, WeakValueDictionary
 
 from procession import _call_pipes as pipes
 from procession import _manager_wire as wire
@@ -17,7 +17,6 @@ from procession._host_channel import GONE
 from procession._listener import Client
 from procession.errors import (
     BusyConnectionError,
-    HandshakeTimeoutError,
     ProcessError,
     ServerDiedError,
 )
@@ -26,7 +25,7 @@ from procession.process import current_process
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from typing import Any
+    from typing import Any, NoReturn
 
     from procession._address import Address
     from procession.connection import Connection
@@ -38,6 +37,13 @@ if TYPE_CHECKING:
 CONNECT_SECONDS = 20.0
 #: What a question may fail with.
 _FAILURES = (ProcessError, OSError, EOFError)
+
+
+def _is_end(error: BaseException) -> bool:
+    """Return whether *error* says that the server has gone, or the way to it."""
+    if isinstance(error, EOFError | ConnectionError | FileNotFoundError | TimeoutError):
+        return True
+    return isinstance(error, OSError) and error.errno in GONE
 
 
 class Session:
@@ -76,6 +82,8 @@ class Session:
         self._knows_sessions = True
         self._dropped: deque[str] = deque()
         self._calls = local()
+        #: All connections of this process, for a forked one to close.
+        self._open: WeakSet[Connection] = WeakSet()
 
     # -- calls ---------------------------------------------------------------------------
 
@@ -100,7 +108,7 @@ class Session:
             # for that to the next one.
             line.close()
             if isinstance(error, OSError | EOFError):
-                raise self._died() from error
+                self._fail(error)
             raise
         calls.idle.append(line)
         if answer == codec.nothing:
@@ -125,29 +133,23 @@ class Session:
         who = f"{current_process().name} (pid {os.getpid()})"
         # What has a session with us is procession.
         if self._connection is not None and pipes.can_have_pipes(connection):
-            made = pipes.make()
-            if made is not None:
-                return self._open_pipes(connection, line, who, *made)
+            return self._open_pipes(connection, line, who)
         self._result(*self._ask_over(line, (wire.MARK, "accept_connection", (who,), {})))
         return line
 
-    def _open_pipes(
-        self,
-        connection: Connection,
-        line: CallLine,
-        who: str,
-        ours: Connection,
-        theirs: Connection,
-    ) -> CallLine:
-        """Return the line over pipes, or *line* if the server could not take them."""
+    def _open_pipes(self, connection: Connection, line: CallLine, who: str) -> CallLine:
+        """Return the line over pipes, or *line* if they were not to be had on either side."""
         try:
             line.send(self.codec.dumps((wire.MARK, "accept_pipes", (who,), {})))
-            pipes.give(connection, theirs)
+            ours = pipes.offer(connection, self._open.add)
             taken = self._result(*self.codec.loads(line.receive()))
         except (OSError, EOFError) as error:
             line.close()
-            raise self._died() from error
+            self._fail(error)
+        if ours is None:
+            return line
         if not taken:
+            ours.close()
             return line
         line.close()
         return call_line(ours)
@@ -246,14 +248,14 @@ class Session:
         try:
             connection.send(self.codec.dumps(question))
             kind, result = self.codec.loads(connection.receive())
-        except (OSError, EOFError) as error:
-            connection.close()
-            if connection is self._connection:
-                self._connection = None
-            raise self._died() from error
-        except BaseException:
-            # A signal handler has raised. The answer must not be taken for the next one's, but
-            # the references that are tied to this connection are needed.
+        except BaseException as error:
+            if _is_end(error):
+                connection.close()
+                if connection is self._connection:
+                    self._connection = None
+                raise self._died() from error
+            # A signal handler has raised, or memory has run out. The answer must not be taken for
+            # the next one's, but the references that are tied to this connection are needed.
             if connection is self._connection:
                 self._connection = None
                 self._interrupted.append(connection)
@@ -310,13 +312,19 @@ class Session:
 
     def _dial(self) -> Connection:
         try:
-            return Client(self.address, authkey=self.authkey, timeout=CONNECT_SECONDS, tls=self.tls)
-        except (ConnectionError, FileNotFoundError, EOFError, HandshakeTimeoutError) as error:
+            connection = Client(
+                self.address, authkey=self.authkey, timeout=CONNECT_SECONDS, tls=self.tls
+            )
+        except (OSError, EOFError) as error:
+            self._fail(error)
+        self._open.add(connection)
+        return connection
+
+    def _fail(self, error: OSError | EOFError) -> NoReturn:
+        """Raise `ServerDiedError` if *error* says so, or else itself. Called while handling it."""
+        if _is_end(error):
             raise self._died() from error
-        except OSError as error:
-            if error.errno in GONE or isinstance(error, TimeoutError):
-                raise self._died() from error
-            raise
+        raise error
 
     def _died(self) -> ServerDiedError:
         """Return the error that says which server has ended, and how."""
@@ -358,10 +366,8 @@ class Session:
 
     def after_fork(self, ticket: str | None) -> None:
         """Begin anew, in a forked child: the connections are the parent's."""
-        for each in (self._connection, *self._interrupted):
-            if each is not None:
-                each.close()
-        self._hang_up()
+        for each in list(self._open):  # also those that other threads were using
+            each.close()
         self.process = None
         self._begin()
         for proxy in list(self.proxies.values()):

@@ -311,6 +311,10 @@ class Connection(abc.Connection):
         self._recv_limit, self._limit_source = recv_limit, source
         return self
 
+    def limit_like(self, other: Connection) -> Self:
+        """Set `recv_limit` to that of *other*; return the connection."""
+        return self.limit(other._recv_limit, other._limit_source)
+
     @property
     def readable(self) -> bool:
         """Whether this end can receive."""

@@ -55,6 +55,26 @@ def pid() -> int:
     return os.getpid()
 
 
+class Shortage:
+    """A type to register: has its server run out of descriptors, and helps it out again."""
+
+    def __init__(self) -> None:
+        from contextlib import ExitStack
+
+        self._stack = ExitStack()
+
+    def begin(self, count: int) -> None:
+        """Leave *count* descriptors that can still be opened."""
+        from procession.testing.shortage import free_descriptors
+
+        self.end()
+        self._stack.enter_context(free_descriptors(count))
+
+    def end(self) -> None:
+        """Have as many as ever."""
+        self._stack.close()
+
+
 def fail_to_begin() -> None:
     """An initializer that fails."""
     raise LookupError("not today")
