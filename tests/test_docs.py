@@ -109,7 +109,7 @@ def run(block: Block, folder: Path) -> str:
         timeout=40,
         stdin=subprocess.DEVNULL,
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, ""), f"it printed:\n{done.stdout}"
     return done.stdout
 
 

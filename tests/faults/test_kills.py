@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
+from collections import namedtuple
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -17,7 +20,7 @@ from procession.errors import (
     WorkerDiedError,
 )
 from procession.testing.faults import Faults, FaultScript
-from procession.testing.faults._life import MAIN, changed
+from procession.testing.faults._life import MAIN, _is_of_program, changed
 
 
 def echo(connection: Any) -> None:
@@ -451,3 +454,48 @@ def test_a_long_message_whose_sender_is_killed(faults: Faults) -> None:
         ours.recv()
 
     ours.close()
+
+
+class FatalError(Exception):
+    """Its process is killed when it is pickled for the report."""
+
+    def __reduce__(self) -> tuple[type[FatalError], tuple[()]]:
+        return FatalError, ()
+
+
+def fail() -> None:
+    """Be left by an exception."""
+    raise FatalError
+
+
+def test_a_death_while_an_exception_is_reported(faults: Faults) -> None:
+    """Of what happens on the way out of a killed process nothing is heard, nor in its thread."""
+    faults.play(FaultScript().kill_in("failing", FatalError.__reduce__))
+    process = procession.Process(target=fail, name="failing")
+    process.start()
+    process.join()
+
+    assert -9 == process.exitcode
+
+
+Point = namedtuple("Point", "x y")
+
+
+def test_a_thread_is_left_in_functions_of_modules_only() -> None:
+    """The standard library calls what `exec` has made for it in the middle of anything."""
+    names = {}
+
+    def look(frame: FrameType, event: str, argument: object) -> None:
+        if event == "call":
+            names[frame.f_code.co_name] = _is_of_program(frame)
+
+    before = sys.getprofile()
+    sys.setprofile(look)
+    try:
+        Point(1, 2)
+        square(3)
+    finally:
+        sys.setprofile(before)
+
+    assert {"square": True} == {name: left for name, left in names.items() if left}
+    assert len(names) > 1, "the constructor of a named tuple is no function any more"

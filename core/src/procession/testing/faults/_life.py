@@ -51,7 +51,7 @@ class FatalCall:
 
 
 class Life:
-    """One process. Everything but `check_alive` and `begin` is called with `changed` held.
+    """One process. Everything but `check_alive`, `begin` and `leave` is called with `changed` held.
 
     *sentinel* is the writing end of a pipe that is taken over, and closed when it ends.
     """
@@ -107,6 +107,10 @@ class Life:
             self.die_if_due()
         sys.setprofile(self._look_at)
 
+    def leave(self) -> None:
+        """Let this thread, which has left the program for good, go its way."""
+        sys.setprofile(None)
+
     def _look_at(self, frame: FrameType, event: str, argument: object) -> None:
         """Die, as this thread calls or leaves a function, if that is due or has happened."""
         if event == "call":
@@ -117,11 +121,15 @@ class Life:
 
     def check_alive(self) -> None:
         """Raise `Killed` when it has ended, KeyboardInterrupt when it has got SIGINT."""
-        if self.exit_code is not None:
-            raise Killed
+        self.check_not_ended()
         if self.is_interrupted:
             self.is_interrupted = False
             raise KeyboardInterrupt
+
+    def check_not_ended(self) -> None:
+        """Raise `Killed` when it has ended."""
+        if self.exit_code is not None:
+            raise Killed
 
     def interrupt(self) -> None:
         """Have KeyboardInterrupt raised where it waits for a message, or touches the next."""
@@ -185,10 +193,16 @@ def begin_anew() -> None:
 
 
 def _is_of_program(frame: FrameType) -> bool:
-    """Return whether *frame* can be left by an exception at any place, as far as we know."""
-    package = frame.f_globals.get("__name__", "").partition(".")[0]
+    """Return whether *frame* can be left by an exception at any place, as far as we know.
+
+    What `exec` has made in a module of its own is not the program's: so the constructors of named
+    tuples are made, which the standard library calls in the middle of things.
+    """
+    module = frame.f_globals.get("__name__", "")
+    package = module.partition(".")[0]
     return not (
-        package.startswith("procession")
+        module not in sys.modules
+        or package.startswith("procession")
         or package in sys.stdlib_module_names
         or frame.f_code.co_name == "__del__"
     )

@@ -147,16 +147,13 @@ class _Part:
 
     def play(self) -> None:
         """Be the process, and end."""
-        code = 0
+        code = 1  # if even the report is left by an exception
         try:
-            self._carry_out()
+            code = self._carry_out()
         except Killed:
             pass  # it has ended already
-        except BaseException as error:
-            # What a killed one runs into on its way out nobody sees.
-            if self._life.exit_code is None:
-                code = self._fail(error)
         finally:
+            self._life.leave()
             self.close()
             with changed:
                 self._life.end(code)
@@ -167,7 +164,19 @@ class _Part:
         while self._report:
             os.close(self._report.pop())
 
-    def _carry_out(self) -> None:
+    def _carry_out(self) -> int:
+        """Be the process as long as there is something to do, and return the exit code."""
+        try:
+            self._run()
+        except Killed:
+            raise
+        except BaseException as error:
+            # What a killed one runs into on its way out nobody sees.
+            self._life.check_not_ended()
+            return self._fail(error)
+        return 0
+
+    def _run(self) -> None:
         try:
             self._life.begin()
             process = self._open()
