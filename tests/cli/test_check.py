@@ -17,11 +17,12 @@ if sys.platform != "linux":
 
 import procession
 from procession import _cli_check, cli
+from procession.testing import checking, reporting
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 TRANSPORT = """
-import os
+import os, signal, threading
 from procession.plugin import PacketSocketChannel, Transport, TransportFeatures, hookimpl
 
 class LossyChannel(PacketSocketChannel):
@@ -112,13 +113,111 @@ def test_a_broken_plugin(run: Run, lossy: Callable[[str], str]) -> None:
     assert "lossy: 1 promises kept, 1 not kept" in done.stdout
 
 
-def test_a_plugin_that_ends_the_process(run: Run, lossy: Callable[[str], str]) -> None:
-    """A crash is a failure of the test that it happened in."""
-    path = lossy("os.kill(os.getpid(), 9)")
-    done = run("check", "lossy", "--only", "end_comes_after or it_holds", PYTHONPATH=path)
+ENDS = "end_comes_after or it_holds"
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "words"),
+    [
+        ("os._exit(0)", 1, "ended with exit status 0, before the first test"),
+        ("raise OSError('no luck')", 2, "no luck"),
+        ("Transport.missing", 2, "missing"),
+    ],
+)
+def test_a_plugin_that_cannot_be_imported(
+    run: Run, lossy: Callable[[str], str], tmp_path: Path, line: str, status: int, words: str
+) -> None:
+    """It is named, with the reason; and it does not end the command as if all were well."""
+    path = lossy("pass")
+    with open(tmp_path / "site" / "lossy.py", "a") as module:
+        module.write(f"\n{line}\n")
+    done = run("check", "lossy", PYTHONPATH=path)
+
+    assert status == done.returncode, done.stdout + done.stderr
+    assert words in done.stdout + done.stderr
+    assert "lossy" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("fault", "end"),
+    [
+        ("os.kill(os.getpid(), 9)", "by SIGKILL"),
+        ("os._exit(0)", "with exit status 0"),
+        ("os._exit(1)", "with exit status 1"),
+    ],
+)
+def test_a_plugin_that_ends_the_process(
+    run: Run, lossy: Callable[[str], str], tmp_path: Path, fault: str, end: str
+) -> None:
+    """However it does that, it is a failure of the test that it happened in; the report says so."""
+    report = tmp_path / "r.xml"
+    done = run("check", "lossy", "--only", ENDS, "--report", report, PYTHONPATH=lossy(fault))
 
     assert 1 == done.returncode, done.stdout + done.stderr
-    assert "ended by SIGKILL in TestTransport::test_" in done.stdout
+    words = f"the process that runs the tests ended {end}"
+    assert "failed: transport: the_end_comes_after_every_message\n" in done.stdout
+    assert (
+        f"{words}, in transport: the_end_comes_after_every_message; 1 promises were" in done.stdout
+    )
+    suite = next(ElementTree.parse(report).iter("testsuite"))
+    assert ("3", "1", "1", "1") == tuple(
+        suite.attrib[each] for each in ("tests", "failures", "errors", "skipped")
+    )
+    (failure,) = suite.iter("failure")
+    assert words == failure.attrib["message"]
+
+
+def test_a_plugin_that_leaves_a_child_and_dies(
+    run: Run, lossy: Callable[[str], str], tmp_path: Path
+) -> None:
+    """Nobody waits for who has inherited what; and it does not outlive the check."""
+    note = tmp_path / "child"
+    fault = (
+        f"pid = os.fork(); (os.setsid(), signal.pause()) if pid == 0 else "
+        f"(open({str(note)!r}, 'w').write(str(pid)), os.kill(os.getpid(), 9))"
+    )
+    done = run("check", "lossy", "--only", ENDS, PYTHONPATH=lossy(fault))
+
+    assert 1 == done.returncode, done.stdout + done.stderr
+    assert "ended by SIGKILL" in done.stdout
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(note.read_text()), 0)
+
+
+def test_a_plugin_whose_child_runs_wild(run: Run, lossy: Callable[[str], str]) -> None:
+    """What a forked copy of the test process would tell of the tests is not heard."""
+    path = lossy("if os.fork() == 0: raise SystemError('in the child')")
+    done = run("check", "lossy", "--only", ENDS, PYTHONPATH=path)
+
+    assert 1 == done.returncode, done.stdout + done.stderr
+    assert "transport: 1 passed, 1 failed" in done.stdout
+    assert "in the child" not in done.stdout
+
+
+def test_a_plugin_that_cannot_be_interrupted(
+    lossy: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a guard inside the process does not help, the one outside does, and tells where."""
+    fault = "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM]); threading.Event().wait()"
+    monkeypatch.setenv("PYTHONPATH", lossy(fault))
+    monkeypatch.setattr(checking, "_GRACE", 1)
+    examination = checking.Examination()
+    order = checking.Order("lossy", ["transport"], only="end_comes_after", seconds=1)
+    (result,) = checking.examine(order, examination)
+
+    assert (checking.FAILED, [result]) == (result.outcome, examination.results)
+    assert "was not heard of for 2 seconds\n" in result.detail
+    assert "lossy.py" in result.detail
+
+
+def test_a_report_of_anything() -> None:
+    """What XML cannot say is spelled out, whatever a plugin raises; a reader gets the rest."""
+    found = checking.Result("transport", "a_test", "promise", checking.FAILED, "\0 \x1b ü\n<&>")
+    text = reporting.junit("x", "transport 'x'", checking.Examination([found], "trouble \ud800"))
+
+    suite = next(ElementTree.fromstring(text).iter("testsuite"))
+    assert "\\x00 \\x1b ü\n<&>" == next(suite.iter("failure")).text
+    assert "trouble \\ud800" == next(suite.iter("error")).text
 
 
 def test_an_unknown_name(run: Run) -> None:
@@ -138,6 +237,7 @@ def test_wrong_questions(run: Run, tmp_path: Path) -> None:
         (("--report", "no/such/r.md"), "no such directory"),
         (("--with", "nobody"), "there is nothing 'nobody' to pair"),
         (("--only", "no_such_promise"), "no promise matches 'no_such_promise'"),
+        (("--only", "a and ("), "--only 'a and (': Wrong expression passed to '-k': a and (: at"),
     ):
         done = run("check", name, *arguments)
         assert 2 == done.returncode, done.stdout

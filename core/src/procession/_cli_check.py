@@ -55,12 +55,12 @@ def check(name: str, others: tuple[str, ...], only: str, report: Path | None) ->
     _check_kit()
     _check_report(report)
     kinds = _kinds(registry(), name)
-    for kind in kinds:
-        registry().load(kind, name)  # raises, with the reason, what ends this with a line
-    order = _order(registry(), name, kinds, others, only, report)
+    order = _order(registry(), name, kinds, others, only)
     examination = _run(order)
-    if report is not None and report.suffix == ".md":
-        report.write_text(_markdown(order, examination), encoding="utf-8")
+    if examination.refusal:
+        raise click.UsageError(examination.refusal)
+    if report is not None:
+        _write(report, order, examination)
     return _conclude(order, examination)
 
 
@@ -107,12 +107,14 @@ def _order(
     kinds: list[Kind],
     others: tuple[str, ...],
     only: str,
-    report: Path | None,
 ) -> Order:
     from procession.testing.checking import Order
 
+    # It is not loaded here itself: it might end this process.
     usable = {
-        kind: [each for each in known.names(kind) if known.problem(kind, each) is None]
+        kind: [
+            each for each in known.names(kind) if each == name or known.problem(kind, each) is None
+        ]
         for kind in _PAIRED
     }
     pairs = []
@@ -128,8 +130,7 @@ def _order(
                 f"there is: {', '.join(sorted(partners)) or 'nothing'}"
             )
     chosen = [pair for pair in pairs if not others or set(pair) & set(others)]
-    xml = str(report.absolute()) if report is not None and report.suffix == ".xml" else ""
-    return Order(name, kinds, chosen, xml, only)
+    return Order(name, kinds, chosen, only)
 
 
 def _run(order: Order) -> Examination:
@@ -206,30 +207,8 @@ def _conclude(order: Order, examination: Examination) -> int:
     return _IT_FAILED if failed else 0
 
 
-def _markdown(order: Order, examination: Examination) -> str:
-    """Return the report as a page."""
-    from procession.testing.checking import FAILED, OUTCOMES
+def _write(report: Path, order: Order, examination: Examination) -> None:
+    from procession.testing.reporting import junit, markdown
 
-    lines = [f"# Conformance of `{order.name}`", "", _subject(order) + ".", ""]
-    lines += [f"| subject | {' | '.join(OUTCOMES)} |", "| --- |" + " ---: |" * len(OUTCOMES)]
-    for subject in dict.fromkeys(result.subject for result in examination.results):
-        counts = (
-            str(sum(each.subject == subject for each in examination.of(outcome)))
-            for outcome in OUTCOMES
-        )
-        lines.append(f"| {subject} | {' | '.join(counts)} |")
-    if examination.trouble:
-        lines += ["", "## Not finished", "", _fenced(examination.trouble)]
-    for outcome in (FAILED, *(each for each in OUTCOMES if each != FAILED)):
-        results = examination.of(outcome)
-        if results:
-            lines += ["", f"## {outcome.capitalize()}"]
-        for result in results:
-            lines += ["", f"### {result.subject}: {result.name}", "", result.promise]
-            if result.detail:
-                lines += ["", _fenced(result.detail)]
-    return "\n".join(lines) + "\n"
-
-
-def _fenced(text: str) -> str:
-    return f"~~~text\n{text.replace('~~~', '~ ~ ~')}\n~~~"
+    as_text = junit if report.suffix == ".xml" else markdown
+    report.write_text(as_text(order.name, _subject(order), examination), encoding="utf-8")

@@ -1,24 +1,25 @@
 """Runs the conformance kit on an installed plugin, in a process of its own.
 
-A plugin that is broken may hang or crash the process that tests it. So `examine` starts one, which
-runs pytest in `main` and tells the outcome of each test through a pipe as soon as it is known.
+A plugin that is broken may hang or crash the process that tests it, or end it as if all were well.
+So `examine` starts one (see `telling`), which tells through a pipe which tests there are, which one
+begins, what comes of it, and that it has finished. Only what was told counts, and not how the
+process ends, nor who else holds the pipe.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Final
 
-if TYPE_CHECKING:
-    import pytest
+from procession.testing import leaks
 
 #: What can come of a test.
 PASSED: Final = "passed"
@@ -27,18 +28,17 @@ FAILED: Final = "failed"
 SKIPPED: Final = "not tested"
 OUTCOMES: Final = (PASSED, REFUSED, FAILED, SKIPPED)
 
-#: The exit statuses of pytest when it has done all that there was: also nothing, or in vain.
+#: The exit codes of pytest when it has done all that there was: also nothing, or in vain.
 _ORDERLY: Final = (0, 1, 5)
-#: A test that takes longer hangs.
-_SECONDS: Final = 30
-#: The classes of `procession.testing.checked`, by the kind of plugin.
-_CLASSES: Final = {
-    "start_method": "TestStartMethod",
-    "transport": "TestTransport",
-    "primitive": "TestPrimitive",
-    "serializer": "TestSerializer",
-}
-_PAIR: Final = "TestPair"
+#: That of arguments that mean nothing to it.
+MISUSED: Final = 4
+#: How much longer than a test may take nothing may be heard: pytest has a guard of its own.
+_GRACE: Final = 30
+#: How long nothing may be heard before the first test.
+_BEGINNING: Final = 120
+#: How long a process that hangs may take to write down where.
+_LAST_WORDS: Final = 5
+_READ_SIZE: Final = 64 << 10
 
 
 @dataclass
@@ -66,10 +66,10 @@ class Order:
     kinds: Sequence[str]
     #: Pairs of a start method and a transport; one of them is *name*.
     pairs: Sequence[tuple[str, str]] = ()
-    #: Where pytest is to write its report in JUnit's XML.
-    xml: str = ""
     #: Only tests whose names match, as pytest's ``-k``.
     only: str = ""
+    #: How long a test may take that does not say so itself; what takes longer hangs.
+    seconds: float = 30
 
 
 @dataclass
@@ -77,8 +77,10 @@ class Examination:
     """The outcomes so far, and what became of the process that makes them."""
 
     results: list[Result] = field(default_factory=list)
-    #: Why there are not all results; empty if there are.
+    #: Why there is not an outcome of each test; empty if there is.
     trouble: str = ""
+    #: Why nothing was run: the plugin cannot be loaded, or `Order.only` means nothing to pytest.
+    refusal: str = ""
 
     def of(self, outcome: str) -> list[Result]:
         """Return the results with one outcome."""
@@ -86,11 +88,15 @@ class Examination:
 
 
 def examine(order: Order, examination: Examination) -> Iterator[Result]:
-    """Run the kit, yield each result when it is there, and keep all in *examination*."""
+    """Run the kit, yield each result when it is there, and keep all in *examination*.
+
+    Whatever the tests have started and made is gone afterwards, also when the generator is closed:
+    this process adopts orphaned descendants from now on (see `leaks.adopt_orphans`).
+    """
+    leaks.adopt_orphans()
+    others = {each.pid for each in leaks.descendants()}
     reader, writer = os.pipe()
-    code = "from procession.testing.checking import main; main()"
-    begun = ""
-    # What the process makes or starts is looked after here, however it ends.
+    code = "from procession.testing.telling import main; main()"
     with tempfile.TemporaryDirectory(prefix="pc-") as folder, tempfile.TemporaryFile() as output:
         process = subprocess.Popen(
             [sys.executable, "-P", "-c", code, str(writer), json.dumps(asdict(order))],
@@ -102,23 +108,27 @@ def examine(order: Order, examination: Examination) -> Iterator[Result]:
             start_new_session=True,
         )
         os.close(writer)
+        told = _Told()
         try:
-            with open(reader, encoding="utf-8") as lines:
-                for line in lines:
-                    told = json.loads(line)
-                    if isinstance(told, str):
-                        begun = told
-                        continue
-                    examination.results.append(Result(**told))
-                    yield examination.results[-1]
-            process.wait()
+            with open(reader, "rb", buffering=0):
+                for line in _lines(reader, process.pid, told):
+                    result = told.hear(json.loads(line))
+                    if result is not None:
+                        examination.results.append(result)
+                        yield result
+            end = _end_of(process, told)
         finally:
-            _kill_group(process.pid)
+            process.kill()
             process.wait()
+            _end_all_but(others)
         output.seek(0)
         said = output.read().decode(errors="replace").strip()
-    if process.returncode not in _ORDERLY:
-        examination.trouble = f"{_end(process.returncode)} in {begun or 'the beginning'}\n{said}"
+    if told.refusal:
+        examination.refusal = told.refusal
+    elif told.code == MISUSED and not examination.results:
+        examination.refusal = f"--only {order.only!r}: {said.removeprefix('ERROR: ')}"
+    elif told.code not in _ORDERLY or told.left:
+        yield from _cut_short(examination, told, end, said)
 
 
 def _environment(folder: str) -> dict[str, str]:
@@ -127,125 +137,109 @@ def _environment(folder: str) -> dict[str, str]:
     return {**kept, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "TMPDIR": folder}
 
 
-def _kill_group(pid: int) -> None:
-    if sys.platform == "win32":
-        return
+class _Told:
+    """What the process has told."""
+
+    def __init__(self) -> None:
+        #: The tests that there are to run, and then of each what is known so far.
+        self.chosen: list[Result] = []
+        #: The numbers of those of which no outcome was told.
+        self.left: set[int] = set()
+        self.running: int | None = None
+        #: With what pytest has finished, which is the last that is told.
+        self.code: int | None = None
+        #: Why it has not begun.
+        self.refusal = ""
+        #: For how many seconds nothing may be heard.
+        self.patience = _BEGINNING
+
+    def hear(self, told: dict[str, Any]) -> Result | None:
+        """Take note of what was *told*; return what came of a test if it was that."""
+        result = None
+        if "chosen" in told:
+            self.chosen = [Result(**each) for each in told["chosen"]]
+            self.left = set(range(len(self.chosen)))
+        elif "begun" in told:
+            self.running = told["begun"]
+            self.patience = told["limit"] + _GRACE
+        elif "ended" in told:
+            self.running = None
+            self.left.remove(told["ended"])
+            result = Result(**told["result"])
+        else:
+            self.code, self.refusal = told["code"], told["refusal"]
+        return result
+
+
+def _lines(reader: int, pid: int, told: _Told) -> Iterator[bytes]:
+    """Yield what is told, until all is, or the process ends or has been silent for too long.
+
+    The end of the pipe is not waited for, which any descendant may hold open.
+    """
+    if sys.platform != "linux":
+        return  # nor does the kit run there
+    ended = os.pidfd_open(pid)
+    watched, rest = [reader, ended], b""
     try:
-        os.killpg(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return  # all have ended
+        while told.code is None:
+            ready = select.select(watched, [], [], told.patience)[0]
+            if reader not in ready:
+                return
+            data = os.read(reader, _READ_SIZE)
+            if not data:
+                watched.remove(reader)
+            *lines, rest = (rest + data).split(b"\n")
+            yield from lines
+    finally:
+        os.close(ended)
 
 
-def _end(code: int) -> str:
-    how = f"with exit status {code}" if code >= 0 else f"by {signal.Signals(-code).name}"
-    return f"the process that runs the tests ended {how}"
+def _end_of(process: subprocess.Popen[bytes], told: _Told) -> str:
+    """Return how the process has ended; one that hangs is made to say where."""
+    if told.code is not None:
+        return f"ended the tests with exit code {told.code}"
+    if process.poll() is None:
+        process.send_signal(signal.SIGABRT)  # has pytest write down where each thread is
+        try:
+            process.wait(_LAST_WORDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        return f"was not heard of for {told.patience} seconds"
+    code = process.returncode
+    return f"ended with exit status {code}" if code >= 0 else f"ended by {_signal_name(-code)}"
 
 
-def main() -> None:
-    """Be the process that runs the tests."""
-    import pytest
-
-    from procession.testing import leaks
-
-    writer, order = int(sys.argv[1]), Order(**json.loads(sys.argv[2]))
-    os.set_inheritable(writer, False)
-    file = Path(__file__).with_name("checked.py")
-    arguments = [f"{file}::{_CLASSES[kind]}" for kind in order.kinds]
-    if order.pairs:
-        arguments.append(f"{file}::{_PAIR}")
-    arguments += ["-c", os.devnull, f"--rootdir={file.parent}", "--import-mode=importlib"]
-    arguments += [
-        "-p",
-        "pytest_timeout",
-        "-p",
-        "no:cacheprovider",
-        f"--timeout={_SECONDS}",
-        "-q",
-        "--tb=short",
-        "--no-summary",
-    ]
-    if order.xml:
-        arguments += [f"--junitxml={order.xml}", "-o", f"junit_suite_name=procession {order.name}"]
-    if order.only:
-        arguments += ["-k", order.only]
-    del sys.argv[1:]
-    code = pytest.main(arguments, plugins=[_Teller(writer, order)])
-    for process in leaks.descendants():
-        leaks.kill(process)  # which this process would wait for at its end
-    sys.exit(code)
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return f"signal {number}"
 
 
-class _Teller:
-    """A plugin of pytest that tells what comes of each test."""
-
-    def __init__(self, writer: int, order: Order) -> None:
-        self._out = open(writer, "w", encoding="utf-8", buffering=1)  # noqa: SIM115
-        self._order = order
-        self._results: dict[str, Result] = {}
-
-    def pytest_configure(self, config: pytest.Config) -> None:
-        """Say which plugin is tested."""
-        from importlib import import_module
-
-        # By its name, since type checkers of other platforms find nothing there.
-        config.stash[import_module("procession.testing.checked").NAME] = self._order.name
-
-    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
-        """Have the tests of pairs run once for each."""
-        if "both" in metafunc.fixturenames:
-            pairs = [tuple(pair) for pair in self._order.pairs]
-            metafunc.parametrize(
-                "both", pairs, ids=[" with ".join(pair) for pair in pairs], indirect=True
-            )
-
-    def pytest_itemcollected(self, item: pytest.Item) -> None:
-        """Keep what a test promises, also for the report in XML."""
-        assert item.parent is not None
-        name, subject = item.name, item.parent.name.removeprefix("Test")
-        for pair in self._order.pairs if subject == "Pair" else ():
-            own = " with ".join(pair)
-            if own in name:
-                name, subject = name.replace(own, ""), own
-        kinds = {name: kind.replace("_", " ") for kind, name in _CLASSES.items()}
-        promise = _undented(getattr(item, "function").__doc__ or "")  # noqa: B009
-        item.user_properties.append(("promise", promise))
-        self._results[item.nodeid] = Result(
-            kinds.get(f"Test{subject}", subject),
-            name.replace("[-", "[").replace("-]", "]").removesuffix("[]").removeprefix("test_"),
-            promise,
+def _cut_short(examination: Examination, told: _Told, end: str, said: str) -> Iterator[Result]:
+    """Have a result of each test that was not finished; yield that of the one that was running."""
+    where = "before the first test" if len(told.left) == len(told.chosen) else "between two tests"
+    if told.running is not None:
+        told.left.discard(told.running)
+        running = told.chosen[told.running]
+        where = f"in {running.subject}: {running.name}"
+        detail = f"the process that runs the tests {end}\n{said}"
+        result = replace(running, outcome=FAILED, detail=detail.strip())
+        examination.results.append(result)
+        yield result
+    for number in sorted(told.left):
+        examination.results.append(
+            replace(told.chosen[number], outcome=SKIPPED, detail="not reached")
         )
-
-    def pytest_runtest_logstart(self, nodeid: str) -> None:
-        """Tell what begins, in case that it is the end of the process."""
-        self._out.write(json.dumps(nodeid.partition("::")[2]) + "\n")
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Gather what three reports say about a test, and tell it after the last."""
-        result = self._results[report.nodeid]
-        result.seconds += report.duration
-        if report.failed:
-            result.outcome = FAILED
-            where = "" if report.when == "call" else f"{report.when}: "
-            result.detail = f"{result.detail}\n{where}{_essence(report)}".strip()
-        elif report.skipped and result.outcome != FAILED:
-            result.outcome = SKIPPED
-            reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else ""
-            result.detail = str(reason).removeprefix("Skipped: ")
-        if report.when != "teardown":
-            return
-        refused = [str(what) for name, what in report.user_properties if name == REFUSED]
-        if refused and result.outcome == PASSED:
-            result.outcome, result.detail = REFUSED, ", ".join(refused)
-        self._out.write(json.dumps(asdict(result)) + "\n")
+    examination.trouble = f"the process that runs the tests {end}, {where}"
+    if told.left:
+        examination.trouble += f"; {len(told.left)} promises were not tested"
+    if told.running is None:
+        examination.trouble += f"\n{said}"
 
 
-def _essence(report: pytest.TestReport) -> str:
-    """Return what was raised and compared, without the source around it."""
-    crash = getattr(report.longrepr, "reprcrash", None)
-    return str(report.longrepr if crash is None else crash.message).strip()
-
-
-def _undented(docstring: str) -> str:
-    import inspect
-
-    return inspect.cleandoc(docstring)
+def _end_all_but(others: set[int]) -> None:
+    """Kill all descendants of this process that are not among *others*."""
+    while strays := [each for each in leaks.descendants() if each.pid not in others]:
+        for each in strays:
+            leaks.kill(each)
