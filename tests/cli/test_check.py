@@ -86,6 +86,18 @@ def test_a_good_plugin(run: Run, tmp_path: Path) -> None:
     assert '`Channel.receive`: "Raises `EOFError` when the peer has closed' in report
 
 
+def test_subjects_come_one_after_the_other(run: Run) -> None:
+    """Each has one line, with the outcomes of all its tests."""
+    if not {"fork", "spawn"} <= set(procession.get_all_start_methods()):
+        pytest.skip("needs fork and spawn")
+    name = some_transport()
+    words = "duplex_connection_through or killed_child"
+    done = run("check", name, "--with", "fork", "--with", "spawn", "--only", words)
+
+    assert 0 == done.returncode, done.stdout + done.stderr
+    assert ["2 passed"] * 2 == re.findall(rf" with {name}: (.*)", done.stdout)
+
+
 def test_what_is_declared_absent(run: Run, tmp_path: Path) -> None:
     """A refusal is told from what works, with the feature; in the XML as well."""
     if "spawn" not in procession.get_all_start_methods():

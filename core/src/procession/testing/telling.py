@@ -118,6 +118,11 @@ class _Teller:
             promise,
         )
 
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Have the tests of each subject run in a row, pair by pair."""
+        subjects = list(dict.fromkeys(result.subject for result in self._results.values()))
+        items.sort(key=lambda item: subjects.index(self._results[item.nodeid].subject))
+
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Tell which tests there are."""
         self._numbers = {item.nodeid: number for number, item in enumerate(session.items)}
