@@ -240,6 +240,58 @@ class DeniesDescriptors(Sockets):
     features = TransportFeatures(needs_descriptors=False)
 
 
+@breaks("test_other_hosts_are_served_or_refused")
+class ClaimsToLeaveTheHost(Sockets):
+    features = TransportFeatures(same_host=False)
+
+
+@breaks("test_messages_stay_in_this_process_or_leave_it")
+class ClaimsToStayInMemory(Sockets):
+    features = TransportFeatures(shares_memory=True)
+
+
+class NotingChannel(PacketSocketChannel):
+    """Sends where in the memory of this process the message is."""
+
+    kept: ClassVar[list[bytes]] = []
+
+    def send(self, body: Any, buffers: Any = (), /) -> None:
+        self.kept.append(bytes(body))
+        super().send(b"%d" % (len(self.kept) - 1))
+
+    def receive(self, into: memoryview | None = None, limit: int | None = None, /) -> Any:
+        return bytearray(self.kept[int(bytes(super().receive()[0]))]), []
+
+
+@breaks("test_messages_stay_in_this_process_or_leave_it")
+class DeniesToStayInMemory(Sockets):
+    channel = NotingChannel
+
+
+@breaks("test_its_size_can_be_chosen_if_it_says_so")
+class ClaimsSizes(Sockets):
+    features = TransportFeatures(sizes=True)
+
+
+@breaks("test_its_size_can_be_chosen_if_it_says_so")
+class DeniesSizes(Sockets):
+    def pair(self, *, duplex: bool = True, size: int = 0) -> tuple[Channel, Channel]:
+        return super().pair(duplex=duplex)
+
+
+@breaks("test_its_size_can_be_chosen_if_it_says_so")
+class ForgetsSizes(Sockets):
+    features = TransportFeatures(sizes=True)
+
+    def pair(self, *, duplex: bool = True, size: int = 1) -> tuple[Channel, Channel]:
+        if size < 1:
+            raise ValueError("the size is not positive")
+        return super().pair(duplex=duplex)
+
+    def mailbox(self, *, maxsize: int = 0, joinable: bool = False, size: int = 0) -> Mailbox:
+        return super().mailbox(maxsize=maxsize, joinable=joinable)
+
+
 @breaks("test_atomic_messages_of_several_processes", "test_mailbox_of_a_putter_that_was_killed")
 class ClaimsToBeAtomic(Transport):
     features: ClassVar[TransportFeatures] = TransportFeatures(atomic_up_to=400_000)
@@ -374,6 +426,25 @@ class DeniesToCarryDescriptors(Fresh):
 class MixesDescriptorsUp(Fresh):
     def order(self, descriptors: tuple[int, ...]) -> tuple[int, ...]:
         return (*descriptors[:-2], descriptors[-1], descriptors[-2])
+
+
+@breaks("test_it_is_on_the_same_host_or_elsewhere")
+class DeniesTheHost(Fresh):
+    features = StartFeatures(carries_descriptors=True, same_host=False)
+
+
+@breaks("test_memory_is_shared_or_not")
+class ClaimsToShareMemory(Fresh):
+    features = StartFeatures(carries_descriptors=True, shares_memory=True)
+
+
+@breaks("test_memory_is_shared_or_not")
+class DeniesToShareMemory(Fresh):
+    """Does what the child is to do in this process, and has a child do nothing."""
+
+    def launch(self, plan: LaunchPlan, /) -> Child:
+        plan.process.run()
+        return super().launch(plan)
 
 
 @breaks("test_options_of_the_method_work_or_are_refused[interpreter_env]")

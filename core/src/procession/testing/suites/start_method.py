@@ -16,15 +16,19 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from pickle import PicklingError
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import pytest
 
 from procession import _launch, _selection
+from procession._channel import Channel
 from procession._child_handle import LOST_EXIT_CODE, Child
+from procession._features import TransportFeatures
+from procession._negotiation import obstacle
 from procession._start_method import StartMethod
 from procession._stream_channel import StreamChannel
 from procession._surroundings import NEED_THE_METHOD
+from procession._transport import Transport
 from procession.connection import Connection, wait
 from procession.errors import ResourceError, UnsupportedOptionError
 from procession.process import Process, process_class
@@ -67,6 +71,17 @@ def answer(connection: Connection, child: Child | int) -> Any:
 def open_descriptors() -> list[str]:
     """The numbers of all open descriptors of this process."""
     return sorted(os.listdir("/proc/self/fd"))
+
+
+class OnOneHost(Transport):
+    """A transport that can do with whatever a start method gives, but the same host."""
+
+    name: ClassVar[str] = "on-one-host"
+    features: ClassVar[TransportFeatures] = TransportFeatures(needs_descriptors=False)
+
+    def pair(self, *, duplex: bool = True) -> tuple[Channel, Channel]:
+        """See `Transport.pair`."""
+        raise OSError("it is there to be refused")
 
 
 class StartMethodSuite(Suite):
@@ -266,20 +281,51 @@ class StartMethodSuite(Suite):
 
         assert 0 == handle_of(process).wait(DEADLINE)
 
-    def test_it_is_on_the_same_host(
-        self, start_method: type[StartMethod], start: Make, pipe: Pipe, declined: Declined
+    def test_it_is_on_the_same_host_or_elsewhere(
+        self, start_method: type[StartMethod], make: Make, declined: Declined
     ) -> None:
-        """A child sees the kernel objects of its parent.
+        """A child sees the kernel of its parent, or what needs that is refused.
 
         `StartFeatures.same_host`: "The child runs on the parent's machine and sees the same
         kernel objects."
         """
-        if not start_method.features.same_host:
-            pytest.skip("declares no same_host; transports that need it are refused with it")
-        here, there = pipe()
-        process = start(payloads.call, there, launching.host)
+        reason = obstacle(start_method, OnOneHost) or ""
+        process = make(launching.end_by_host, launching.host())
+        process.start()
+        code = handle_of(process).wait(DEADLINE)
+        if start_method.features.same_host:
+            assert 0 == code, "the child is on another host"
+            assert "same_host" not in reason
+            return
+        declined("same_host")
+        assert launching.ELSEWHERE == code, (
+            "the child is on this host: declare it, or have the tests start it on another one"
+        )
+        assert "same_host" in reason or start_method.features.shares_memory
+        with pytest.raises(UnsupportedOptionError, match="max_rss"):
+            make(payloads.nothing, max_rss=1 << 30).start()
 
-        assert launching.host() == answer(here, handle_of(process))
+    def test_memory_is_shared_or_not(
+        self, start_method: type[StartMethod], make: Make, declined: Declined
+    ) -> None:
+        """A process has a memory and surroundings of its own; a thread has neither.
+
+        `StartFeatures.shares_memory`: "The child is a thread of the parent: not a copy of its
+        memory, but the same."
+        """
+        process = make(launching.leave_a_note, "from the child")
+        process.start()
+        assert 0 == handle_of(process).wait(DEADLINE)
+        notes = launching.notes[:]
+        launching.notes.clear()
+        if not start_method.features.shares_memory:
+            assert [] == notes, "the child has changed the memory of its parent"
+            return
+        assert ["from the child"] == notes, "the child has a memory of its own"
+        declined("options")
+        for option in ({"cwd": "/"}, {"env": {"A": "B"}}, {"umask": 0}, {"max_rss": 1 << 30}):
+            with pytest.raises(UnsupportedOptionError, match=next(iter(option))):
+                make(payloads.nothing, **option).start()
 
     @pytest.mark.parametrize("option", sorted(NEED_THE_METHOD))
     def test_options_of_the_method_work_or_are_refused(

@@ -11,15 +11,21 @@ import os
 import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from procession import _selection
 from procession._channel import Channel
-from procession._handoff import Handoff, Recipe, Takeover
+from procession._child_handle import Child
+from procession._features import StartFeatures
+from procession._handoff import Exportable, Handoff, Recipe, Takeover
+from procession._launch_plan import LaunchPlan
 from procession._mailbox import Mailbox
+from procession._negotiation import obstacle
+from procession._start_method import StartMethod
 from procession._transport import Transport
+from procession.testing.forked import DEADLINE, crew
 from procession.testing.shortage import free_descriptors
 from procession.testing.suites.channel import ChannelPromises, Pair
 from procession.testing.suites.channel_signals import ChannelSignalPromises
@@ -84,6 +90,28 @@ def nothing_stays_open() -> Iterator[None]:
     before = open_descriptors()
     yield
     assert before == open_descriptors()
+
+
+def room(reader: Channel, writer: Channel) -> int:
+    """Return how many bytes *writer* can send while nobody receives; closes both."""
+    body, sent = bytes(1000), 0
+    while writer.wait_for_room(len(body), 0):
+        writer.send(body)
+        sent += len(body)
+    writer.close()
+    reader.close()
+    return sent
+
+
+class Elsewhere(StartMethod):
+    """Starts children on another host, which can be given descriptors all the same."""
+
+    name: ClassVar[str] = "elsewhere"
+    features: ClassVar[StartFeatures] = StartFeatures(carries_descriptors=True, same_host=False)
+
+    def launch(self, plan: LaunchPlan, /) -> Child:
+        """See `StartMethod.launch`."""
+        raise OSError("it is there to be refused")
 
 
 class TransportSuite(ChannelPromises, ChannelSignalPromises, MailboxSuite):
@@ -157,10 +185,50 @@ class TransportSuite(ChannelPromises, ChannelSignalPromises, MailboxSuite):
             with pytest.raises(TypeError):
                 made.mailbox(size=_SIZE)
             return
-        for each in (*made.pair(duplex=False, size=_SIZE), made.mailbox(size=_SIZE)):
-            each.close()
+        made.mailbox(size=_SIZE).close()
+        small, large = (room(*made.pair(duplex=False, size=size)) for size in (_SIZE, 8 * _SIZE))
+        assert small < large, "the size makes no difference"
         with pytest.raises(ValueError, match="size"):
             made.pair(duplex=False, size=-1)
+
+    def test_other_hosts_are_served_or_refused(
+        self, transport: type[Transport], pair: Pair, declined: Declined
+    ) -> None:
+        """What needs one host is refused with others; what does not crosses by other means.
+
+        `TransportFeatures.same_host`: "Both ends must be on one machine."
+        """
+        reason = obstacle(Elsewhere, transport)
+        if transport.features.same_host:
+            declined("other hosts")
+            assert reason is not None
+            return
+        assert reason is None
+        crosses = type(pair(duplex=False)[0]).__reduce__
+        assert crosses is not Exportable.__reduce__ or not transport.features.needs_descriptors, (
+            "its ends are sent as those are that must stay on their host: they have no "
+            "`__reduce__` of their own"
+        )
+
+    def test_messages_stay_in_this_process_or_leave_it(
+        self, transport: type[Transport], ends: tuple[Channel, Channel], declined: Declined
+    ) -> None:
+        """What another process sends arrives, unless it is declared that it does not.
+
+        `TransportFeatures.shares_memory`: "Messages stay in the memory of one process: both ends
+        must be in it."
+        """
+        reader, writer = ends
+        with crew() as fork:
+            code = fork(lambda: writer.send(b"from a process")).join()
+        if transport.features.shares_memory:
+            declined("other processes")
+            assert obstacle(Elsewhere, transport) is not None
+            assert not reader.wait(0), "the message of another process has come"
+            return
+        assert 0 == code
+        assert reader.wait(DEADLINE)
+        assert b"from a process" == bytes(reader.receive()[0])
 
     @pytest.mark.parametrize("what", ["one-way pair", "pair", "mailbox"])
     def test_nothing_stays_open_when_descriptors_run_out(
