@@ -90,3 +90,11 @@ def test_every_public_module_is_in_the_reference() -> None:
     )
     # The command line has a page of its own, where options are described rather than functions.
     assert public - set(re.findall(r"automodule:: (\S+)", text)) == {"procession.cli"}
+
+
+def test_each_way_is_shown_once() -> None:
+    """A reader of the front page who has an aim finds one row for it."""
+    aims = re.findall(r"^\| ([^|]+) \|", (ROOT / "docs" / "index.md").read_text("utf-8"), re.M)
+
+    assert len(aims) > 10
+    assert sorted(set(aims)) == sorted(aims)

@@ -102,7 +102,7 @@ def test_what_is_declared_absent(run: Run, tmp_path: Path) -> None:
     """A refusal is told from what works, with the feature; in the XML as well."""
     if "spawn" not in procession.get_all_start_methods():
         pytest.skip("needs spawn")
-    done = run("check", "spawn", "--only", "memory_is", "--report", tmp_path / "r.xml")
+    done = run("check", "spawn", "--only", "memory_is_inherited", "--report", tmp_path / "r.xml")
 
     assert 0 == done.returncode, done.stdout + done.stderr
     assert "start method: 1 refused as declared" in done.stdout
@@ -254,6 +254,17 @@ def test_wrong_questions(run: Run, tmp_path: Path) -> None:
         done = run("check", name, *arguments)
         assert 2 == done.returncode, done.stdout
         assert words in done.stderr
+
+
+@pytest.mark.parametrize("variable", ["PROCESSION_KILLS", "PROCESSION_SEED"])
+@pytest.mark.parametrize("value", ["x", "-1", "1.5"])
+def test_a_number_that_is_none(run: Run, variable: str, value: str) -> None:
+    """The kit's variables are numbers, and that is said in a line before anything is run."""
+    done = run("check", some_transport(), **{variable: value})
+
+    assert (2, "") == (done.returncode, done.stdout)
+    assert f"{variable} is '{value}' in the environment; it is " in done.stderr
+    assert done.stderr.endswith("a whole number such as 8\n")
 
 
 def test_without_pytest(

@@ -65,7 +65,7 @@ def check(name: str, others: tuple[str, ...], only: str, report: Path | None) ->
 
 
 def _check_kit() -> None:
-    """Refuse what cannot be run here, before anything is."""
+    """Refuse what cannot be run here, or is not meant so, before anything is run."""
     if sys.platform != "linux":
         raise click.UsageError(f"the conformance kit looks into /proc, which {sys.platform} lacks")
     missing = [module for module in _NEEDED if find_spec(module) is None]
@@ -74,6 +74,10 @@ def _check_kit() -> None:
             f"the conformance kit needs the extra 'testing' ({', '.join(missing)} not installed): "
             'pip install "procession[testing]"'
         )
+    from procession.testing.killing import chosen_kills, chosen_seed
+
+    chosen_kills(0)
+    chosen_seed()
 
 
 def _check_report(report: Path | None) -> None:

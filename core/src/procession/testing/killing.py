@@ -22,16 +22,41 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeAlias
 
+from procession.errors import ConfigurationError
 from procession.testing import leaks
-from procession.testing.forked import DEADLINE, Forked, crew
+from procession.testing.forked import Forked, crew, until
 
 _NUMBERS = struct.Struct("=QQ")
 _HEAD = 16
 _SIGKILL = 9
 _LONGEST_PAUSE = 0.004
 
+_KILLS_VARIABLE, _SEED_VARIABLE = "PROCESSION_KILLS", "PROCESSION_SEED"
+
+
+def _number_in(variable: str, meaning: str) -> int | None:
+    """Return the number in *variable*; None if it is not set. Raises `ConfigurationError`."""
+    text = os.environ.get(variable, "").strip()
+    if not text:
+        return None
+    if not text.isdecimal():
+        raise ConfigurationError(
+            f"{variable} is {text!r} in the environment; it is {meaning}: a whole number such as 8"
+        )
+    return int(text)
+
+
+def chosen_kills(default: int) -> int:
+    """Return how many kills the environment asks for (PROCESSION_KILLS), or *default*.
+
+    Raises `procession.errors.ConfigurationError` if it asks for anything else.
+    """
+    chosen = _number_in(_KILLS_VARIABLE, "how many processes are killed in each test")
+    return default if chosen is None else chosen
+
+
 #: How often somebody is killed in each trial of a test: PROCESSION_KILLS, or a few times.
-KILLS = int(os.environ.get("PROCESSION_KILLS", "8"))
+KILLS = chosen_kills(8)
 
 
 class Journal:
@@ -113,6 +138,13 @@ class Scenario(ABC):
         Raises `AssertionError`.
         """
 
+    def wake(self) -> None:
+        """Have those who wait for others look, if they do not by themselves.
+
+        Called again and again while participants who were told to stop come to an end.
+        """
+        return None
+
     def close(self) -> None:
         """Free what they used."""
         return None
@@ -140,8 +172,12 @@ def run(scenario: Scenario, kills: int, seed: int, *directories: Path) -> None:
 
 
 def chosen_seed() -> int:
-    """Return the seed that the environment asks for (PROCESSION_SEED), or a random one."""
-    return int(os.environ.get("PROCESSION_SEED") or random.SystemRandom().randrange(1 << 32))
+    """Return the seed that the environment asks for (PROCESSION_SEED), or a random one.
+
+    Raises `procession.errors.ConfigurationError` if that is no number.
+    """
+    chosen = _number_in(_SEED_VARIABLE, "the seed that a failed test has said")
+    return random.SystemRandom().randrange(1 << 32) if chosen is None else chosen
 
 
 class _Trial:
@@ -201,8 +237,22 @@ class _Trial:
             for participant, _ in members:
                 participant.tell_to_stop()
             for participant, process in members:
-                code = process.join(DEADLINE)
-                assert code == 0, f"{role} {participant.number} ended with exit code {code}"
+                who = f"{role} {participant.number}"
+                code = self._await(process, who)
+                assert code == 0, f"{who} ended with exit code {code}"
+
+    def _await(self, process: Forked, who: str) -> int:
+        """Wait for the end of *process*, which was told to stop, and return its exit code."""
+
+        def has_ended() -> bool:
+            self._scenario.wake()
+            return process.stopped()
+
+        try:
+            until(has_ended)
+        except TimeoutError:
+            raise TimeoutError(f"{who} does not come to an end") from None
+        return process.join()
 
 
 def _kill_below(pid: int, choice: float) -> None:

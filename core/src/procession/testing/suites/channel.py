@@ -9,7 +9,6 @@ assert sys.platform == "linux", "the conformance kit looks into /proc"
 import errno
 import os
 import random
-import select
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -24,7 +23,7 @@ from procession._channel import Channel
 from procession._transport import Transport
 from procession.connection import Connection
 from procession.testing.forked import DEADLINE
-from procession.testing.suites.suite import Declined, Fork, Suite
+from procession.testing.suites.suite import Declined, Fork, Suite, open_descriptors, readable
 
 KIB, MIB = 1 << 10, 1 << 20
 #: More than any transport holds, so that its sender has to wait.
@@ -45,11 +44,6 @@ def in_thread(work: Callable[[], object]) -> threading.Thread:
     thread = threading.Thread(target=work)
     thread.start()
     return thread
-
-
-def readable(fd: int) -> bool:
-    """Whether select says that *fd* is readable."""
-    return bool(select.select([fd], [], [], 0)[0])
 
 
 class OverChannels(Suite):
@@ -376,7 +370,7 @@ class ChannelPromises(OverChannels):
 
         `Channel.close`: "Give the descriptors back. Idempotent; never raises for a broken peer."
         """
-        before = os.listdir("/proc/self/fd")
+        before = open_descriptors()
         first, second = pair(duplex=False)
         first.wait(0)
         first.fileno()
@@ -384,7 +378,7 @@ class ChannelPromises(OverChannels):
             end.close()
             end.close()
             assert end.closed
-        assert sorted(before) == sorted(os.listdir("/proc/self/fd"))
+        assert before == open_descriptors()
         for use in (first.receive, first.wait, lambda: second.send(b"")):
             with pytest.raises(OSError):  # noqa: PT011 - each in words of its own
                 use()

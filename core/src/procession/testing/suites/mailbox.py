@@ -24,8 +24,8 @@ from procession.errors import BrokenConnectionError, ShutDown
 from procession.testing.forked import DEADLINE, until
 from procession.testing.killing import KILLS, chosen_seed, run
 from procession.testing.killing_scenarios import QueueUse
-from procession.testing.suites.channel import LARGE, in_thread, readable
-from procession.testing.suites.suite import Fork, Suite
+from procession.testing.suites.channel import LARGE, in_thread
+from procession.testing.suites.suite import Fork, Suite, readable
 
 Make: TypeAlias = Callable[..., Mailbox]
 

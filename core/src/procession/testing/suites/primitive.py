@@ -8,11 +8,11 @@ assert sys.platform == "linux", "the conformance kit looks into /proc"
 
 import errno
 import os
-import select
 import signal
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -22,7 +22,9 @@ from procession._primitive_choice import BUILT_IN
 from procession._primitives import LOCK, MOST_UNITS, NOTICE_SECONDS, RECURSIVE, SEMAPHORE, Primitive
 from procession.errors import OwnerDiedError
 from procession.testing.forked import DEADLINE, crew
-from procession.testing.suites.suite import Suite
+from procession.testing.killing import KILLS, chosen_seed, run
+from procession.testing.killing_locks import LockUse
+from procession.testing.suites.suite import Suite, open_descriptors, readable
 from procession.testing.suites.transport import crossed
 
 KINDS = pytest.mark.parametrize(
@@ -238,6 +240,24 @@ class PrimitiveSuite(Suite):
             signal.signal(signal.SIGALRM, before)
         assert inside or one.name != BUILT_IN
 
+    @pytest.mark.timeout(60 + KILLS)
+    @KINDS
+    def test_users_are_killed_at_random(
+        self, primitive: type[Primitive], kind: int, prepared_process: Path
+    ) -> None:
+        """Wherever they are: the others go on, and in the end all units are free.
+
+        `Primitive`: "**Killed at any instruction**, a process leaves the units right: an acquire
+        has taken its unit, and is recorded, or has not; a release has given it back and the others
+        see it"
+        """
+        units = 2 if kind == SEMAPHORE else 1
+        one = primitive.make(kind, units, units)
+        try:
+            run(LockUse(one, one, units), KILLS, chosen_seed(), prepared_process)
+        finally:
+            one.close()
+
     @pytest.mark.parametrize("raises", [True, False])
     def test_handler_in_nested_use(self, primitive: type[Primitive], raises: bool) -> None:
         """However a handler uses, or leaves, a recursive lock that is held: the count is right.
@@ -374,20 +394,17 @@ class PrimitiveSuite(Suite):
         semaphore = primitive.make(SEMAPHORE, 1, 1)
         fd = semaphore.fileno()
 
-        def readable() -> bool:
-            return bool(select.select([fd], [], [], 0)[0])
-
         def take_and_end() -> None:
             semaphore.acquire()
             os._exit(0)
 
-        assert readable()
+        assert readable(fd)
         with crew() as fork:
             assert 0 == fork(take_and_end).join()
-            assert not readable()
+            assert not readable(fd)
             with pytest.raises(OwnerDiedError):
                 semaphore.acquire(False)
-            assert readable()
+            assert readable(fd)
         lock.close()
         semaphore.close()
 
@@ -397,10 +414,10 @@ class PrimitiveSuite(Suite):
         `Primitive`: "A program may have thousands, one for each shared value: many live in one
         piece of memory."
         """
-        before = len(os.listdir("/proc/self/fd"))
+        before = len(open_descriptors())
         locks = [primitive.make(RECURSIVE, 1, 1) for _ in range(200)]
         for lock in locks:
             assert lock.acquire(False)
-        assert len(os.listdir("/proc/self/fd")) - before <= 210
+        assert len(open_descriptors()) - before <= 210
         del lock, locks
-        assert len(os.listdir("/proc/self/fd")) - before <= 6
+        assert len(open_descriptors()) - before <= 6

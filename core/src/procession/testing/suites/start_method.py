@@ -8,7 +8,6 @@ assert sys.platform == "linux", "the conformance kit looks into /proc"
 
 import gc
 import os
-import select
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -37,7 +36,7 @@ from procession.testing.forked import DEADLINE
 from procession.testing.killing import KILLS, chosen_seed, run
 from procession.testing.killing_scenarios import Starts
 from procession.testing.shortage import free_descriptors
-from procession.testing.suites.suite import Declined, Fork, Suite
+from procession.testing.suites.suite import Declined, Fork, Suite, open_descriptors, readable
 
 Make: TypeAlias = Callable[..., Process]
 Launch: TypeAlias = Callable[..., Child]
@@ -47,11 +46,6 @@ Pipe: TypeAlias = Callable[[], tuple[Connection, Connection]]
 _PLENTY = 40
 #: A start that has succeeded so often with few descriptors does with more of them.
 _ENOUGH = 3
-
-
-def readable(fd: int, timeout: float = 0) -> bool:
-    """Whether select says within *timeout* seconds that *fd* is readable."""
-    return bool(select.select([fd], [], [], timeout)[0])
 
 
 def handle_of(process: Process) -> Child:
@@ -66,11 +60,6 @@ def answer(connection: Connection, child: Child | int) -> Any:
     ready = wait([connection, sentinel], DEADLINE)
     assert connection in ready, "the child has ended" if ready else "the child does not answer"
     return connection.recv()
-
-
-def open_descriptors() -> list[str]:
-    """The numbers of all open descriptors of this process."""
-    return sorted(os.listdir("/proc/self/fd"))
 
 
 class OnOneHost(Transport):

@@ -6,8 +6,10 @@ import sys
 
 assert sys.platform == "linux", "the conformance kit looks into /proc"
 
+import os
+import select
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import ClassVar, TypeAlias
 
@@ -23,6 +25,24 @@ Declined: TypeAlias = Callable[[str], None]
 
 #: Under what `Declined` keeps its notes in a test's ``user_properties``.
 REFUSED = "refused as declared"
+
+
+def readable(fd: int, timeout: float = 0) -> bool:
+    """Whether select says within *timeout* seconds that *fd* is readable."""
+    return bool(select.select([fd], [], [], timeout)[0])
+
+
+def open_descriptors() -> list[str]:
+    """The numbers of all open descriptors of this process."""
+    return sorted(os.listdir("/proc/self/fd"))
+
+
+@contextmanager
+def nothing_stays_open() -> Iterator[None]:
+    """Check that the block closes what it opens."""
+    before = open_descriptors()
+    yield
+    assert before == open_descriptors()
 
 
 class Suite:

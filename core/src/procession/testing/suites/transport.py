@@ -9,8 +9,7 @@ assert sys.platform == "linux", "the conformance kit looks into /proc"
 import errno
 import os
 import pickle
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import pytest
@@ -30,7 +29,7 @@ from procession.testing.shortage import free_descriptors
 from procession.testing.suites.channel import ChannelPromises, Pair
 from procession.testing.suites.channel_signals import ChannelSignalPromises
 from procession.testing.suites.mailbox import MailboxSuite, Make
-from procession.testing.suites.suite import Declined
+from procession.testing.suites.suite import Declined, nothing_stays_open
 
 #: In bytes, and such as any transport with a choice can have.
 _SIZE = 64 << 10
@@ -77,19 +76,6 @@ def crossed(exported: Any, most: int = _PLENTY) -> Any:
         return kind.attach(recipe, crossing)
     finally:
         crossing.close()
-
-
-def open_descriptors() -> list[str]:
-    """The numbers of all open descriptors of this process."""
-    return sorted(os.listdir("/proc/self/fd"))
-
-
-@contextmanager
-def nothing_stays_open() -> Iterator[None]:
-    """Check that the block closes what it opens."""
-    before = open_descriptors()
-    yield
-    assert before == open_descriptors()
 
 
 def room(reader: Channel, writer: Channel) -> int:
