@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 import time
+from _thread import RLock
 from abc import ABC, abstractmethod
 from functools import cache
 
@@ -91,7 +91,7 @@ class PidChild(Child):
         self.pid = pid
         self._exit_code: int | None = None
         self._is_reaped = False
-        self._lock = threading.RLock()  # re-entrant: a signal handler may ask, too
+        self._lock = RLock()  # re-entrant: a signal handler may ask, too
         self.sentinel = _open_pidfd(pid) if sentinel is None else sentinel
         self._closed = False
 

@@ -22,6 +22,7 @@ from procession._end_with_parent import end_with_parent
 from procession._handoff import LaunchHandoff, ParcelPickler, parcel_pickler
 from procession._holders import identity
 from procession._report_file import report_file
+from procession.child import begin_forked, carry_out
 from procession.errors import UnguardedMainError
 
 if TYPE_CHECKING:
@@ -128,19 +129,17 @@ class LaunchPlan:
 
         Returns the exit code; end the process with `procession.child.end_forked`.
         """
-        from procession import child
-
         process = self.process
         if process._daemon:
             end_with_parent(self.lifeline, process._parent_pid)
         if process._sigint != _sigint.QUIET:
             _sigint.apply(process._sigint)
-        child.begin_forked()
+        begin_forked()
         if self.report is not None:
             report_file.adopt(self.report)
         _inheritance.bequest = self.bequest
         options = None if self.surroundings is None else self.surroundings.data()
-        return child.carry_out(self.process, self.lifeline, options, hooks=self.hooks)
+        return carry_out(self.process, self.lifeline, options, hooks=self.hooks)
 
     def pack(self, *, environ: bool = False, keep: Sequence[int] = ()) -> Parcel:
         """Return the plan as a parcel for an interpreter without this memory.

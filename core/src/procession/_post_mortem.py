@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler  # noqa: F401 - imported in a forked child, it would copy a hundred pages there
 import marshal
 import os
 import signal

@@ -167,7 +167,7 @@ def begin_forked() -> None:
     atexit._clear()
     if "procession._child_hooks" in sys.modules:
         sys.modules["procession._child_hooks"].forget()
-    if _standard.module("multiprocessing.util") is not None:
+    if _standard.followed or "multiprocessing.util" in sys.modules:
         from procession import _standard_state
 
         _standard_state.forget_parent()

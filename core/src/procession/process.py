@@ -698,7 +698,6 @@ def become(process: Process, lifeline: int) -> None:
     """
     global _current, _parent, _counter
     _counter = itertools.count(1)
-    _children.clear()
     _parent = _ParentProcess(process._parent_name, process._parent_pid, lifeline)
     _current = process
     process._child = process._own_options = None
@@ -706,8 +705,6 @@ def become(process: Process, lifeline: int) -> None:
         from procession import _standard_state
 
         _standard_state.become()
-    else:
-        _standard.watch()
     dump_signal = variable(_DUMP_SIGNAL)
     if dump_signal is not None:
         from procession._stack_file import arm

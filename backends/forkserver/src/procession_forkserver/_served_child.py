@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
+from _thread import RLock
 from typing import TYPE_CHECKING
 
 assert sys.platform == "linux", "ask ForkServer.unavailable() first"
@@ -44,7 +44,7 @@ class ServedChild(Child):
         # when a signal handler raises in between.
         self._line = socket(AF_UNIX, SOCK_SEQPACKET, 0, line)
         self._server_is_alive = server_is_alive
-        self._lock = threading.RLock()  # re-entrant: a signal handler may ask, too
+        self._lock = RLock()  # re-entrant: a signal handler may ask, too
         self._exit_code: int | None = None
         self._closed = False
 
