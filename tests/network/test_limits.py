@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import pickle
 import resource
 import socket
 import sys
@@ -20,7 +21,8 @@ if sys.platform != "linux":
 import procession
 from procession import _limits, errors
 from procession.connection import Client, Connection, Listener
-from procession.testing import remote
+from procession.managers import SyncManager
+from procession.testing import manager_payloads, remote
 from procession.tls import Tls
 
 KEY = b"the key"
@@ -114,6 +116,34 @@ def test_another_process_keeps_to_both(cleanup: ExitStack, in_thread: Any) -> No
     assert "MessageTooLongError" == here.recv()
     child.join()
     assert 0 == child.exitcode
+
+
+def test_managers_and_their_proxies(cleanup: ExitStack, method: str) -> None:
+    """Whoever uses the server keeps to what the manager was told, in whichever process."""
+    ctx = procession.get_context(method)
+    manager = cleanup.enter_context(SyncManager(LOOPBACK, ctx=ctx, silence=12.0))
+    shared = manager.dict()
+    child = ctx.Process(target=manager_payloads.note_silence, args=(shared,))
+    child.start()
+    child.join()
+    assert 0 == child.exitcode
+    assert {"session": 12.0, "line": 12.0} == shared.copy()
+    again = pickle.loads(pickle.dumps(manager))
+    assert 12.0 == again._silence
+
+
+@pytest.mark.parametrize("silence", [0, 2.9, float("nan")])
+def test_nonsense_for_a_manager(silence: float) -> None:
+    """It is refused where the manager is made, with what is allowed."""
+    with pytest.raises(ValueError, match="3 or more"):
+        SyncManager(LOOPBACK, silence=silence)
+
+
+def test_a_server_of_this_process(cleanup: ExitStack) -> None:
+    """Its listener has been told, and whoever connects."""
+    server = SyncManager(LOOPBACK, authkey=KEY, silence=12.0).get_server()
+    cleanup.callback(server.listener.close)
+    assert 12.0 == server.silence == server.listener._silence
 
 
 # -- what is true then -------------------------------------------------------------------

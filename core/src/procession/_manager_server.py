@@ -69,8 +69,8 @@ class _Session:
 class Server:
     """Keeps objects, and serves each connection from a thread of its own.
 
-    *registry* says which types there are; *address*, *authkey*, *accept_md5* and *tls* are
-    the `Listener`'s, *serializer* is ``"pickle"`` or ``"xmlrpclib"``.
+    *registry* says which types there are; *address*, *authkey*, *accept_md5*, *tls* and
+    *silence* are the `Listener`'s, *serializer* is ``"pickle"`` or ``"xmlrpclib"``.
     """
 
     def __init__(
@@ -81,6 +81,7 @@ class Server:
         serializer: str,
         accept_md5: bool | None = None,
         tls: Tls | None = None,
+        silence: float | None = None,
     ) -> None:
         if not isinstance(authkey, bytes):
             raise TypeError(f"Authkey {authkey!r} is type {type(authkey)!s}, not bytes")
@@ -88,8 +89,14 @@ class Server:
         self._codec = wire.CODECS[serializer]
         #: What proxies that are made here have to use elsewhere.
         self.tls = tls
+        self.silence = silence
         self.listener = Listener(
-            address, backlog=_BACKLOG, authkey=bytes(authkey), accept_md5=accept_md5, tls=tls
+            address,
+            backlog=_BACKLOG,
+            authkey=bytes(authkey),
+            accept_md5=accept_md5,
+            tls=tls,
+            silence=silence,
         )
         #: Where to connect to.
         self.address = self.listener.address

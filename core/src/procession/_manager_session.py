@@ -62,6 +62,8 @@ class Session:
         self.authkey = bytes(authkey)
         #: How its connections are encrypted; None for not at all.
         self.tls: Tls | None = None
+        #: How long the server may owe an answer, in seconds; None for what is configured.
+        self.silence: float | None = None
         self.codec = wire.CODECS[serializer]
         #: The server's process, where this one has started it and it is not shut down.
         self.process: BaseProcess | None = None
@@ -313,7 +315,11 @@ class Session:
     def _dial(self) -> Connection:
         try:
             connection = Client(
-                self.address, authkey=self.authkey, timeout=CONNECT_SECONDS, tls=self.tls
+                self.address,
+                authkey=self.authkey,
+                timeout=CONNECT_SECONDS,
+                tls=self.tls,
+                silence=self.silence,
             )
         except (OSError, EOFError) as error:
             self._fail(error)
@@ -390,11 +396,17 @@ class Sessions:
         self._tickets: dict[Session, str | None] = {}
 
     def get(
-        self, address: Address, authkey: bytes, serializer: str, tls: Tls | None = None
+        self,
+        address: Address,
+        authkey: bytes,
+        serializer: str,
+        tls: Tls | None = None,
+        silence: float | None = None,
     ) -> Session:
         """Return the session, made on first use. It connects when there is something to ask.
 
-        *tls* is needed once: whoever asks for a session that is there gets it as it is.
+        *tls* and *silence* are needed once: whoever asks for a session that is there gets it
+        as it is.
         """
         key = address, bytes(authkey), serializer
         with self._lock:
@@ -409,6 +421,7 @@ class Sessions:
             if session is None:
                 session = self._sessions[key] = Session(address, authkey, serializer)
             session.tls = session.tls or tls
+            session.silence = session.silence or silence
             return session
 
     def forget(self, session: Session) -> None:

@@ -148,13 +148,11 @@ class BaseProxy:
         kind: Any = type(self)
         if self._isauto:
             kind, kwds["exposed"] = AutoProxy, tuple(self._exposed_ or ())
-        tls = None
-        if self._server is not None:
-            tls = self._server.tls
-        elif self._session is not None:
-            tls = self._session.tls
+        reached = self._server or self._session
+        assert reached is not None
         key = FamilyKey(self._authkey)
-        return RebuildProxy, (kind, token, self._serializer, kwds, key, tls)
+        options = reached.tls, reached.silence
+        return RebuildProxy, (kind, token, self._serializer, kwds, key, *options)
 
     def __deepcopy__(self, memo: object) -> Any:
         """Return a copy of the object, as multiprocessing's proxies do."""
@@ -186,22 +184,26 @@ def RebuildProxy(
     kwds: dict[str, Any],
     key: FamilyKey | None = None,
     tls: Tls | None = None,
+    silence: float | None = None,
 ) -> Any:
     """Make a proxy from its pickle: *func* is its class, or `AutoProxy`.
 
-    *tls* is that of where it was pickled; files of its own that this process has go first.
+    *tls* and *silence* are those of where it was pickled; files of its own that this process
+    has go first.
     """
     if key is not None and key.key is not None:
         kwds = {**kwds, "authkey": key.key}
     server = _server_here(token)
     if server is not None:
         kwds = {**kwds, "manager_owned": True}
-    elif tls is not None:
-        from procession.tls import Tls
+    elif tls is not None or silence is not None:
+        if tls is not None:
+            from procession.tls import Tls
 
+            tls = Tls.from_environment() or tls
         authkey = kwds.get("authkey") or current_process().authkey
         # Kept until the proxy has found it.
-        session = sessions.get(token.address, authkey, serializer, Tls.from_environment() or tls)
+        session = sessions.get(token.address, authkey, serializer, tls, silence)
         proxy = func(token, serializer, **kwds)
         del session
         return proxy

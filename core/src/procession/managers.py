@@ -8,6 +8,7 @@ import sys
 import threading
 import traceback
 
+from procession._limits import check_silence
 from procession._managed_memory import MemoryServer, managed_memory
 from procession._manager_server import Server
 from procession._manager_session import Session, sessions
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     from procession.shared_memory import ShareableList, SharedMemory
     from procession.tls import Tls
 
-    _ServerArguments = tuple[Address | None, "_Key", str, bool | None, Tls | None]
+    _ServerArguments = tuple[Address | None, "_Key", str, bool | None, Tls | None, float | None]
 
 __all__ = [
     "AcquirerProxy",
@@ -108,9 +109,9 @@ class BaseManager:
     everybody who connects has to know, None for that of this process. *serializer* is
     ``"pickle"`` or ``"xmlrpclib"``. *ctx* is the context of the server's process.
     *shutdown_timeout*: how long, in seconds, the server may take to end before it is
-    terminated, and again before it is killed. *accept_md5* and *tls* as for
-    `procession.connection.Listener`; proxies use *tls*, too, in whichever process they are,
-    unless the environment there has files of its own (see `procession.tls.Tls`).
+    terminated, and again before it is killed. *accept_md5*, *tls* and *silence* as for
+    `procession.connection.Listener`; proxies use *tls* and *silence*, too, in whichever process
+    they are, unless the environment there has files of its own (see `procession.tls.Tls`).
 
     The server ends with the process that has started it, however that ends. Threads: any may
     use a manager; one at a time starts it and shuts it down.
@@ -134,6 +135,7 @@ class BaseManager:
         shutdown_timeout: float = 1.0,
         accept_md5: bool | None = None,
         tls: Tls | None = None,
+        silence: float | None = None,
     ) -> None:
         CODECS[serializer]  # KeyError for one that is not there
         if authkey is None:
@@ -151,6 +153,7 @@ class BaseManager:
         self._shutdown_timeout = shutdown_timeout
         self._accept_md5 = accept_md5
         self._tls = tls
+        self._silence = None if silence is None else check_silence(silence)
         self._state = "initial"
         self._process: Process | None = None
         self._session: Session | None = None
@@ -216,7 +219,7 @@ class BaseManager:
     def _server_arguments(self) -> _ServerArguments:
         return (
             *(self._address, _Key(self._authkey)),
-            *(self._serializer, self._accept_md5, self._tls),
+            *(self._serializer, self._accept_md5, self._tls, self._silence),
         )
 
     def get_server(self) -> Server:
@@ -225,8 +228,8 @@ class BaseManager:
         Raises `procession.ProcessError` when this manager has a server already.
         """
         self._check_initial()
-        address, key, serializer, accept_md5, tls = self._server_arguments()
-        return self._Server(self._registry, address, key.key, serializer, accept_md5, tls)
+        address, key, serializer, accept_md5, tls, silence = self._server_arguments()
+        return self._Server(self._registry, address, key.key, serializer, accept_md5, tls, silence)
 
     def connect(self) -> None:
         """Use the server that runs at the manager's address.
@@ -239,7 +242,9 @@ class BaseManager:
 
     def _open_session(self) -> Session:
         assert self._address is not None
-        self._session = sessions.get(self._address, self._authkey, self._serializer, self._tls)
+        self._session = sessions.get(
+            self._address, self._authkey, self._serializer, self._tls, self._silence
+        )
         return self._session
 
     def _check_initial(self) -> None:
@@ -366,11 +371,14 @@ class BaseManager:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle as a manager that uses the same server, whose key the other side knows."""
-        return type(self)._from_address, (self._address, self._serializer)
+        options = self._serializer, self._tls, self._silence
+        return type(self)._from_address, (self._address, *options)
 
     @classmethod
-    def _from_address(cls, address: Address, serializer: str) -> Self:
-        manager = cls(address, None, serializer)
+    def _from_address(
+        cls, address: Address, serializer: str, tls: Tls | None, silence: float | None
+    ) -> Self:
+        manager = cls(address, None, serializer, tls=tls, silence=silence)
         manager.connect()
         return manager
 
@@ -399,13 +407,13 @@ def _run_server(
     initargs: Iterable[Any],
 ) -> None:
     """Be the process of a server; report the address, or what has gone wrong."""
-    address, key, serializer, accept_md5, tls = arguments
+    address, key, serializer, accept_md5, tls, silence = arguments
     with writer:
         try:
             kind.prepare()
             if initializer is not None:
                 initializer(*initargs)
-            server = kind(registry, address, key.key, serializer, accept_md5, tls)
+            server = kind(registry, address, key.key, serializer, accept_md5, tls, silence)
         except BaseException as error:
             text = "".join(traceback.format_exception(error))
             error.__cause__ = None

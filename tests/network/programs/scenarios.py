@@ -299,8 +299,7 @@ def manager_far(files: list[str]) -> None:
 
 def waits_near(cable: Cable, files: list[str], far: subprocess.Popen[bytes]) -> None:
     """A manager's server, and a connection, on a host that vanishes."""
-    os.environ["PROCESSION_SILENCE"] = str(SILENCE)
-    manager = SyncManager((NEAR, PORT + 1), authkey=KEY, tls=tls_of(files))
+    manager = SyncManager((NEAR, PORT + 1), authkey=KEY, tls=tls_of(files), silence=SILENCE)
     server = manager.get_server()
     threading.Thread(target=_serve, args=(server,), daemon=True).start()
     with listen(files) as listener, listener.accept() as end:
@@ -315,10 +314,9 @@ def waits_near(cable: Cable, files: list[str], far: subprocess.Popen[bytes]) -> 
 
 def waits_far(files: list[str]) -> None:
     """A call that waits, `connection.wait` with something unanswered, and asyncio."""
-    os.environ["PROCESSION_SILENCE"] = str(SILENCE)
     procession.current_process().authkey = KEY
     with dial(files) as end:
-        manager = SyncManager((NEAR, PORT + 1), authkey=KEY, tls=tls_of(files))
+        manager = SyncManager((NEAR, PORT + 1), authkey=KEY, tls=tls_of(files), silence=SILENCE)
         manager.connect()
         queue = manager.Queue()
         failures: list[BaseException] = []

@@ -90,6 +90,13 @@ def fill(mapping: Any, key: Any, value: Any) -> None:
     mapping[key] = value
 
 
+def note_silence(mapping: Any) -> None:
+    """Put into *mapping* how long its server may owe this process an answer."""
+    mapping["session"] = mapping._session.silence
+    (line,) = mapping._session._calls.idle
+    mapping["line"] = line._channel.silence.limit
+
+
 def append_many(sequence: Any, count: int, lock: Any) -> None:
     """Append, with a lock, what depends on what is there."""
     for _ in range(count):
