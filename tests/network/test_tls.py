@@ -715,3 +715,30 @@ def test_how_long_a_handshake_takes(
     for each in (*clients, *accepting.result()):
         each.close()
     assert taken / count < 0.08
+
+
+def test_a_client_that_goes_on_too_early(
+    listen: Callable[..., Listener], certificates: Any, in_thread: Any
+) -> None:
+    """Whoever sends messages before it was let in is refused: they would be overlooked."""
+    listener = listen(authkey=None)
+    accepting = in_thread(listener.accept)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(certificates.directory / "ours.authority")
+    context.load_cert_chain(*certificates.files()[:2])
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = context.wrap_bio(incoming, outgoing, server_hostname="127.0.0.1")
+    address: Any = listener.address
+    with socket.create_connection(address) as peer:
+        while True:
+            try:
+                client.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                peer.sendall(outgoing.read())
+                incoming.write(peer.recv(1 << 14))
+        client.write((4).to_bytes(4, "big") + b"more")
+        peer.sendall(outgoing.read())  # the end of the handshake, and what follows it
+        refused = accepting.failure()
+    assert type(refused) is errors.AuthenticationError
+    assert "gone on before the handshake was through" in str(refused)

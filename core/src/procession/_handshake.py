@@ -56,45 +56,15 @@ _LENGTHS = {b"md5": 16, b"sha256": 32, b"sha384": 48, b"sha3_256": 32, b"sha3_38
 
 def deliver(key: bytes, *, md5: bool) -> Steps:
     """Challenge the other side; *md5*: whether it may answer as before Python 3.12."""
-    challenge = b"{" + _DIGEST + b"}" + os.urandom(_NONCE)
+    challenge = _new_challenge()
     yield _CHALLENGE + challenge
-    answer = yield None
-    wrong = _wrong(key, challenge, answer or b"", md5)
-    if wrong is not None:
-        yield _FAILURE
-        raise AuthenticationError(wrong)
-    yield _WELCOME
+    yield from _judge(key, challenge, md5)
 
 
 def answer(key: bytes, *, md5: bool) -> Steps:
     """Answer the other side's challenge; *md5*: also one of before Python 3.12."""
-    message = (yield None) or b""
-    if not message.startswith(_CHALLENGE):
-        raise AuthenticationError(
-            f"Protocol error, expected challenge: the other side has sent {message[:40]!r}. "
-            f"Does it have no authkey, or is it something else that listens there?"
-        )
-    challenge = message[len(_CHALLENGE) :]
-    digest, nonce = _split(challenge)
-    if digest is None:
-        if len(challenge) not in _OLD_CHALLENGES:
-            raise AuthenticationError(
-                f"unsupported message length, missing digest prefix, or unsupported digest: the "
-                f"challenge is {challenge[:40]!r}"
-            )
-        digest = b"md5"
-    elif len(nonce) < _SHORTEST_CHALLENGE:
-        raise AuthenticationError(f"challenge too short: {len(nonce)} bytes")
-    if digest == b"md5" and not md5:
-        raise AuthenticationError(
-            f"the other side asks for HMAC-MD5, as Python before 3.12 does, and that is refused "
-            f"here (accept_md5, or {MD5_VARIABLE} in the environment)"
-        )
-    signature = _sign(key, challenge, digest)
-    yield signature if challenge == nonce else b"{" + digest + b"}" + signature
-    verdict = yield None
-    if verdict != _WELCOME:
-        raise AuthenticationError("digest sent was rejected: the two sides differ in authkey")
+    yield _response(key, (yield None) or b"", md5)
+    _expect_welcome((yield None))
 
 
 def accepting(key: bytes, *, md5: bool) -> Steps:
@@ -104,9 +74,16 @@ def accepting(key: bytes, *, md5: bool) -> Steps:
 
 
 def connecting(key: bytes, *, md5: bool) -> Steps:
-    """Be the side that has connected: answer, then challenge."""
-    yield from answer(key, md5=md5)
-    yield from deliver(key, md5=md5)
+    """Be the side that has connected: answer, then challenge.
+
+    The challenge, which depends on nothing, goes along with the answer. That saves waiting
+    for one message, and the other side finds the same bytes in the same order.
+    """
+    yield _response(key, (yield None) or b"", md5)
+    challenge = _new_challenge()
+    yield _CHALLENGE + challenge
+    _expect_welcome((yield None))
+    yield from _judge(key, challenge, md5)
 
 
 def welcoming() -> Steps:
@@ -147,6 +124,52 @@ def accepts_md5(choice: bool | None) -> bool:
     if setting not in ("0", "1"):
         raise ValueError(f"{MD5_VARIABLE} is {setting!r} in the environment; it may be 0 or 1")
     return setting == "1"
+
+
+def _new_challenge() -> bytes:
+    return b"{" + _DIGEST + b"}" + os.urandom(_NONCE)
+
+
+def _judge(key: bytes, challenge: bytes, md5: bool) -> Steps:
+    """Receive the answer to *challenge*, and say whether it is right."""
+    answer = yield None
+    wrong = _wrong(key, challenge, answer or b"", md5)
+    if wrong is not None:
+        yield _FAILURE
+        raise AuthenticationError(wrong)
+    yield _WELCOME
+
+
+def _response(key: bytes, message: bytes, md5: bool) -> bytes:
+    """Return the answer to *message*, which has to be a challenge."""
+    if not message.startswith(_CHALLENGE):
+        raise AuthenticationError(
+            f"Protocol error, expected challenge: the other side has sent {message[:40]!r}. "
+            f"Does it have no authkey, or is it something else that listens there?"
+        )
+    challenge = message[len(_CHALLENGE) :]
+    digest, nonce = _split(challenge)
+    if digest is None:
+        if len(challenge) not in _OLD_CHALLENGES:
+            raise AuthenticationError(
+                f"unsupported message length, missing digest prefix, or unsupported digest: the "
+                f"challenge is {challenge[:40]!r}"
+            )
+        digest = b"md5"
+    elif len(nonce) < _SHORTEST_CHALLENGE:
+        raise AuthenticationError(f"challenge too short: {len(nonce)} bytes")
+    if digest == b"md5" and not md5:
+        raise AuthenticationError(
+            f"the other side asks for HMAC-MD5, as Python before 3.12 does, and that is refused "
+            f"here (accept_md5, or {MD5_VARIABLE} in the environment)"
+        )
+    signature = _sign(key, challenge, digest)
+    return signature if challenge == nonce else b"{" + digest + b"}" + signature
+
+
+def _expect_welcome(verdict: bytes | None) -> None:
+    if verdict != _WELCOME:
+        raise AuthenticationError("digest sent was rejected: the two sides differ in authkey")
 
 
 def _split(text: bytes) -> tuple[bytes | None, bytes]:

@@ -17,6 +17,7 @@ from procession.framing import cut
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Sequence
     from typing import NoReturn, Self
 
@@ -50,13 +51,11 @@ class HostChannel(StreamChannel):
     ) -> None:
         """Both have the same socket, connected and tuned. *silence*: see the class, in seconds."""
         self.silence = Silence(silence)
-        fd = [*readers, *writers][0]
-        self._peer = _address_of_peer(fd)
         #: What has ended the connection before its time: the arguments of the error, which
         #: itself would keep a traceback, and so the memory for a message, alive.
         self._broken: tuple[object, ...] | None = None
         super().__init__(readers, writers)
-        wake_up_to_look(fd)
+        self._peer = self.meet(self.holding())
 
     # -- receiving -----------------------------------------------------------------------
 
@@ -144,6 +143,12 @@ class HostChannel(StreamChannel):
 
     # -- the other host ------------------------------------------------------------------
 
+    def meet(self, fd: int) -> str:
+        """Get the new socket *fd* ready; return what errors call the other side."""
+        with BorrowedSocket(fd) as peer:
+            wake_up_to_look(peer)
+            return _address(peer)
+
     def check_usable(self) -> None:
         """Raise `BrokenConnectionError` if it is broken, and `OSError` (EBADF) if closed."""
         broken = self._broken
@@ -215,11 +220,10 @@ class HostChannel(StreamChannel):
         return self
 
 
-def _address_of_peer(fd: int) -> str:
-    """Return what errors call the other side of the socket *fd*."""
+def _address(peer: socket.socket) -> str:
+    """Return the address of the other side of *peer* as errors have it."""
     try:
-        with BorrowedSocket(fd) as peer:
-            host, port = peer.getpeername()[:2]
+        host, port = peer.getpeername()[:2]
     except OSError:
         return "a host that has gone meanwhile"
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

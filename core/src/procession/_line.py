@@ -100,7 +100,7 @@ class Line:
                 self.wants = IN
                 return None
             except ConnectionResetError:
-                more = b""
+                continue  # said once, before what the other side has sent to us, or the end
             if not more:
                 raise EndOfConnectionError(
                     "the other side has hung up in the middle of the handshake"
@@ -141,6 +141,7 @@ class Handshake:
         self.deadline = deadline
         self._steps = steps
         self._listens = False
+        self._is_through = False
 
     def advance(self) -> bool:
         """Go as far as is possible without waiting; return whether it is through.
@@ -149,21 +150,25 @@ class Handshake:
         other side has been told then, as far as it listens. The line is closed then.
         """
         try:
-            while True:
-                if not self.line.flush():
-                    return False
+            while not self._is_through:
                 received = None
                 if self._listens:
-                    received = self.line.receive()
+                    received = self._receive()
                     if received is None:
                         return False
                 try:
                     message = self._steps.send(received)
                 except StopIteration:
-                    return True
+                    self._is_through = True
+                    break
                 self._listens = message is None
                 if message is not None:
                     self.line.send(message)
+            return self.line.flush()
+        except AuthenticationError:
+            self._send_rest()
+            self.close()
+            raise
         except (BrokenPipeError, ConnectionResetError) as error:
             self.close()
             raise EndOfConnectionError(
@@ -172,6 +177,23 @@ class Handshake:
         except BaseException:
             self.close()
             raise
+
+    def _receive(self) -> bytes | None:
+        """Return the next message, or None; then everything was sent that can be sent now.
+
+        If it has come already, what is to be sent goes together with the answer.
+        """
+        received = self.line.receive()
+        if received is None and self.line.flush():
+            received = self.line.receive()
+        return received
+
+    def _send_rest(self) -> None:
+        """Send, if there is room, what the other side needs to know why it is refused."""
+        try:
+            self.line.flush()
+        except (OSError, AuthenticationError):
+            pass  # it has gone, and will not ask
 
     @property
     def wants(self) -> int:

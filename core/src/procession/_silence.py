@@ -55,13 +55,12 @@ def ask_when_idle(peer: socket.socket, seconds: float) -> None:
             peer.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
-def wake_up_to_look(fd: int) -> None:
-    """Have a system call that waits for the socket *fd* fail (EAGAIN) after `LOOK_SECONDS`."""
+def wake_up_to_look(peer: socket.socket) -> None:
+    """Have a system call that waits for *peer* fail (EAGAIN) after `LOOK_SECONDS`."""
     if sys.platform == "win32":
         return
-    with BorrowedSocket(fd) as peer:
-        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-            peer.setsockopt(socket.SOL_SOCKET, option, pack("@ll", int(LOOK_SECONDS), 0))
+    for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+        peer.setsockopt(socket.SOL_SOCKET, option, pack("@ll", int(LOOK_SECONDS), 0))
 
 
 def owes_answer(fd: int) -> bool:

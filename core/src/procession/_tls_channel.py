@@ -52,7 +52,6 @@ class TlsChannel(HostChannel):
         self._engine = engine
         self._owner = os.getpid()
         super().__init__((fd,), (fd,), silence)
-        self._peer = engine.peer
         _remember(self)
 
     # -- sending -------------------------------------------------------------------------
@@ -173,6 +172,10 @@ class TlsChannel(HostChannel):
         return self._engine.pending() or super().wait(timeout)
 
     # -- the other host ------------------------------------------------------------------
+
+    def meet(self, fd: int) -> str:
+        """See `HostChannel.meet`; no system call waits here."""
+        return self._engine.peer
 
     def explain(self, error: OSError) -> NoReturn:
         """See `HostChannel.explain`."""

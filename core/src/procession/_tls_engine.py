@@ -13,13 +13,17 @@ if TYPE_CHECKING:
 
 #: What a record begins with: its kind, a version, and the length of what follows.
 _HEADER = 5
+#: What is received at once of a handshake: more than most have in all.
+_FLIGHT = 16 << 10
 
 
 class TlsEngine:
     """Encrypts what is to be sent and decrypts what was received, and knows the handshake.
 
     Nothing is read ahead: `wanted` says how many bytes may be received, so that after a
-    message the next one is still in the socket, where select can see it.
+    message the next one is still in the socket, where select can see it. (Of a handshake all
+    may be, for the other side must not go on before it was answered; `has_unread` tells
+    whether it has.)
 
     Threads: one may encrypt while another decrypts; a short lock keeps OpenSSL's state
     together. What comes out of `encrypt` has to be sent in that order. Fork: of two copies of
@@ -40,6 +44,7 @@ class TlsEngine:
         self._object = context.wrap_bio(
             self._incoming, self._outgoing, server_side=server, server_hostname=name
         )
+        self._shaken = False
         self._lock = RLock()  # re-entrant: a signal handler may come between two steps
         # The record that is under way: its header as far as it has come; then, how long the
         # rest is, and how much of that is missing.
@@ -56,6 +61,8 @@ class TlsEngine:
         no more decrypted bytes than encrypted ones: so many may be received at once that
         nothing can be of a message after the expected one.
         """
+        if not self._shaken:
+            return _FLIGHT
         if self._missing:
             return self._missing + max(0, plain - self._length)
         return _HEADER - len(self._header) + plain
@@ -84,6 +91,10 @@ class TlsEngine:
                     self._header = b""
             start += taken
 
+    def is_between_records(self) -> bool:
+        """Return whether every record that has begun to come is there as a whole."""
+        return not self._missing and not self._header
+
     def decrypt_into(self, view: memoryview) -> int:
         """Fill the beginning of *view*, which is not empty; return how many bytes that were.
 
@@ -103,6 +114,10 @@ class TlsEngine:
         if not count:
             raise EOFError("the other end was closed")
         return count
+
+    def has_unread(self) -> bool:
+        """Return whether something was received that nobody has asked for yet."""
+        return self._incoming.pending > 0 or self.pending()
 
     def pending(self) -> bool:
         """Return whether something was received and decrypted already."""
@@ -144,6 +159,7 @@ class TlsEngine:
                 return False
             except ssl.SSLError as error:
                 raise _tls_errors.of_handshake(error, self.peer) from error
+            self._shaken = True
             return True
 
     def output(self) -> bytes:

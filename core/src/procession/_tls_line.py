@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from procession._line import IN, OUT, Line, missing
 from procession._tls_channel import TlsChannel
-from procession.errors import BrokenConnectionError, EndOfConnectionError, TlsError
+from procession.errors import (
+    AuthenticationError,
+    BrokenConnectionError,
+    EndOfConnectionError,
+    TlsError,
+)
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
@@ -57,19 +62,24 @@ class TlsLine(Line):
         return True
 
     def _feed(self) -> bool:
-        """Receive a part of a record; return whether something was there."""
-        try:
-            data = self._socket.recv(self._engine.wanted(0))
-        except BlockingIOError:
-            self.wants = IN
-            return False
-        except ConnectionResetError:
-            data = b""
-        if not data and not self._shaken:
-            raise EndOfConnectionError("the other side has hung up in the middle of the handshake")
-        self.heard = True
-        self._engine.feed(data)
-        return True
+        """Receive what there is of a record; return whether that is as much as there will be."""
+        while True:
+            try:
+                data = self._socket.recv(self._engine.wanted(0))
+            except BlockingIOError:
+                self.wants = IN
+                return False
+            except ConnectionResetError:
+                continue  # said once, before what the other side has sent to us, or the end
+            if not data and not self._shaken:
+                raise EndOfConnectionError(
+                    "the other side has hung up in the middle of the handshake"
+                )
+            self.heard = True
+            self._engine.feed(data)
+            # What comes first may be no record at all, as OpenSSL sees before there is one.
+            if not data or not self._shaken or self._engine.is_between_records():
+                return True
 
     def _tell_why(self) -> None:
         """Send what the other side needs to know why it is refused, if there is room."""
@@ -81,7 +91,12 @@ class TlsLine(Line):
 
     def receive(self) -> bytes | None:
         """See `Line.receive`. Raises `TlsError` when the other side has refused us."""
+        if not self._shaken:
+            return None
         while want := missing(self._received):
+            # To ask for what is not there costs as much as to decrypt it.
+            if not self._engine.has_unread() and not self._feed():
+                return None
             part = memoryview(bytearray(want))
             try:
                 count = self._engine.decrypt_into(part)
@@ -89,12 +104,16 @@ class TlsLine(Line):
                 raise EndOfConnectionError(
                     "the other side has hung up in the middle of the handshake"
                 ) from error
-            if count:
-                self._received += part[:count]
-            elif not self._feed():
+            self._received += part[:count]
+            if not count and not self._feed():
                 return None
         return self._take()
 
     def channel(self) -> Channel:
-        """See `Line.channel`."""
+        """See `Line.channel`. Raises `AuthenticationError` when too much has come, and closes."""
+        if self._engine.has_unread():
+            self.close()
+            raise AuthenticationError(
+                f"{self._engine.peer} has gone on before the handshake was through"
+            )
         return TlsChannel(self._socket.detach(), self._engine, self._silence)
