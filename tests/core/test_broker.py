@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import pickle
 import signal
@@ -23,6 +24,8 @@ from procession._stream_channel import StreamChannel
 from procession.connection import Connection
 from procession.process import current_process
 from procession.testing.forked import crew, until
+
+_CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
 
 
 class Bundle(Exportable):
@@ -200,6 +203,31 @@ def test_good_for_one_fetch(ends: tuple[Connection, Connection]) -> None:
         pickle.loads(twice)
     assert isinstance(caught.value, OSError)
     pickle.loads(other).close()
+
+
+def test_receiver_in_another_network(line: tuple[Connection, Connection]) -> None:
+    """A process in a sandbox hears that this may be the reason; its sender lives after all."""
+    here, there = line
+
+    def child() -> None:
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET) != 0:
+            here.send(os.strerror(ctypes.get_errno()))
+            return
+        here.send("ready")
+        with pytest.raises(errors.DescriptorLostError, match="in a sandbox or container"):
+            here.recv()
+
+    reader, writer = os.pipe()
+    with crew() as fork, Connection(reader, writable=False) as end:
+        process = fork(child)
+        answer = there.recv()
+        if answer != "ready":
+            pytest.skip(f"NOT TRIED: no network namespace can be made here: {answer}")
+        there.send(end)
+        assert 0 == process.join()
+    os.close(writer)
+    forget_offers()
 
 
 @pytest.mark.parametrize("how", ["exits", "is killed"])

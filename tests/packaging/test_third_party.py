@@ -15,6 +15,10 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ("niced", "bubblewrap", "subinterpreter")
+#: Why one of them cannot be tried, on whatever machine.
+REFUSED = {"subinterpreter": "Python 3.14 has it"} if sys.version_info < (3, 14) else {}
+#: What the kit has to be told of a plugin, as its README says.
+SETTINGS = {"bubblewrap": {"PROCESSION_BUBBLEWRAP_NETWORK": "1"}}
 WHEELHOUSE = os.environ.get("PROCESSION_WHEELHOUSE")
 
 pytestmark = [
@@ -67,22 +71,29 @@ def outside(tmp_path_factory: pytest.TempPathFactory) -> Path:
     names += [f"procession_{name}" for name in EXAMPLES]
     wheels = [path for name in names for path in Path(WHEELHOUSE or "").glob(f"{name}-[0-9]*.whl")]
     assert len(wheels) == len(names)
-    needed = ["pytest", "pytest-timeout", "psutil"]  # the kit's
+    needed = ["pytest", "pytest-timeout", "psutil", "click", "rich"]  # the kit's, the command's
     _python(folder, "-m", "pip", "install", "--quiet", *map(str, wheels), *needed)
     return folder
 
 
-def _python(folder: Path, *arguments: str) -> str:
+def _run(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run the outside interpreter there, without what this run has in its environment."""
-    environment = {
+    kept = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(("PROCESSION_", "PYTHON", "PYTEST_"))
     }
-    python = folder / "venv" / "bin" / "python"
-    done = subprocess.run(
-        [python, *arguments], cwd=folder, env=environment, capture_output=True, text=True
+    return subprocess.run(
+        [folder / "venv" / "bin" / "python", *arguments],
+        cwd=folder,
+        env={**kept, **variables},
+        capture_output=True,
+        text=True,
     )
+
+
+def _python(folder: Path, *arguments: str, **variables: str) -> str:
+    done = _run(folder, *arguments, **variables)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -92,6 +103,10 @@ def test_a_program_uses_it_by_name(outside: Path, name: str) -> None:
     """The user's view: install, choose, run; where it cannot work it says why."""
     (outside / "program.py").write_text(PROGRAM)
     said = _python(outside, "-W", "error", "program.py", name)
+    if name in REFUSED:
+        assert f"'{name}'" in said
+        assert REFUSED[name] in said
+        return
     if "cannot work here: " in said:
         pytest.skip(f"NOT TRIED: {said}")
     assert said == "it works\n"
@@ -105,6 +120,24 @@ def test_a_copy_of_its_folder_passes_its_own_tests(outside: Path, name: str) -> 
         outside, "-m", "pytest", "-W", "error", "--import-mode=importlib", "-rs", str(tests)
     )
     print(said[said.find("short test summary") :])  # what was skipped, and why
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_kit_accepts_it(outside: Path, name: str) -> None:
+    """Also what it is not used for by its own tests: connections through connections, say."""
+    done = _run(
+        outside, "-m", "procession", "check", name, "--only", "through or name_leads",
+        "--with", "pipe", **SETTINGS.get(name, {}),
+    )  # fmt: skip
+    said = done.stdout + done.stderr
+    if name in REFUSED:
+        assert done.returncode == 2, said
+        assert REFUSED[name] in said
+        return
+    if "cannot work here: " in said:
+        pytest.skip(f"NOT TRIED: {said}")
+    assert done.returncode == 0, said
+    assert ", 0 not kept" in said
 
 
 def test_the_index_would_accept_them() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import email
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -70,6 +71,25 @@ def test_the_wheel_s_metadata(folder: Path) -> None:
     assert metadata["Requires-Python"] == ">=3.11"
     assert metadata["License-Expression"] == "MIT"
     assert "# procession" in str(metadata.get_payload())
+
+
+@each
+def test_its_readme_is_what_the_index_shows(folder: Path) -> None:
+    """It is rendered as there, with its tables, and its links lead somewhere from there."""
+    from readme_renderer import markdown
+
+    with zipfile.ZipFile(_built(folder, "*.whl")) as wheel:
+        (name,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
+        metadata = email.message_from_bytes(wheel.read(name))
+    assert metadata["Description-Content-Type"].startswith("text/markdown")
+    text = metadata.get_payload(decode=True).decode()
+    assert (folder / "README.md").read_text(encoding="utf-8").strip() == text.strip()
+    page = markdown.render(text)
+    assert page is not None
+    assert "<h1>procession" in page
+    assert text.count("\n| ---") == page.count("<table")
+    links = re.findall(r"<a href=\"([^\"]*)\"", page)
+    assert [] == [link for link in links if not link.startswith(("https://", "#"))]
 
 
 @each

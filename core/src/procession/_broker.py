@@ -344,6 +344,12 @@ def _reason(error: Exception, pid: int) -> str:
         return "this process has too many open files"
     if not _exists(pid):
         return "its sender has ended"
+    if isinstance(error, ConnectionRefusedError | FileNotFoundError):
+        return (
+            "nobody answers where it was offered: its sender has ended, or somebody has fetched it "
+            "already, or this process has another network or other files than its sender, as in a "
+            "sandbox or container"
+        )
     return "its sender has ended, or somebody has fetched it already"
 
 
