@@ -23,6 +23,7 @@ import fcntl
 from procession._handoff import LaunchHandoff, LaunchTakeover
 from procession._packet_lane import PacketLane
 from procession._packet_mailbox import _FULL, PacketMailbox
+from procession._patience import Patience
 from procession._spool import WINDOW
 from procession.errors import ShutDown
 from procession.testing import MailboxSuite
@@ -129,6 +130,31 @@ def test_large_messages_use_the_same_memory_again(make: Make) -> None:
         mailbox.put(bytes(1 << 20))
         mailbox.get()
     assert os.fstat(file).st_blocks * 512 <= (1 << 20) + 264 * KIBI
+
+
+@pytest.mark.parametrize("timeout", [0.0, None])
+def test_a_large_put_waits_no_longer_than_that_saves(make: Make, timeout: float | None) -> None:
+    """However quick getters are, and however much others put: nor beyond its deadline."""
+
+    class Endless(Patience):
+        """Finds every nap worth while."""
+
+        naps = 0
+
+        def allows(self, now: float) -> bool:
+            self.naps += 1
+            assert self.naps < WINDOW // (128 * KIBI), "a nap is longer than what it may save"
+            return True
+
+    mailbox = make()
+    message = b"x" * (WINDOW // 4)
+    for _ in range(4):
+        mailbox.put(message)
+    mailbox._patience = patience = Endless()
+    mailbox.put(message, timeout=timeout)
+
+    assert 5 == mailbox.size()
+    assert bool(patience.naps) == (timeout is None)
 
 
 def test_shutdown_lets_out_what_is_there(make: Make) -> None:

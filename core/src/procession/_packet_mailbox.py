@@ -16,7 +16,7 @@ from procession._mailbox_state import DRAINING, DROPPED, OPEN, SIZE, MailboxStat
 from procession._mailbox_watch import EMPTY, FULL, UNDONE, MailboxWatch, sleep
 from procession._message_frame import frame, unframe
 from procession._overflow_log import OverflowLog
-from procession._patience import NAP, Patience
+from procession._patience import NAP, REWARD, Patience
 from procession._spool import WINDOW, Spool
 from procession._vigil import died_while_receiving, died_while_sending
 from procession.errors import Empty, Full, ShutDown
@@ -298,7 +298,7 @@ class PacketMailbox(Mailbox):
         deadline = None if timeout is None else _deadline(timeout)
         if len(body) + sum(map(len, buffers)) > _LONGEST_LOGGED:
             self._put_with_limit(
-                lambda: self._writing.run(self._put_large, body, buffers), deadline
+                lambda: self._writing.run(self._put_large, body, buffers, deadline), deadline
             )
             return
         packet, kind = (frame(body, buffers), _FRAMED) if buffers else (bytes(body), _PLAIN)
@@ -307,9 +307,14 @@ class PacketMailbox(Mailbox):
         if self._words[_PUTS] & _LOGGED and not self._words[_SLEEPING]:
             self._nap()
 
-    def _put_large(self, body: Buffer, buffers: Sequence[Buffer]) -> bool:
+    def _put_large(self, body: Buffer, buffers: Sequence[Buffer], deadline: float | None) -> bool:
         """Copy a message into the spool and add its token; False when there is no room."""
         size = len(body) + sum(map(len, buffers))
+        worth = size // _BYTES_OF_WORTH
+        # Waiting for longer than it saves would be a loss, however quick getters are.
+        until = time.monotonic() + worth * REWARD
+        if deadline is not None:
+            until = min(until, deadline)
         while True:
             found = self._lock.run(self._find_place, size)
             if found is None:
@@ -319,7 +324,8 @@ class PacketMailbox(Mailbox):
             if (
                 self._spool.is_inside(place)
                 or size > self._spool.window // 2
-                or not self._nap(size // _BYTES_OF_WORTH)
+                or time.monotonic() >= until
+                or not self._nap(worth)
             ):
                 break
         # The lock is free again; only that place is ours.

@@ -7,9 +7,9 @@ from __future__ import annotations
 NAP = 0.0001
 # What may be spent on naps that turn out to be in vain before we stop trying.
 _SAVINGS = 0.02
-# What a message that was taken during a nap earns: naps go on as long as receivers take
-# 20 000 messages a second or more.
-_REWARD = 0.00005
+#: What a message that was taken during a nap earns, in seconds: naps go on as long as receivers
+#: take 20 000 messages a second or more.
+REWARD = 0.00005
 # The share of its time that a sender goes on trying with when its savings are spent.
 _ALLOWANCE = 0.01
 
@@ -41,4 +41,4 @@ class Patience:
     def record(self, now: float, slept: float, taken: int) -> None:
         """Count a nap of *slept* seconds, ended *now*, in which *taken* messages left."""
         self._since = now
-        self._savings = min(_SAVINGS, self._savings - slept + taken * _REWARD)
+        self._savings = min(_SAVINGS, self._savings - slept + taken * REWARD)

@@ -163,7 +163,8 @@ class Queue(ABC):
         If there is no room in time for all, the first ones are put; if there is none for any,
         `queue.Full` is raised. *timeout* is for all together. What others put may come between.
 
-        Raises what `put` raises; its attribute ``done`` says how many were put before.
+        Raises what `put` raises. An exception that comes when putting has begun says in its
+        attribute ``done`` how many were put before.
         """
         from procession.errors import Full  # not in every child
 

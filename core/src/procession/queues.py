@@ -123,7 +123,8 @@ class Queue(abc.Queue):
         is raised. *timeout* is for all together. What others put may come between. A process
         that is killed meanwhile has put the first ones, each of them whole.
 
-        Raises what `put` raises; its attribute ``done`` says how many were put before.
+        Raises what `put` raises. An exception that comes when putting has begun says in its
+        attribute ``done`` how many were put before.
         """
         if self._closed:
             raise self._closed_error()
