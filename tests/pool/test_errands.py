@@ -19,7 +19,13 @@ from typing import Any, NoReturn
 
 import pytest
 
-from procession.errors import MaybeEncodingError, TaskCancelledError, WorkerDiedError
+from procession import _pool_errand
+from procession.errors import (
+    BrokenPoolError,
+    MaybeEncodingError,
+    TaskCancelledError,
+    WorkerDiedError,
+)
 from procession.testing import pooled
 
 SECONDS = float(os.environ.get("PROCESSION_ERRANDS", "0.7"))
@@ -292,3 +298,34 @@ def test_many_callers_and_kills(make: Callable[..., Any], tmp_path: Any) -> None
     assert len(died) <= kills, f"seed {SEED}"
     assert len(recorded) == len(set(recorded)), f"seed {SEED}"
     assert set(answered) <= set(recorded), f"seed {SEED}"
+
+
+def test_caller_of_a_pool_that_fails(
+    make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever waits for a call learns at once that the pool has failed."""
+    monkeypatch.setattr(_pool_errand, "_LONGEST_WAIT", 60.0)  # nobody looks by itself
+    pool = make(1)
+    crew = pool._crew
+    _await_offers(pool)
+    raised: list[BaseException] = []
+
+    def call() -> None:
+        try:
+            pool.apply(pooled.hang)
+        except BrokenPoolError as error:
+            raised.append(error)
+
+    def fail() -> NoReturn:
+        raise MemoryError
+
+    caller = threading.Thread(target=call)
+    caller.start()
+    _await(lambda: not crew._errands._offers)
+    monkeypatch.setattr(crew, "_look_at_the_clock", fail)
+    crew._word.ring()
+    caller.join(30)
+
+    assert not caller.is_alive()
+    (error,) = raised
+    assert isinstance(error.__cause__, MemoryError)

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from procession import _pool_warden
+from procession._pool_desk import BEGUN
 from procession.errors import (
     BrokenPoolError,
     MaybeEncodingError,
@@ -247,6 +249,37 @@ class TestTimeouts:
         assert flag == first.get(30)
         assert not (tmp_path / "never").exists()
 
+    def test_cancel_what_is_just_begun(
+        self, make: Make, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A task that its worker has begun before it could be recalled is ended, too."""
+        monkeypatch.setattr(_pool_warden, "_RECALL_SECONDS", 60)
+        flag = str(tmp_path / "flag")
+        pool = make(1)
+        pool.map(pooled.same, range(300), chunksize=1)  # known to be quick: given out ahead
+        (member,) = pool._crew.members
+        results = [pool.apply_async(pooled.wait_for, (flag,)), pool.apply_async(pooled.hang)]
+        results += [pool.apply_async(pooled.same, (number,)) for number in range(40)]
+        deadline = time.monotonic() + 30
+        while len(member.outstanding) < 2:
+            assert time.monotonic() < deadline
+        recall = member.recall
+
+        def recall_late() -> None:
+            # In the pool's thread, once.
+            monkeypatch.setattr(member, "recall", recall)
+            number = member.answered + 2
+            pooled.touch(flag)
+            while member._desk.words[BEGUN] < number:
+                assert time.monotonic() < deadline
+            recall()
+
+        monkeypatch.setattr(member, "recall", recall_late)
+        assert results[1].cancel()
+        with pytest.raises(TaskCancelledError):
+            results[1].get(30)
+        assert [flag, *range(40)] == [result.get(30) for result in results if result != results[1]]
+
     def test_cancel_hits_nobody_else(self, pool: Any) -> None:
         """Cancelling quick tasks in a crowd leaves every other one done."""
         pool.map(pooled.same, range(300), chunksize=1)
@@ -267,6 +300,12 @@ class TestTimeouts:
             pool.apply(pooled.same, (1,), retries=-1)
         with pytest.raises(ValueError, match="buffersize must be"):
             pool.imap(pooled.same, [1], buffersize=0)
+        with pytest.raises(TypeError, match="'progress' is no option of this method"):
+            pool.apply(pooled.same, (1,), progress=True)
+        with pytest.raises(TypeError, match=r"'retry' is no option .* timeout and retries"):
+            pool.map(pooled.same, [1], retry=1)
+        with pytest.raises(TypeError, match=r"chunksize must be an int of 1 or more, not 1\.5"):
+            pool.map(pooled.same, [1], 1.5)
 
 
 class TestRecycling:

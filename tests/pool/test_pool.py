@@ -121,6 +121,22 @@ class TestResults:
 
         assert [1, ("bad", 2), [3, 4]] == called
 
+    def test_callback_comes_first(self, pool: Any) -> None:
+        """Whoever has waited for a result finds what the callback has done."""
+        go_on = threading.Event()
+        found: list[bool] = []
+
+        def called(_: object) -> None:
+            go_on.wait(20)
+            found.append(result.ready())
+
+        result = pool.apply_async(pooled.same, (1,), callback=called)
+        go_on.set()
+        result.wait(20)
+
+        assert [False] == found
+        assert result.ready()
+
     def test_exceptions(self, pool: Any) -> None:
         """An exception is raised here, with the worker's traceback as its cause."""
         with pytest.raises(ValueError, match="bad") as caught:

@@ -24,6 +24,7 @@ from procession._pool_intake import Intake
 from procession._pool_member import LONGEST_AT_ONCE, LONGEST_ERRAND
 from procession._pool_outcomes import Outcomes
 from procession._pool_staff import Staff
+from procession._pool_waiters import End
 from procession._pool_warden import Warden
 from procession._pool_word import Word
 from procession.errors import BrokenPoolError
@@ -53,6 +54,9 @@ class Crew:
     ended by `close` or `terminate`, and with the interpreter.
     """
 
+    #: The pool's own thread takes input that is at hand.
+    reads_input = True
+
     def __init__(self, recipe: Recipe, size: int) -> None:
         """Start *size* workers. Raises what starting a process raises; none is left then."""
         self._recipe = recipe
@@ -67,7 +71,9 @@ class Crew:
         self._pauses = False
         self._pausing = threading.Condition()
         self._is_over = False
-        self.ended = threading.Event()
+        # The thread that is about to fork, and waits for ours.
+        self._forks: int | None = None
+        self.ended = End()
         self._backlog = Backlog(size, self._outcomes)
         assert self._word.bell is not None
         assert self._errands.bell is not None
@@ -135,13 +141,19 @@ class Crew:
             self._give_up_pending()
 
     def add_feeder(self, feeder: Feeder) -> None:
-        """Stay until *feeder* has given all it has."""
-        with self.entrance.lock:
-            self.entrance.check()
-            self.entrance.feeders.add(feeder)
+        """Stay until *feeder* has given all it has.
+
+        Raises `BrokenPoolError`, and `ValueError` when the pool is closed.
+        """
+        self.entrance.admit(feeder)
+        self._word.ring()
+
+    def look_for_input(self) -> None:
+        """Have what feeders can give now taken from them."""
+        self._word.ring()
 
     def drop_feeder(self, feeder: Feeder) -> None:
-        """Forget *feeder*, which has given all it has."""
+        """Forget *feeder*, which gives no more."""
         self.entrance.feeders.discard(feeder)
         self._word.ring()
 
@@ -179,13 +191,16 @@ class Crew:
     def terminate(self, *, wait: bool = True) -> None:
         """End the workers now; what is not done is cancelled. Idempotent.
 
-        With *wait*, returns when they have ended.
+        With *wait*, returns when they have ended, but for who is called in a callback or,
+        by a signal handler, while this thread forks: then it is soon afterwards.
         """
         if not self.entrance.is_mine():
             return
         self.entrance.stop()
         self._word.ring()
-        if wait and get_ident() != self._thread and not self.ended.wait(_ENDING_SECONDS):
+        if not wait or get_ident() in (self._thread, self._forks):
+            return
+        if not self.ended.wait(_ENDING_SECONDS):
             # The thread does not see to it: it is in code of the program, say.
             for member in list(self.members):
                 member.kill()
@@ -227,8 +242,9 @@ class Crew:
         """Have no thread for a moment, around a fork; a callback that runs is not waited for."""
         if self._thread is None or self._thread == get_ident():
             return
+        self._forks = get_ident()
         self._pauses = True
-        self._word.ring_again()
+        self._word.ring()
         with self._pausing:
             while self._thread is not None and not self._excursion.is_under_way:
                 self._pausing.wait(0.1)
@@ -238,6 +254,7 @@ class Crew:
         """Have a thread again."""
         if self._pauses:
             self._pauses = False
+            self._forks = None
             if self._thread is None and not self.ended.is_set():
                 try:
                     self._start_thread()
@@ -279,6 +296,7 @@ class Crew:
         if self.entrance.is_shut:
             self._dismiss()
         else:
+            self._take_input()
             self._give_out()
             if self.entrance.closing and self._hiring.is_done():
                 self._retire_all()
@@ -295,6 +313,8 @@ class Crew:
 
     def _patience(self) -> float | None:
         """Return for how many milliseconds nothing has to be done unless somebody calls."""
+        if not self.entrance.is_shut and self._input_at_hand():
+            return 0.0
         hire_at = self._staff.hire_at
         times = [] if hire_at is None else [hire_at]
         for member in self.members:
@@ -311,6 +331,13 @@ class Crew:
         self._hiring.fill_up_at(now)
         for member in self.members:
             self._warden.look_at(member, now)
+
+    def _input_at_hand(self) -> list[Feeder]:
+        return [each for each in self.entrance.feeders.copy() if each.is_at_hand and each.is_due()]
+
+    def _take_input(self) -> None:
+        for feeder in self._input_at_hand():
+            feeder.give(self._backlog.add)
 
     def _give_out(self) -> None:
         ahead = self._backlog.ahead()
@@ -385,6 +412,7 @@ class Crew:
 
     def _dismiss(self) -> None:
         """End everybody, and everything that is not done."""
+        self.entrance.stop_feeders()
         self._give_up_pending()
         for member in self.members:
             member.terminate()
@@ -393,7 +421,7 @@ class Crew:
         while (task := self._backlog.pop()) is not None:
             if task.done:
                 continue
-            error = self.entrance.why_not(task)
+            error = self.entrance.why_not(task.describe())
             if self.ended.is_set():  # the thread is gone, and this may be any other
                 task.job.deliver(task, False, error)
                 task.job.told()
@@ -409,14 +437,14 @@ class Crew:
         for member in members:
             self._errands.void(member)
         self._staff.disband()
-        self._errands.forget()
         self._word.forget()
         for member in members:
             for task in member.outstanding:
                 if task is not None:
-                    self._outcomes.fail(task, self.entrance.why_not(task))
+                    self._outcomes.fail(task, self.entrance.why_not(task.describe()))
         self._give_up_pending()
         self._deliver()
+        self._errands.forget()  # only now: it rings for a caller
         forks.discard(self)
         self._is_over = True
 

@@ -11,7 +11,7 @@ import sys
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
-    from typing import Final
+    from typing import Any, Final
 
     from procession._shared_map import SharedMap
 
@@ -59,7 +59,7 @@ class Desk:
     def __init__(self, shared: SharedMap, place: int) -> None:
         """*shared* is the memory of all desks, `BYTES` for each *place*."""
         first = place * _WORDS
-        self._memory = shared.memory
+        self._memory: Any = shared.memory
         #: The words by their names, and then those of the slots.
         self.words = memoryview(shared.memory).cast("Q")[first : first + _WORDS]
         self._answers = (first + _HEAD_WORDS + 1) * _WORD_BYTES
@@ -90,12 +90,14 @@ class Desk:
     def look(self, number: int) -> bytes | None:
         """Return the answer to task *number*, or None if it does not lie in the tray."""
         slot = number % SLOTS
-        word = self.words[_HEAD_WORDS + slot * _SLOT_WORDS]
+        at = _HEAD_WORDS + slot * _SLOT_WORDS
+        word = self.words[at]
         length = word & _LENGTH
         if word >> _LENGTH_BITS != number or length > LONGEST:
             return None
         start = self._answers + slot * _SLOT_BYTES
-        return self._memory[start : start + length]
+        answer: bytes = self._memory[start : start + length]
+        return answer if self.words[at] == word else None  # it was released meanwhile
 
     def is_long(self, number: int) -> bool:
         """Return whether the answer to task *number* is a long message."""
@@ -103,7 +105,7 @@ class Desk:
         return bool(word == number << _LENGTH_BITS | _LONG_MESSAGE)
 
     def release(self) -> None:
-        """Give the memory back. There is nothing on the desk afterwards."""
-        self.words.release()
-        self.words = memoryview(bytes(BYTES)).cast("Q")
-        del self._memory  # a mapping may have a descriptor
+        """Give the memory back. There is nothing on the desk afterwards, for who looks just now."""
+        words, self.words = self.words, memoryview(bytes(BYTES)).cast("Q")
+        self._memory = b""  # a mapping may have a descriptor
+        words.release()

@@ -11,7 +11,6 @@ from procession.errors import BrokenPoolError, TaskCancelledError
 
 if TYPE_CHECKING:
     from procession._pool_stream import Feeder
-    from procession._pool_task import Task
 
 
 class Entrance:
@@ -62,23 +61,20 @@ class Entrance:
     def stop(self) -> None:
         """Have nothing done any more; the streams end."""
         self.terminating = True
-        self._stop_feeders()
+        self.stop_feeders()
 
-    def give_up(self, error: BrokenPoolError, cause: BaseException | None = None) -> bool:
-        """Stop because of *error*; return False if there was a reason before."""
-        with self.lock:
-            if self.broken is not None:
-                return False
+    def give_up(self, error: BrokenPoolError, cause: BaseException | None = None) -> None:
+        """Stop because of *error*, unless there was a reason before."""
+        if self.broken is None:
             error.__cause__ = cause
             self.broken = error
-        self._stop_feeders()
-        return True
+        self.stop_feeders()
 
-    def why_not(self, task: Task) -> BaseException:
-        """Return what becomes of *task*, which will not be done."""
+    def why_not(self, what: str) -> BaseException:
+        """Return what becomes of *what*, a task say, that will not be done."""
         if self.broken is not None:
             return self._broken_again(self.broken)
-        return TaskCancelledError(f"{task.describe()} was not done: the pool was terminated")
+        return TaskCancelledError(f"{what} was not done: the pool was terminated")
 
     def _broken_again(self, broken: BrokenPoolError) -> BrokenPoolError:
         """Return why the pool has stopped, for one more who asks."""
@@ -88,11 +84,20 @@ class Entrance:
 
     # -- streams
 
+    def admit(self, feeder: Feeder) -> None:
+        """Let a stream in. Raises what `check` does."""
+        with self.lock:
+            self.check()
+            self.feeders.add(feeder)
+        if self.is_shut:  # since the check: who shuts it may not have seen this one
+            self.stop_feeders()
+
     def lift(self) -> None:
         """Have all input of streams done, however little of their results was taken."""
-        for feeder in list(self.feeders):
+        for feeder in self.feeders.copy():
             feeder.lift()
 
-    def _stop_feeders(self) -> None:
-        for feeder in list(self.feeders):
-            feeder.stop()
+    def stop_feeders(self) -> None:
+        """Have no more input given; it is missing for good. Idempotent."""
+        for feeder in self.feeders.copy():
+            feeder.stop(self.why_not(feeder.describe()))

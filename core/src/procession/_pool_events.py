@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import threading
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -119,27 +118,30 @@ class EventStream:
 
 
 class Events:
-    """Those who want to know what happens in one pool. Threads: any."""
+    """Those who want to know what happens in one pool.
+
+    Threads: any, and signal handlers: there is no lock.
+    """
 
     def __init__(self) -> None:
-        #: Replaced as a whole; empty for most pools, where all this costs nothing.
-        self.streams: tuple[EventStream, ...] = ()
+        #: Empty for most pools, where all this costs nothing.
+        self.streams: list[EventStream] = []
         self._numbers = itertools.count(1)
-        self._changing = threading.RLock()
 
     def open(self, crew: Any) -> EventStream:
         """Return a new stream."""
         stream = EventStream(self, crew)
-        with self._changing:
-            self.streams = (*self.streams, stream)
+        self.streams.append(stream)
         if crew.ended.is_set():
             self.end()
         return stream
 
     def drop(self, stream: EventStream) -> None:
-        """Tell *stream* no more."""
-        with self._changing:
-            self.streams = tuple(each for each in self.streams if each is not stream)
+        """Tell *stream* no more. Idempotent."""
+        try:
+            self.streams.remove(stream)
+        except ValueError:
+            return  # it has ended
 
     def tell(
         self,
@@ -155,12 +157,11 @@ class Events:
                 task.key = next(self._numbers)
             words, number = task.describe(), task.key
         event = PoolEvent(kind, time.time(), words, number, worker, error)
-        for stream in self.streams:
+        for stream in self.streams.copy():
             stream.put(event)
 
     def end(self) -> None:
         """End all streams: the pool has ended."""
-        with self._changing:
-            streams, self.streams = self.streams, ()
-        for stream in streams:
+        for stream in self.streams.copy():
+            self.drop(stream)
             stream.end()

@@ -111,7 +111,7 @@ class Hiring:
         """Decide about the task that a dead worker had before it."""
         sentence = member.sentence
         if self._entrance.is_shut:
-            self._outcomes.fail(task, self._entrance.why_not(task))
+            self._outcomes.fail(task, self._entrance.why_not(task.describe()))
         elif task.cancelled:
             self._outcomes.fail(task, cancelled(task))
         elif not has_begun and task.failed_starts < _MOST_FAILED_STARTS:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import marshal
 import os
 import time
-from _thread import allocate_lock
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -85,7 +84,8 @@ class Member:
         self.in_transit = False
         self.has_ended = False
         self._is_lent = self._is_left = False
-        self._leaving = allocate_lock()
+        # Of the two that may close it, the one who takes this.
+        self._closing = deque((True,))
         #: What is offered to callers, or under way, see `procession._pool_errand`; and whether
         #: what it is at now was: then it rings for somebody who may not listen any more.
         self.offer: Offer | None = None
@@ -287,11 +287,11 @@ class Member:
 
     def give_back_channel(self) -> bool:
         """End the use of the channel by somebody else; return False if nobody wants it back."""
-        with self._leaving:
-            self._is_lent = False
-            if self._is_left:
-                self.channel.close()
-            return not self._is_left
+        # First what we do, and then a look at what the other side does: one of the two sees both.
+        self._is_lent = False
+        if self._is_left:
+            self._close_channel()
+        return not self._is_left
 
     def lend_channel(self) -> None:
         """Let somebody else use the channel, who gives it back."""
@@ -303,11 +303,17 @@ class Member:
 
     def close(self) -> None:
         """Close the channel, unless it is in use: then its user does it; and the sentinel."""
-        with self._leaving:
-            self._is_left = True
-            if not self._is_lent:
-                self.channel.close()
+        self._is_left = True
+        if not self._is_lent:
+            self._close_channel()
         os.close(self.sentinel)
+
+    def _close_channel(self) -> None:
+        try:
+            self._closing.pop()
+        except IndexError:
+            return
+        self.channel.close()
 
     def abandon(self) -> None:
         """Close both in a forked child, which has no thread that could be using them."""

@@ -29,25 +29,23 @@ class MapOptions(TaskOptions, total=False):
 class Terms:
     """Options that were checked.
 
-    Raises `ValueError` for values that make no sense, and `TypeError` for a *progress* that
-    is neither a bool nor a function, and for what is no option.
+    Raises `ValueError` for values that make no sense, and `TypeError` for what is no option.
     """
 
-    __slots__ = ("_progress", "_retries", "timeout")
+    __slots__ = ("_retries", "timeout")
 
-    def __init__(
-        self,
-        timeout: float | None = None,
-        retries: int = 0,
-        progress: bool | Callable[[Progress], object] = False,
-    ) -> None:
+    def __init__(self, timeout: float | None = None, retries: int = 0, **unknown: object) -> None:
+        if unknown:
+            raise TypeError(
+                f"{next(iter(unknown))!r} is no option of this method: options are timeout and "
+                f"retries, and for maps progress"
+            )
         if timeout is not None and not timeout > 0:
             raise ValueError(f"timeout must be more than 0 seconds, or None, not {timeout!r}")
         if retries < 0:
             raise ValueError(f"retries must be 0 or more, not {retries!r}")
         self.timeout = timeout
         self._retries = retries
-        self._progress = progress
 
     @property
     def ends_tasks(self) -> bool:
@@ -60,6 +58,22 @@ class Terms:
             task.timeout = self.timeout * task.size
         if self._retries:
             task.retries = self._retries
+
+
+class MapTerms(Terms):
+    """Those of a map. Raises `TypeError` for a *progress* that is neither a bool nor a function."""
+
+    __slots__ = ("_progress",)
+
+    def __init__(
+        self,
+        timeout: float | None = None,
+        retries: int = 0,
+        progress: bool | Callable[[Progress], object] = False,
+        **unknown: object,
+    ) -> None:
+        super().__init__(timeout, retries, **unknown)
+        self._progress = progress
 
     def watch(self, function: FunctionReference, total: int | None) -> Watch | None:
         """Return what tells how far a map of *total* calls is, if that was asked for."""

@@ -59,7 +59,7 @@ class Watch:
         with self._telling:
             if self._is_told:
                 return
-            is_over = self._is_told = self._chunks_done == self._chunks
+            is_over = self._is_told = self._chunks is not None and self._chunks_done >= self._chunks
             total = self._done if is_over else self._total
             call_back(self._show, Progress(self._done, self._failed, total, is_over))
 

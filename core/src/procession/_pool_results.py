@@ -100,12 +100,13 @@ class ApplyResult:
         self._tasks = ()
         self._succeeded = succeeded
         self._value = value
-        self._is_ready = True
         callback = self._callback if succeeded else self._error_callback
         self._callback = self._error_callback = None
-        self._waiters.wake()
         if callback is not None:
             call_back(callback, value)
+        # Only now: who waits for the result finds what the callback has done.
+        self._is_ready = True
+        self._waiters.wake()
 
 
 class MapResult(ApplyResult):

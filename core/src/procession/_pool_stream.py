@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
+import sys
 import threading
 from collections import deque
-from itertools import islice
+from itertools import chain, islice, starmap
+from operator import length_hint
 from typing import TYPE_CHECKING, Any
 
 from procession._pool_task import FunctionReference, Task
@@ -13,25 +14,30 @@ from procession._pool_waiters import Waiters
 from procession.errors import TimeoutError as _TimeoutError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from typing import Self
 
     from procession._pool_crew import Crew
     from procession._pool_progress import Watch
 
-#: Input of these kinds is taken by whoever asks for results: it never makes anybody wait.
+#: Input of these kinds never makes anybody wait, and is known to be over when it is.
 _AT_HAND = (list, tuple, range, str, bytes, set, frozenset, dict)
-
-
-# So many chunks are given at once.
+#: So many chunks are given at once.
 _MOST_AT_ONCE = 256
+#: The arguments of one call that has none, for `starmap`.
+_ONE_CALL: tuple[tuple[()], ...] = ((),)
+_NOTHING = object()
 
 
 class Feeder:
     """Gives the input of one stream to the pool, some way ahead of its results.
 
-    What is at hand is given by whoever takes results out; anything else may make its reader
-    wait for long, and has a thread of its own, as it always had in multiprocessing.
+    What is at hand is given by the pool's own thread; anything else may make its reader wait
+    for long, and has a thread of its own, as it always had in multiprocessing. So no signal
+    handler comes between what is read and what is given.
+
+    Threads: `give` belongs to the one that reads; the rest, any, and signal handlers: there is
+    no lock. How much room there is follows from what is where, and is counted nowhere.
     """
 
     def __init__(
@@ -46,137 +52,148 @@ class Feeder:
     ) -> None:
         self._stream = stream
         self._crew = crew
-        self._at_hand = type(iterable) in _AT_HAND
+        self._knows_end = type(iterable) in _AT_HAND
+        #: Whether the pool's own thread reads it.
+        self.is_at_hand = self._knows_end and crew.reads_input
         self._iterable: Iterable[Any] | None = iterable
         self._input: Iterator[Any] | None = None
         self._chunk_size = chunk_size
         self._make_task = make_task
+        # How many calls and how many chunks were given.
         self._position = 0
         self._number = 0
-        # Chunks that may still be given; each that is taken out makes room for another one.
-        self._room = ahead
-        # What is added to it when chunks turn out to be quick.
-        self._more_room = quick_ahead - ahead
-        # Room is made when so many were taken out: giving one by one costs more.
+        # How many chunks there may be between here and who takes results out.
+        self._ahead = ahead
+        self._quick_ahead = quick_ahead
+        # Giving one by one costs more.
         self._worthwhile = max(1, ahead // 2)
-        # One step of a counter cannot be split, by no thread and no signal handler.
-        self._taken_out = itertools.count(1)
-        # Held while input is taken. Re-entrant, as is the condition: for signal handlers.
-        self._giving = threading.RLock()
-        self._changed = threading.Condition()
-        self._unbounded = False
-        self._stopped = False
-        self._is_over = False
+        self._is_lifted = False
+        self.is_over = False
+        self._waiters = Waiters()
 
     def start(self) -> None:
-        """Give the first input."""
-        if self._at_hand:
-            self._give()
-        else:
-            threading.Thread(target=self._run, name="Pool-input", daemon=True).start()
+        """Give the first input. Raises what `Crew.add_feeder` does."""
+        try:
+            self._crew.add_feeder(self)
+            if not self.is_at_hand:
+                threading.Thread(target=self._run, name="Pool-input", daemon=True).start()
+        except BaseException:
+            self._end(None)  # nobody has the stream
+            raise
 
-    def make_room(self) -> None:
-        """Give more, some time: a chunk was taken out."""
-        if next(self._taken_out) % self._worthwhile or self._is_over:
-            return
-        with self._changed:
-            self._room += self._worthwhile
-            if self._more_room and self._crew.is_quick():
-                self._room, self._more_room = self._room + self._more_room, 0
-            self._changed.notify()
-        if self._at_hand:
-            self._give()
+    def describe(self) -> str:
+        """Return which input is left, for people."""
+        return f"the input of {self._stream.function.name}() from item {self._position} on"
 
     def lift(self) -> None:
         """Give all that is left, however much has not been taken out."""
-        with self._changed:
-            self._unbounded = True
-            self._changed.notify()
-        if self._at_hand:
-            self._give()
+        self._is_lifted = True
+        self._have_given()
 
-    def stop(self) -> None:
-        """Give no more."""
-        with self._changed:
-            self._stopped = True
-            self._changed.notify()
-        if self._at_hand:
-            self._give()
+    def stop(self, error: BaseException) -> None:
+        """Give no more; the stream ends with *error* behind what was given. Idempotent."""
+        if not self.is_over:
+            self._end(error)
+
+    def look_for_room(self) -> None:
+        """Have more given if there is room for it: something was taken out, or is waited for."""
+        if self.is_due():
+            self._have_given()
+
+    def is_due(self) -> bool:
+        """Return whether there is room for so much that it is worth while."""
+        return not self.is_over and self._room() >= self._worthwhile
+
+    def _have_given(self) -> None:
+        """Wake who gives."""
+        if self.is_at_hand:
+            self._crew.look_for_input()
+        else:
+            self._waiters.wake()
+
+    def _room(self) -> int:
+        if self._is_lifted:
+            return sys.maxsize
+        ahead = self._quick_ahead if self._crew.is_quick() else self._ahead
+        return ahead - (self._number - self._stream.taken_out())
 
     def _run(self) -> None:
-        while not self._is_over:
-            with self._changed:
-                while not (self._room > 0 or self._unbounded or self._stopped):
-                    self._changed.wait()
-            self._give()
+        while not self.is_over:
+            self._waiters.wait(lambda: self.is_over or self.is_due(), None, self._crew)
+            # One by one: the next may make us wait.
+            while not self.is_over and self.give(self._crew.feed, 1):
+                pass
 
-    def _give(self) -> None:
-        """Give as much as there is room for."""
-        with self._giving:
-            while not self._is_over:
-                with self._changed:
-                    if self._stopped:
-                        self._end(None)
-                        return
-                    if self._unbounded:
-                        self._room = max(self._room, _MOST_AT_ONCE)
-                    room = min(self._room, _MOST_AT_ONCE if self._at_hand else 1)
-                    if room <= 0:
-                        return
-                    self._room -= room
-                self._give_chunks(room)
+    def give(self, add: Callable[[list[Task]], object], most: int = _MOST_AT_ONCE) -> bool:
+        """Have *add* called with as many tasks as there is room for, up to *most*.
 
-    def _give_chunks(self, count: int) -> None:
-        tasks = []
-        over = False
-        failure = None
+        Returns whether there were any.
+        """
+        tasks: list[Task] = []
+        failure: BaseException | None = None
+        is_last = False
         try:
             if self._input is None:
                 assert self._iterable is not None
                 self._input, self._iterable = iter(self._iterable), None
-            for _ in range(count):
+            for _ in range(min(self._room(), most)):
                 chunk = tuple(islice(self._input, self._chunk_size))
                 if not chunk:
-                    over = True
+                    is_last = True
                     break
                 tasks.append(self._make_task(chunk, self._position, self._number))
                 self._position += len(chunk)
                 self._number += 1
-        except Exception as error:
-            over, failure = True, error
-        if tasks:
-            self._crew.feed(tasks)
-        if over:
+            is_last = is_last or (self._knows_end and not length_hint(self._input))
+        except BaseException as error:  # whatever it is, nobody may wait for more
+            is_last, failure = True, error
+        if tasks and not self.is_over:
+            add(tasks)
+        if is_last:
+            self._input = None
             self._end(failure)
+        return bool(tasks)
 
     def _end(self, error: BaseException | None) -> None:
-        if not self._is_over:
-            self._is_over = True
-            self._input = self._iterable = None
-            self._stream.end_input(self._number, error)
-            self._crew.drop_feeder(self)
+        self.is_over = True
+        self._stream.end_input(self._number, error)
+        self._crew.drop_feeder(self)
+        self._waiters.wake()
+
+
+class _Failure:
+    """What stands for the results of a chunk that has failed."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
 
 
 class Stream:
     """The results of a map, one by one.
 
-    Threads: any number may take results out; each result goes to one of them.
+    Threads: any number may take results out; each result goes to one of them. A signal handler
+    that raises in `next` may lose the result that was just taken out, and no other one.
     """
+
+    _feeder: Feeder
 
     def __init__(self, pool: Any, function: FunctionReference, watch: Watch | None) -> None:
         self._pool = pool
         self._crew: Crew = pool._crew
         self._watch = watch
         self.function = function
-        self._feeder: Feeder | None = None
         self._waiters = Waiters()
-        #: Whole chunks that can be taken out.
-        self._ready: deque[tuple[bool, Any]] = deque()
+        #: The results of whole chunks that can be taken out.
+        self._ready: deque[Sequence[Any]] = deque()
         #: What is left of the chunk that was taken out last.
         self._rest: deque[Any] = deque()
-        self._taken = 0
+        # How many chunks the pool has brought, and how many there are; None if that is not known.
+        self._brought = 0
         self._total: int | None = None
-        self._input_error: BaseException | None = None
+        # What has ended the input, until that was told.
+        self._failure: deque[BaseException] = deque(maxlen=1)
 
     def begin(self, feeder: Feeder) -> None:
         """Begin to be fed."""
@@ -191,12 +208,13 @@ class Stream:
         """See `Job.deliver`."""
         if self._watch is not None:
             self._watch.note(task.size, succeeded)
-        self._bring(task, succeeded, value)
+        self._bring(task, value if succeeded else (_Failure(value),))
+        self._brought += 1  # last: who sees this sees what was brought
         return True
 
-    def _bring(self, task: Task, succeeded: bool, value: Any) -> None:
-        """Have the outcome of *task* taken out when its turn has come."""
-        self._ready.append((succeeded, value))
+    def _bring(self, task: Task, results: Sequence[Any]) -> None:
+        """Have the results of *task* taken out when its turn has come."""
+        self._ready.append(results)
 
     def told(self) -> None:
         """See `Job.told`."""
@@ -206,11 +224,17 @@ class Stream:
 
     def end_input(self, total: int, error: BaseException | None) -> None:
         """Learn that the input has ended after *total* chunks, by *error* if there is one."""
-        self._input_error = error
-        self._total = total
+        if self._total is None:
+            if error is not None:
+                self._failure.append(error)
+            self._total = total
         if self._watch is not None:
             self._watch.expect(total)
         self.told()
+
+    def taken_out(self) -> int:
+        """Return how many chunks were taken out."""
+        return self._brought - len(self._ready)
 
     def __iter__(self) -> Self:
         return self
@@ -220,47 +244,48 @@ class Stream:
 
         Raises `StopIteration` when there are no more, `procession.TimeoutError` when the time
         is over, and what `AsyncResult.get` raises for a call that has raised; with more than
-        one call in a chunk, what is known of it is one exception for all.
+        one call in a chunk, what is known of it is one exception for all. What has ended the
+        input too early, an exception of its own or the end of the pool, is raised once, last.
         """
         while True:
             try:
-                if self._rest:
-                    return self._rest.popleft()
-                if self._ready:
-                    succeeded, value = self._ready.popleft()
-                else:
-                    succeeded = None
+                if not self._rest and self._ready:
+                    # In one step, which no thread and no signal handler can split.
+                    self._rest.extend(chain.from_iterable(starmap(self._ready.popleft, _ONE_CALL)))
+                    self._feeder.look_for_room()
+                value = self._rest.popleft()
             except IndexError:
-                continue  # another thread was faster
-            if succeeded is None:  # not in the handler: Ctrl-C would show two tracebacks
+                value = _NOTHING  # or another thread was faster
+            if value is _NOTHING:  # not in the handler: Ctrl-C would show two tracebacks
                 self._wait(timeout)
-                continue
-            self._taken += 1
-            if self._feeder is not None:
-                self._feeder.make_room()
-            if not succeeded:
-                raise value
-            if len(value) == 1:
-                return value[0]
-            self._rest.extend(value)
+            elif type(value) is _Failure:
+                raise value.error
+            else:
+                return value
 
     __next__ = next
 
     def _wait(self, timeout: float | None) -> None:
         """Wait until there is something to be taken out; raise what `next` does if not."""
         if self._is_exhausted():
-            error, self._input_error = self._input_error, None
-            if error is not None:
-                raise error
-            raise StopIteration
+            try:
+                error = self._failure.popleft()
+            except IndexError:
+                raise StopIteration from None
+            raise error
+        self._feeder.look_for_room()
         if not self._waiters.wait(self._has_news, timeout, self._crew):
             raise _TimeoutError
 
     def _is_exhausted(self) -> bool:
-        return self._total is not None and self._taken >= self._total and not self._ready
+        # In this order, in which results move on.
+        return self._total is not None and self._brought >= self._total and not self._has_results()
+
+    def _has_results(self) -> bool:
+        return bool(self._ready) or bool(self._rest)
 
     def _has_news(self) -> bool:
-        return bool(self._ready) or bool(self._rest) or self._is_exhausted()
+        return self._has_results() or self._is_exhausted()
 
 
 class IMapUnorderedIterator(Stream):
@@ -272,11 +297,15 @@ class IMapIterator(Stream):
 
     def __init__(self, pool: Any, function: FunctionReference, watch: Watch | None) -> None:
         super().__init__(pool, function, watch)
-        self._early: dict[int, tuple[bool, Any]] = {}
+        self._early: dict[int, Sequence[Any]] = {}
         self._next_number = 0
 
-    def _bring(self, task: Task, succeeded: bool, value: Any) -> None:
-        self._early[task.number] = succeeded, value
+    def _bring(self, task: Task, results: Sequence[Any]) -> None:
+        self._early[task.number] = results
         while self._next_number in self._early:
             self._ready.append(self._early.pop(self._next_number))
             self._next_number += 1
+
+    def taken_out(self) -> int:
+        """See `Stream.taken_out`."""
+        return super().taken_out() - len(self._early)

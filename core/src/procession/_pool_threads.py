@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from itertools import starmap
 from typing import TYPE_CHECKING, Any
 
 from procession import _pool_wire as wire
@@ -12,6 +11,7 @@ from procession._pool_entrance import Entrance
 from procession._pool_events import TASK_GIVEN, Events
 from procession._pool_failures import cancelled
 from procession._pool_outcomes import tell_outcome
+from procession._pool_waiters import End
 from procession.errors import BrokenPoolError
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ class ThreadCrew:
     A thread cannot be killed: what it has begun it finishes. Threads: any. Fork: a forked
     child has none of its threads, and may not use it.
     """
+
+    reads_input = False
 
     def __init__(
         self,
@@ -46,7 +48,7 @@ class ThreadCrew:
         self._delivering = threading.RLock()
         self._teller: int | None = None
         self._running = 0
-        self.ended = threading.Event()
+        self.ended = End()
         self._alive = size
         for number in range(1, size + 1):
             threading.Thread(target=self._run, name=f"ThreadPool-{number}", daemon=True).start()
@@ -57,8 +59,7 @@ class ThreadCrew:
         """See `Crew.submit`."""
         with self._changed:
             self.entrance.check()
-            self._pending.extend(tasks)
-            self._changed.notify_all()
+            self.feed(tasks)
 
     def call(self, task: Task, result: ApplyResult) -> None:
         """See `Crew.call`."""
@@ -74,15 +75,16 @@ class ThreadCrew:
 
     def add_feeder(self, feeder: Feeder) -> None:
         """See `Crew.add_feeder`."""
-        with self._changed:
-            self.entrance.check()
-            self.entrance.feeders.add(feeder)
+        self.entrance.admit(feeder)
 
     def drop_feeder(self, feeder: Feeder) -> None:
         """See `Crew.drop_feeder`."""
         with self._changed:
             self.entrance.feeders.discard(feeder)
             self._changed.notify_all()
+
+    def look_for_input(self) -> None:
+        """See `Crew.look_for_input`: here each feeder has a thread of its own."""
 
     def is_quick(self) -> bool:
         """See `Crew.is_quick`: a thread takes the next task by itself."""
@@ -116,8 +118,8 @@ class ThreadCrew:
 
     def terminate(self, *, wait: bool = True) -> None:
         """Cancel what nobody has begun; does not wait for the rest. Idempotent."""
+        self.entrance.stop()
         with self._changed:
-            self.entrance.stop()
             self._changed.notify_all()
         self._give_up_pending()
 
@@ -133,7 +135,8 @@ class ThreadCrew:
             if self.events.streams:
                 self.events.tell(TASK_GIVEN, task)
             try:
-                value, succeeded = _call(task), True
+                function = task.job.function.function
+                value, succeeded = wire.call(function, task.mode, task.arguments), True
             except BaseException as error:
                 value, succeeded = error, False
             self._tell(task, succeeded, value)
@@ -188,13 +191,4 @@ class ThreadCrew:
                 if not self._pending:
                     return
                 task = self._pending.popleft()
-            self._tell(task, False, self.entrance.why_not(task))
-
-
-def _call(task: Task) -> Any:
-    function, arguments = task.job.function.function, task.arguments
-    if task.mode == wire.APPLY:
-        return function(*arguments[0], **arguments[1])
-    if task.mode == wire.MAP:
-        return list(map(function, arguments))
-    return list(starmap(function, arguments))
+            self._tell(task, False, self.entrance.why_not(task.describe()))

@@ -18,6 +18,7 @@ class Waiters:
 
     Threads: any, and signal handlers: there is no lock that could be held. Who waits looks
     again after it has joined the waiters, and who changes something wakes them afterwards.
+    Those who were woken leave by themselves: a `wake` that an exception ends can be made again.
     """
 
     __slots__ = ("_locks",)
@@ -25,8 +26,13 @@ class Waiters:
     def __init__(self) -> None:
         self._locks: list[Any] = []  # slots of a deque would cost more than all the rest
 
-    def wait(self, is_over: Callable[[], bool], timeout: float | None, crew: Crew) -> bool:
-        """Wait until *is_over*, for up to *timeout* seconds; return whether it is."""
+    def wait(
+        self, is_over: Callable[[], bool], timeout: float | None, crew: Crew | None = None
+    ) -> bool:
+        """Wait until *is_over*, for up to *timeout* seconds; return whether it is.
+
+        Raises `RuntimeError` in a callback of *crew*.
+        """
         if is_over():
             return True
         until = None if timeout is None else time.monotonic() + timeout
@@ -34,31 +40,47 @@ class Waiters:
             left = -1.0 if until is None else until - time.monotonic()
             if until is not None and left <= 0:
                 return is_over()
-            crew.check_may_wait()
+            if crew is not None:
+                crew.check_may_wait()
             lock = allocate_lock()
             lock.acquire()
-            self._locks.append(lock)
             try:
+                self._locks.append(lock)
                 if not is_over():
                     lock.acquire(timeout=min(left, threading.TIMEOUT_MAX))
             finally:
-                if lock in self._locks:  # nobody has woken us
-                    self._forget(lock)
+                if lock in self._locks:
+                    self._locks.remove(lock)
             if is_over():
                 return True
 
-    def _forget(self, lock: Any) -> None:
-        try:
-            self._locks.remove(lock)
-        except (ValueError, IndexError):
-            return  # somebody wakes us just now
-
     def wake(self) -> None:
         """Let all who wait look again."""
-        locks = self._locks
-        while locks:
+        for lock in self._locks.copy():
             try:
-                lock = locks.pop(0)
-            except IndexError:
-                return  # another thread wakes them as well
-            lock.release()
+                lock.release()
+            except RuntimeError:
+                continue  # it was woken, and has not run yet
+
+
+class End:
+    """Something that happens once. Threads: any, and signal handlers, unlike `threading.Event`."""
+
+    __slots__ = ("_is_set", "_waiters")
+
+    def __init__(self) -> None:
+        self._waiters = Waiters()
+        self._is_set = False
+
+    def is_set(self) -> bool:
+        """Return whether it has happened."""
+        return self._is_set
+
+    def set(self) -> None:
+        """Let it have happened."""
+        self._is_set = True
+        self._waiters.wake()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait for it, up to *timeout* seconds (None: for ever); return whether it has."""
+        return self._waiters.wait(self.is_set, timeout)

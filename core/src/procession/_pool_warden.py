@@ -78,18 +78,17 @@ class Warden:
         if limit is not None and now >= limit:
             task = member.outstanding[0]
             assert task is not None
-            self._execute(member, task, timed_out(task, member))
+            doom = cancelled(task) if task.cancelled else timed_out(task, member)
+            self._execute(member, task, doom)
 
     def cancel(self, tasks: Sequence[Task], members: Sequence[Member]) -> None:
         """End those of *tasks* that *members* have, and those that nobody has."""
         for member in members:
             self._intake.look(member)  # what is done cannot be cancelled
             for at, task in enumerate(list(member.outstanding)):
-                if task is not None and task.cancelled and task in tasks:
-                    if at == 0:
-                        self._execute(member, task, cancelled(task))
-                    else:
-                        member.recall()
+                # The first one has no time left, see `_time_limit`.
+                if at and task is not None and task.cancelled:
+                    member.recall()
         given = {id(task) for member in members for task in member.outstanding}
         for task in tasks:
             # One that is still waiting is passed over when its turn comes.
@@ -121,8 +120,10 @@ def _has_more(member: Member) -> bool:
 
 
 def _time_limit(member: Member) -> float | None:
-    """Return when the first task of *member* has no time left."""
+    """Return when the first task of *member* has no time left: at once if it is cancelled."""
     head = member.outstanding[0] if member.outstanding else None
-    if head is None or head.timeout is None or member.sentence is not None:
+    if head is None or member.sentence is not None:
         return None
-    return member.at_work_since + head.timeout
+    if head.cancelled:
+        return member.at_work_since
+    return None if head.timeout is None else member.at_work_since + head.timeout

@@ -49,8 +49,11 @@ worker's answer decides.
 
 from __future__ import annotations
 
+from itertools import starmap
+
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 #: How a task's arguments are given to its function.
@@ -77,3 +80,12 @@ def remember(functions: dict[int, Any], function_id: int, function: Any) -> None
     if len(functions) >= _MOST_FUNCTIONS:
         functions.clear()
     functions[function_id] = function
+
+
+def call(function: Callable[..., Any], mode: int, arguments: Any) -> Any:
+    """Do what a task is: call *function* with *arguments*, in the way of its *mode*."""
+    if mode == APPLY:
+        return function(*arguments[0], **arguments[1])
+    if mode == MAP:
+        return list(map(function, arguments))
+    return list(starmap(function, arguments))

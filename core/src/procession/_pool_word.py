@@ -22,7 +22,9 @@ class Word:
         #: Workers ring it, too. None once it was forgotten.
         self.bell: Bell | None = Bell()
         self._left: deque[Callable[[], None]] = deque()
-        self._is_rung = False
+        # How often it was silenced, and at which of these times somebody has rung it.
+        self._silences = 0
+        self._rung_at = -1
 
     def __bool__(self) -> bool:
         return bool(self._left)
@@ -34,21 +36,20 @@ class Word:
 
     def ring(self) -> None:
         """Wake the thread, unless somebody has."""
-        if not self._is_rung:
-            self.ring_again()
-
-    def ring_again(self) -> None:
-        """Wake the thread, whether somebody has or not."""
-        self._is_rung = True
+        silences = self._silences
+        if self._rung_at == silences:
+            return
         bell = self.bell  # kept open by this, whoever ends the pool now
         if bell is not None:
             bell.ring()
+        # Only now: who interrupts us before may wait for the thread.
+        self._rung_at = silences
 
     def silence(self) -> None:
         """Have the bell ring no more. Who leaves word afterwards rings again."""
         assert self.bell is not None
         self.bell.silence()
-        self._is_rung = False
+        self._silences += 1
 
     def act(self) -> None:
         """Do what was left."""

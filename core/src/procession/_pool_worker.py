@@ -7,7 +7,6 @@ Imported in every worker. What the parent sends and what the worker answers is d
 from __future__ import annotations
 
 import marshal
-from itertools import starmap
 
 from procession import _pool_wire as wire
 from procession._after_fork import in_forked_children
@@ -128,7 +127,7 @@ def _carry_out(
         known = functions[function_id]
         if type(known) is bytes:  # not unpickled yet, or in vain: then it fails again
             known = functions[function_id] = loads(known)
-        result = _call(known, mode, loads(arguments, buffers))
+        result = wire.call(known, mode, loads(arguments, buffers))
     except Exception as error:
         return _failure(error) + _FAILED, ()
     try:
@@ -140,14 +139,6 @@ def _carry_out(
             failure.add_note(note)
         return _failure(failure) + _FAILED, ()
     return body + _DONE, result_buffers
-
-
-def _call(function: Callable[..., Any], mode: int, arguments: Any) -> Any:
-    if mode == wire.APPLY:
-        return function(*arguments[0], **arguments[1])
-    if mode == wire.MAP:
-        return list(map(function, arguments))
-    return list(starmap(function, arguments))
 
 
 def _failure(error: Exception) -> bytes:

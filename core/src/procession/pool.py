@@ -16,7 +16,7 @@ from procession import _pool_wire as wire
 from procession._pool_crew import Crew
 from procession._pool_events import EventStream, PoolEvent
 from procession._pool_failures import RemoteTraceback
-from procession._pool_options import Terms
+from procession._pool_options import MapTerms, Terms
 from procession._pool_progress import Progress
 from procession._pool_results import ApplyResult, MapResult
 from procession._pool_staff import Recipe
@@ -175,7 +175,9 @@ class Pool:
             result.call(callback, error_callback)
         task = Task(result, wire.APPLY, (tuple(args), dict(kwds) if kwds else {}))
         if options:
-            self._check(Terms(**options)).apply_to(task)
+            terms = Terms(**options)
+            self._check(terms)
+            terms.apply_to(task)
         result._tasks = tasks = (task,)
         self._crew.submit(tasks)
         return result
@@ -249,7 +251,8 @@ class Pool:
         error_callback: Callable[[BaseException], object] | None,
         options: MapOptions,
     ) -> MapResult:
-        terms = self._check(Terms(**options))
+        terms = MapTerms(**options)
+        self._check(terms)
         self._crew.entrance.check()
         items: Sequence[Any] = iterable if hasattr(iterable, "__len__") else list(iterable)  # type: ignore[assignment]
         if chunk_size is None:
@@ -320,7 +323,8 @@ class Pool:
         ahead: int | None,
         options: MapOptions,
     ) -> S:
-        terms = self._check(Terms(**options))
+        terms = MapTerms(**options)
+        self._check(terms)
         _check_chunk_size(chunk_size)
         quick_ahead = ahead
         if ahead is None:
@@ -337,15 +341,13 @@ class Pool:
             terms.apply_to(task)
             return task
 
-        feeder = Feeder(
-            stream, self._crew, iterable, chunk_size, ahead, quick_ahead or ahead, make_task
+        stream.begin(
+            Feeder(stream, self._crew, iterable, chunk_size, ahead, quick_ahead or ahead, make_task)
         )
-        self._crew.add_feeder(feeder)
-        stream.begin(feeder)
         return stream
 
-    def _check(self, terms: Terms) -> Terms:
-        return terms
+    def _check(self, terms: Terms) -> None:
+        """Raise `ValueError` if *terms* cannot be kept here."""
 
     # -- watching
 
@@ -433,14 +435,15 @@ class ThreadPool(Pool):
         self._crew = ThreadCrew(self._size, initializer, tuple(initargs))
         self._state = RUN
 
-    def _check(self, terms: Terms) -> Terms:
+    def _check(self, terms: Terms) -> None:
         if terms.ends_tasks:
             raise ValueError(
                 "a ThreadPool has no timeout and no retries: threads cannot be killed; use a Pool"
             )
-        return terms
 
 
 def _check_chunk_size(chunk_size: int) -> None:
+    if not isinstance(chunk_size, int):
+        raise TypeError(f"chunksize must be an int of 1 or more, not {chunk_size!r}")
     if chunk_size < 1:
         raise ValueError(f"Chunksize must be 1+, not {chunk_size}")
