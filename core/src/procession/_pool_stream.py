@@ -248,11 +248,9 @@ class Stream:
         input too early, an exception of its own or the end of the pool, is raised once, last.
         """
         while True:
+            if not self._rest and self._ready:
+                self._open_chunk()
             try:
-                if not self._rest and self._ready:
-                    # In one step, which no thread and no signal handler can split.
-                    self._rest.extend(chain.from_iterable(starmap(self._ready.popleft, _ONE_CALL)))
-                    self._feeder.look_for_room()
                 value = self._rest.popleft()
             except IndexError:
                 value = _NOTHING  # or another thread was faster
@@ -264,6 +262,15 @@ class Stream:
                 return value
 
     __next__ = next
+
+    def _open_chunk(self) -> None:
+        """Have what is in the next chunk taken out."""
+        try:
+            # In one step, which no thread and no signal handler can split.
+            self._rest.extend(chain.from_iterable(starmap(self._ready.popleft, _ONE_CALL)))
+        except IndexError:
+            return  # another thread was faster
+        self._feeder.look_for_room()
 
     def _wait(self, timeout: float | None) -> None:
         """Wait until there is something to be taken out; raise what `next` does if not."""
@@ -303,7 +310,9 @@ class IMapIterator(Stream):
     def _bring(self, task: Task, results: Sequence[Any]) -> None:
         self._early[task.number] = results
         while self._next_number in self._early:
-            self._ready.append(self._early.pop(self._next_number))
+            # In this order: it is somewhere at any time, so that nobody sees room for one more.
+            self._ready.append(self._early[self._next_number])
+            del self._early[self._next_number]
             self._next_number += 1
 
     def taken_out(self) -> int:
