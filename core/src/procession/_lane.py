@@ -43,7 +43,10 @@ class Lane(Exportable):
 
     @abstractmethod
     def receive(self) -> tuple[bytes, int] | None:
-        """Take the next packet and its kind; None when there is none."""
+        """Take the next packet and its kind; None when there is none.
+
+        Raises `OSError` or `MemoryError` when memory has run out; the packet is still there then.
+        """
 
     def receive_padded(self) -> bytes | None:
         """Like `receive`, with anything behind the packet, to save cutting it off.
@@ -57,24 +60,31 @@ class Lane(Exportable):
         """Send *packets*, of kind 0, one after the other; return for how many there was room.
 
         No other sender's packet need come between. Killed meanwhile, this process has sent the
-        first of them, or none.
+        first of them, or none. Raises like `send` for the first one only: what keeps the next
+        one from being sent is told by the next call.
         """
-        for sent, packet in enumerate(packets):
-            if not self.send(packet):
-                return sent
-        return len(packets)
+        sent = 0
+        try:
+            while sent < len(packets) and self.send(packets[sent]):
+                sent += 1
+        except (OSError, MemoryError):
+            if not sent:
+                raise
+        return sent
 
     def receive_many(self, most: int, /) -> list[bytes]:
         """Take up to *most* packets that are there, each as `receive_padded` returns it.
 
-        Killed meanwhile, this process takes at most these along.
+        Killed meanwhile, this process takes at most these along. What keeps it from taking any
+        but the first one is told by the next call.
         """
         packets: list[bytes] = []
-        while len(packets) < most:
-            packet = self.receive_padded()
-            if packet is None:
-                break
-            packets.append(packet)
+        try:
+            while len(packets) < most and (packet := self.receive_padded()) is not None:
+                packets.append(packet)
+        except (OSError, MemoryError):
+            if not packets:
+                raise
         return packets
 
     @abstractmethod
