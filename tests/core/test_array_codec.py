@@ -135,6 +135,25 @@ def test_a_reducer_of_the_program_comes_first(monkeypatch: pytest.MonkeyPatch) -
     assert 3 == loads(*dumps(numpy.zeros(9)))
 
 
+def test_a_reducer_of_the_standard_package_comes_first() -> None:
+    """So does who has registered one with the standard package's pickler, as PyTorch does."""
+    program = (
+        "import multiprocessing, numpy, procession\n"
+        "from multiprocessing.reduction import ForkingPickler\n"
+        "receiver, sender = procession.Pipe(False)\n"
+        "sender.send(numpy.zeros(9))\n"
+        "assert 9 == len(receiver.recv())\n"
+        "ForkingPickler.register(numpy.ndarray, lambda array: (len, ('abc',)))\n"
+        "sender.send(numpy.zeros(9))\n"
+        "sender.send([numpy.zeros(100_000)])\n"
+        "print(receiver.recv(), receiver.recv())\n"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
+    ).stdout
+    assert "3 [3]" == told.strip()
+
+
 def test_more_shapes_than_are_remembered() -> None:
     """The memory for shapes is bounded, and forgetting harms nobody."""
     from procession import _array_codec

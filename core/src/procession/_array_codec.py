@@ -13,6 +13,7 @@ from __future__ import annotations
 import copyreg
 import sys
 
+from procession import _standard
 from procession._pickling import SHORTEST_BUFFER
 
 try:
@@ -56,8 +57,11 @@ def pack(array: Any) -> tuple[bytes, list[memoryview]] | None:
     None if it is none that could be written here.
     """
     dtype = array.dtype
-    if dtype.metadata is not None or type(array) in copyreg.dispatch_table:
+    kind = type(array)
+    if dtype.metadata is not None or kind in copyreg.dispatch_table:
         return None
+    if _standard.followed and kind in _standard.reducers():
+        return None  # somebody has said how arrays are to be pickled
     flags = array.flags
     if not flags.writeable:
         return None  # it is to be received as such

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 def reducers() -> dict[type, Reducer]:
     """Return the reducers that there are now, by exact type."""
-    found = {kind: _checked(reducer) for kind, reducer in list(_registered().items())}
+    found = {kind: _checked(reducer) for kind, reducer in list(_standard.reducers().items())}
     sockets = sys.modules.get("socket")
     if sockets is not None:
         found[sockets.socket] = _reduce_socket
@@ -63,7 +63,7 @@ class _Table(dict[type, "Reducer"]):
     def __missing__(self, kind: type) -> Reducer:
         if kind.__module__ == "socket" and kind is sys.modules["socket"].socket:
             return _reduce_socket
-        reducer = _registered().get(kind)
+        reducer = _standard.reducers().get(kind)
         return self._otherwise[kind] if reducer is None else _checked(reducer)
 
 
@@ -80,13 +80,6 @@ def _pickler(base: type[Pickler]) -> type[Pickler]:
     return found
 
 
-def _registered() -> Mapping[type, Reducer]:
-    """Return what is registered with the standard package; nothing where it is not loaded."""
-    reduction = _standard.module("multiprocessing.reduction")
-    pickler = getattr(reduction, "ForkingPickler", None)
-    return getattr(pickler, "_extra_reducers", {})
-
-
 def _checked(reducer: Reducer) -> Reducer:
     # The standard package has one for all its ctypes, which are of the same classes as ours.
     home = getattr(reducer, "__module__", None)  # a method of a built-in type has none
@@ -97,7 +90,7 @@ def _reduce_ctype(obj: Any) -> Any:
     ours = sys.modules.get("procession.sharedctypes")
     if ours is not None and ours.is_shared(obj):
         return ours.reduce(obj)
-    return _registered()[type(obj)](obj)
+    return _standard.reducers()[type(obj)](obj)
 
 
 def _reduce_socket(end: socket.socket) -> Any:

@@ -11,7 +11,7 @@ import sys
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from importlib.abc import Loader
     from importlib.machinery import ModuleSpec
     from types import ModuleType
@@ -44,6 +44,13 @@ def is_loaded() -> bool:
     Another module under its name does not count, nor one that is just being imported.
     """
     return hasattr(module("multiprocessing.context"), "set_spawning_popen")  # defined last
+
+
+def reducers() -> Mapping[type, Callable[[Any], Any]]:
+    """Return what is registered with the package's pickler; nothing where it is not loaded."""
+    pickler = getattr(module("multiprocessing.reduction"), "ForkingPickler", None)
+    found: Mapping[type, Callable[[Any], Any]] = getattr(pickler, "_extra_reducers", {})
+    return found
 
 
 def watch() -> None:
