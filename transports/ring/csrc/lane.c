@@ -6,7 +6,6 @@
 
 #include "lane.h"
 
-#include <stdlib.h>
 #include <structmember.h>
 #include <sys/mman.h>
 
@@ -109,24 +108,81 @@ done:
     return result;
 }
 
-/* Take up to *most* packets: TAKEN, or NOTHING, or -1 with an exception. */
-static int
-receive(Lane *self, size_t most, struct taking *taking)
+static void
+drop(struct taking *taking)
 {
-    taking->most = most;
-    taking->count = taking->used = 0;
-    taking->data = taking->few;
-    taking->room = sizeof taking->few;
+    for (size_t i = 0; i < taking->count; i++)
+        Py_XDECREF(taking->packets[i].object);
+    if (taking->packets != taking->few)
+        PyMem_Free(taking->packets);
+    taking->packets = taking->few;
+    taking->count = 0;
+}
+
+/* Look for up to *most* packets and make objects for them, *padded* as `receive_padded` has
+   them: 0, or -1 with an exception. No code of others runs here. */
+static int
+plan(Lane *self, size_t most, bool padded, struct taking *taking)
+{
+    size_t room = look_ahead(self, most, NULL), count;
+    if (room > Py_ARRAY_LENGTH(taking->few)) {
+        taking->packets = PyMem_Malloc(room * sizeof *taking->packets);
+        if (taking->packets == NULL) {
+            taking->packets = taking->few;
+            PyErr_NoMemory();
+            return -1;
+        }
+    }
+    count = look_ahead(self, room, taking->packets);
+    for (; taking->count < count; taking->count++) {
+        struct incoming *packet = &taking->packets[taking->count];
+        packet->object =
+            PyBytes_FromStringAndSize(NULL, (Py_ssize_t)packet->length + padded);
+        if (packet->object == NULL)
+            return -1;
+        packet->start = PyBytes_AsString(packet->object);
+    }
+    return 0;
+}
+
+/* Take up to *most* packets: TAKEN, with what the caller drops, or NOTHING, or -1 with an
+   exception. For more than one, *list* is a new list of them. */
+static int
+receive(Lane *self, size_t most, bool padded, struct taking *taking, PyObject **list)
+{
+    int result = NOTHING;
+    taking->packets = taking->few;
+    taking->count = 0;
     if (self->closed)
         return closed_error();
-    struct lane *lane = self->lane;
-    /* Most often nothing is there. */
-    int result = NOTHING;
-    if (atomic_load(&lane->tail) != atomic_load(&lane->head))
-        result = do_locked(self, &lane->getting, take_all, taking);
+    /* Most often nothing is there. When others take what we have seen, we want less of it: so
+       that who wants much is not always too late. */
+    while (atomic_load(&self->lane->tail) != atomic_load(&self->lane->head)) {
+        if (plan(self, most, padded, taking) < 0)
+            result = -1;
+        else if (taking->count == 0)
+            result = CHANGED;
+        else if (list != NULL && (*list = PyList_New((Py_ssize_t)taking->count)) == NULL)
+            result = -1;
+        else if (self->closed) /* by a collection of garbage */
+            result = closed_error();
+        else
+            result = do_locked(self, &self->lane->getting, take_all, taking);
+        if (result == TAKEN)
+            break;
+        most = taking->count > 1 ? taking->count / 2 : 1;
+        drop(taking);
+        if (list != NULL)
+            Py_CLEAR(*list);
+        if (result != CHANGED)
+            break;
+        result = NOTHING;
+        if (self->closed)
+            return closed_error();
+    }
     /* Also when nothing was there, as the bell may have rung in vain. */
     if (result >= 0 && !self->closed &&
-        atomic_load_explicit(&lane->alarm.watched, memory_order_relaxed)) {
+        atomic_load_explicit(&self->lane->alarm.watched, memory_order_relaxed)) {
         enter_lane(self);
         Py_BEGIN_ALLOW_THREADS
         settle_if_watched(self);
@@ -136,31 +192,13 @@ receive(Lane *self, size_t most, struct taking *taking)
     return result;
 }
 
-static void
-done_with(struct taking *taking)
-{
-    if (taking->data != taking->few)
-        free(taking->data);
-}
-
-/* The packet whose mark begins at *at*, which moves behind it; *padded* as `receive_padded`
-   has it. */
+/* A packet that was taken, *padded*. */
 static PyObject *
-next_packet(const struct taking *taking, size_t *at, bool padded, uint32_t *kind)
+finished(const struct incoming *packet, bool padded)
 {
-    struct packet mark;
-    memcpy(&mark, taking->data + *at, sizeof mark);
-    const char *start = taking->data + *at + sizeof mark;
-    *at += sizeof mark + mark.length;
-    *kind = mark.kind & 1;
-    PyObject *packet = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)mark.length + padded);
-    if (packet == NULL)
-        return NULL;
-    char *bytes = PyBytes_AsString(packet);
-    memcpy(bytes, start, mark.length);
     if (padded)
-        bytes[mark.length] = *kind ? (char)0x80 : 0;
-    return packet;
+        packet->start[packet->length] = packet->kind ? (char)0x80 : 0;
+    return Py_NewRef(packet->object);
 }
 
 static PyObject *
@@ -168,14 +206,19 @@ Lane_receive(PyObject *object, PyObject *unused)
 {
     (void)unused;
     struct taking taking;
-    size_t at = 0;
-    uint32_t kind;
-    int result = receive((Lane *)object, 1, &taking);
-    PyObject *packet = result == TAKEN ? next_packet(&taking, &at, false, &kind) : NULL;
-    done_with(&taking);
-    if (packet != NULL)
-        return Py_BuildValue("(Ni)", packet, (int)kind);
-    return result == NOTHING ? none() : NULL;
+    PyObject *pair = PyTuple_New(2);
+    if (pair == NULL)
+        return NULL;
+    int result = receive((Lane *)object, 1, false, &taking, NULL);
+    if (result == TAKEN) {
+        /* Neither needs memory: small numbers are always there. */
+        PyTuple_SetItem(pair, 1, PyLong_FromLong((long)taking.packets[0].kind));
+        PyTuple_SetItem(pair, 0, finished(&taking.packets[0], false));
+    }
+    else
+        Py_CLEAR(pair);
+    drop(&taking);
+    return result == NOTHING ? none() : pair;
 }
 
 static PyObject *
@@ -183,11 +226,9 @@ Lane_receive_padded(PyObject *object, PyObject *unused)
 {
     (void)unused;
     struct taking taking;
-    size_t at = 0;
-    uint32_t kind;
-    int result = receive((Lane *)object, 1, &taking);
-    PyObject *packet = result == TAKEN ? next_packet(&taking, &at, true, &kind) : NULL;
-    done_with(&taking);
+    int result = receive((Lane *)object, 1, true, &taking, NULL);
+    PyObject *packet = result == TAKEN ? finished(&taking.packets[0], true) : NULL;
+    drop(&taking);
     return result == NOTHING ? none() : packet;
 }
 
@@ -198,17 +239,15 @@ Lane_receive_many(PyObject *object, PyObject *argument)
     if (most == (size_t)-1 && PyErr_Occurred())
         return NULL;
     struct taking taking;
-    int result = receive((Lane *)object, most, &taking);
-    PyObject *packets = result < 0 ? NULL : PyList_New((Py_ssize_t)taking.count);
-    size_t at = 0;
-    for (size_t i = 0; packets != NULL && i < taking.count; i++) {
-        uint32_t kind;
-        PyObject *packet = next_packet(&taking, &at, true, &kind);
-        if (packet == NULL || PyList_SetItem(packets, (Py_ssize_t)i, packet) < 0)
-            Py_CLEAR(packets);
-    }
-    done_with(&taking);
-    return packets;
+    PyObject *packets = NULL;
+    if (most == 0)
+        return PyList_New(0);
+    int result = receive((Lane *)object, most, true, &taking, &packets);
+    if (result == TAKEN)
+        for (size_t i = 0; i < taking.count; i++)
+            PyList_SetItem(packets, (Py_ssize_t)i, finished(&taking.packets[i], true));
+    drop(&taking);
+    return result == NOTHING ? PyList_New(0) : packets;
 }
 
 static PyObject *

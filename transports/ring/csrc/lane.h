@@ -28,13 +28,13 @@ struct packet {
 
 #define COUNT(word) ((uint32_t)((word) >> 32))
 
-enum result { TAKEN, NOTHING, BAD, NO_MEMORY };
+/* CHANGED: others have taken some of what was to be taken. */
+enum result { TAKEN, NOTHING, CHANGED, BAD };
 
 /* What a call does with a lock held. It needs no GIL, which nobody waits for with a lock. */
 typedef enum result (*work)(Lane *self, void *job);
 
-/* Have *work* done with *mutex* held; its result, which is neither BAD nor NO_MEMORY, or -1 with
-   an exception. */
+/* Have *work* done with *mutex* held; its result, which is not BAD, or -1 with an exception. */
 int do_locked(Lane *self, pthread_mutex_t *mutex, work work, void *job);
 int lock_error(int error);
 
@@ -59,15 +59,27 @@ struct putting {
 /* Put as many as there is room for; one store commits them all. */
 enum result put_all(Lane *self, void *putting);
 
-/* Packets that were taken, one after the other, each behind its mark. */
-struct taking {
-    size_t most, count;
-    char *data;
-    size_t used, room;
-    char few[1024]; /* what `data` is as long as that is enough */
+/* A packet to take, and memory of just its length for it. */
+struct incoming {
+    PyObject *object; /* whose memory it is */
+    char *start;
+    uint64_t length;
+    uint32_t kind;
 };
 
-/* Take as many as are wanted and there; one store commits that. */
+/* What to take: the next packets as they were seen without the lock. What has no memory yet is
+   not taken, so nothing is lost for want of it. */
+struct taking {
+    struct incoming *packets;
+    size_t count;
+    struct incoming few[8]; /* what `packets` is as long as that is enough */
+};
+
+/* Look, without the lock, which packets, at most *most*, come next, and how long they are;
+   their number, and with *packets* also their lengths. It is 0 when none is there any more. */
+size_t look_ahead(Lane *self, size_t most, struct incoming *packets);
+
+/* Take all, or CHANGED if they are others; one store commits that. */
 enum result take_all(Lane *self, void *taking);
 
 #endif

@@ -2,8 +2,6 @@
 
 #include "lane.h"
 
-#include <stdlib.h>
-
 #define PLACE(word) ((uint32_t)(word))
 
 static inline uint64_t
@@ -88,13 +86,7 @@ do_locked(Lane *self, pthread_mutex_t *mutex, work work, void *job)
     }
     if (error != 0)
         return lock_error(self->closed ? EBADF : error);
-    if (result == BAD)
-        return corrupt_error();
-    if (result == NO_MEMORY) {
-        PyErr_NoMemory();
-        return -1;
-    }
-    return result;
+    return result == BAD ? corrupt_error() : (int)result;
 }
 
 /* -- putting and taking, with the lock held -------------------------------------------------- */
@@ -127,21 +119,38 @@ put_all(Lane *self, void *job)
     return TAKEN;
 }
 
+/* Read the mark of the packet at *head*; false if there can be no such packet. */
 static bool
-make_room(struct taking *taking, size_t more)
+read_mark(Lane *self, uint64_t head, uint64_t tail, struct packet *mark)
 {
-    if (taking->room - taking->used >= more)
-        return true;
-    size_t room = 2 * (taking->used + more);
-    char *data = malloc(room);
-    if (data == NULL)
-        return false;
-    memcpy(data, taking->data, taking->used);
-    if (taking->data != taking->few)
-        free(taking->data);
-    taking->data = data;
-    taking->room = room;
-    return true;
+    uint64_t full = used(tail, head);
+    copy_out(self->data, self->size, (uint64_t)PLACE(head) * ALIGNMENT, mark, sizeof *mark);
+    return full <= self->size && mark->length <= self->limit &&
+           aligned(sizeof *mark + mark->length) <= full;
+}
+
+size_t
+look_ahead(Lane *self, size_t most, struct incoming *packets)
+{
+    uint64_t head = atomic_load(&self->lane->head), tail = atomic_load(&self->lane->tail);
+    size_t count = (uint32_t)(COUNT(tail) - COUNT(head));
+    if (head != tail && (count == 0 || count > self->size / ALIGNMENT))
+        count = 1; /* whoever has the lock will see what is wrong */
+    if (count > most)
+        count = most;
+    if (packets == NULL)
+        return count;
+    for (size_t i = 0; i < count; i++) {
+        struct packet mark;
+        /* Others may be taking and putting meanwhile: then this is wrong, and is seen to be. */
+        if (!read_mark(self, head, tail, &mark)) {
+            packets[i].length = 0;
+            return i + 1;
+        }
+        packets[i].length = mark.length;
+        head = advance(head, aligned(sizeof mark + mark.length));
+    }
+    return count;
 }
 
 enum result
@@ -151,29 +160,22 @@ take_all(Lane *self, void *job)
     struct lane *lane = self->lane;
     uint64_t head = atomic_load_explicit(&lane->head, memory_order_relaxed);
     uint64_t tail = atomic_load_explicit(&lane->tail, memory_order_acquire);
-    for (; taking->count < taking->most && head != tail; taking->count++) {
-        struct packet mark;
-        uint64_t full = used(tail, head), place = (uint64_t)PLACE(head) * ALIGNMENT;
-        copy_out(self->data, self->size, place, &mark, sizeof mark);
-        uint64_t length = mark.length;
-        if (full > self->size || length > self->limit || aligned(sizeof mark + length) > full) {
-            if (taking->count == 0)
-                return BAD;
-            break; /* what came before is good, and the next call comes to this */
-        }
-        if (!make_room(taking, sizeof mark + length)) {
-            if (taking->count == 0)
-                return NO_MEMORY;
-            break;
-        }
-        memcpy(taking->data + taking->used, &mark, sizeof mark);
-        taking->used += sizeof mark;
-        copy_out(self->data, self->size, place + sizeof mark, taking->data + taking->used, length);
-        taking->used += length;
-        head = advance(head, aligned(sizeof mark + length));
-    }
-    if (taking->count == 0)
+    if (head == tail)
         return NOTHING;
+    for (size_t i = 0; i < taking->count; i++) {
+        struct incoming *packet = &taking->packets[i];
+        struct packet mark;
+        if (head == tail)
+            return CHANGED;
+        if (!read_mark(self, head, tail, &mark))
+            return i == 0 ? BAD : CHANGED; /* what came before is good, and is taken alone */
+        if (mark.length != packet->length)
+            return CHANGED;
+        packet->kind = mark.kind & 1;
+        copy_out(self->data, self->size, (uint64_t)PLACE(head) * ALIGNMENT + sizeof mark,
+                 packet->start, packet->length);
+        head = advance(head, aligned(sizeof mark + mark.length));
+    }
     atomic_store_explicit(&lane->head, head, memory_order_release);
     return TAKEN;
 }

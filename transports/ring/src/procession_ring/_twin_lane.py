@@ -24,6 +24,9 @@ from ._layout import (
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import TypeVar
+
+    T = TypeVar("T")
 
 _LOCK_SIZE, _TAIL, _HEAD = (LANE_OFFSETS[name] // 8 for name in ("lock_size", "tail", "head"))
 _ARMED, _WATCHED = (LANE_OFFSETS[name] // 4 for name in ("armed", "watched"))
@@ -112,7 +115,7 @@ class TwinLane:
 
     def receive(self) -> tuple[bytes, int] | None:
         """See `procession.plugin.Lane.receive`."""
-        taken = self._receive(1)
+        taken = self._receive(1, _pair)
         return taken[0] if taken else None
 
     def receive_padded(self) -> bytes | None:
@@ -122,18 +125,18 @@ class TwinLane:
 
     def receive_many(self, most: int, /) -> list[bytes]:
         """See `procession.plugin.Lane.receive_many`."""
-        return [packet + (b"\x80" if kind else b"\0") for packet, kind in self._receive(most)]
+        return self._receive(most, _padded)
 
-    def _receive(self, most: int) -> list[tuple[bytes, int]]:
+    def _receive(self, most: int, shape: Callable[[bytes, int], T]) -> list[T]:
         self._check_open()
         if self._longs[_TAIL] == self._longs[_HEAD] and not self._words[_WATCHED]:
             return []
-        return self._getting.run(self._get, most)
+        return self._getting.run(self._get, most, shape)
 
-    def _get(self, most: int) -> list[tuple[bytes, int]]:
-        """Take as many as are wanted and there; one store commits that."""
+    def _get(self, most: int, shape: Callable[[bytes, int], T]) -> list[T]:
+        """Take as many as are wanted and there; one store commits that, when all are made."""
         head, tail = self._longs[_HEAD], self._longs[_TAIL]
-        taken: list[tuple[bytes, int]] = []
+        taken: list[T] = []
         while len(taken) < most and head != tail:
             full = self._used(tail, head)
             start = (head & _HALF) * ALIGNMENT & self._mask
@@ -146,7 +149,7 @@ class TwinLane:
             packet = bytes(self._data[start + _PACKET.size : end])
             if end > self._size:
                 packet += self._data[: length - len(packet)]
-            taken.append((packet, kind & 1))
+            taken.append(shape(packet, kind & 1))
             head = _advance(head, _aligned(_PACKET.size + length))
         if taken:
             self._longs[_HEAD] = head
@@ -237,6 +240,14 @@ def _advance(word: int, size: int) -> int:
     """Return *word* with one more packet counted and its place *size* bytes further."""
     count = ((word >> 32) + 1) & _HALF
     return count << 32 | (word + size // ALIGNMENT) & _HALF
+
+
+def _pair(packet: bytes, kind: int) -> tuple[bytes, int]:
+    return packet, kind
+
+
+def _padded(packet: bytes, kind: int) -> bytes:
+    return packet + (b"\x80" if kind else b"\0")
 
 
 def _nothing() -> None:
