@@ -11,8 +11,8 @@ import pytest
 if sys.platform != "linux":
     pytest.skip("rings are a Linux thing", allow_module_level=True)
 
+from procession.testing import shortage
 from procession.testing.forked import crew
-from procession.testing.shortage import limited
 from procession_ring._lane import RingLane
 
 PACKETS = 120
@@ -58,7 +58,7 @@ def test_what_finds_no_memory_stays_in_the_lane(
         with open("/proc/self/statm", encoding="ascii") as file:
             in_use = int(file.read().split()[0]) * resource.getpagesize()
         failures = 0
-        with limited(resource.RLIMIT_AS, in_use):
+        with shortage.limited(resource.RLIMIT_AS, in_use):
             try:
                 while True:
                     fillers.append(bytes(LENGTH))
