@@ -58,8 +58,8 @@ class AnyQueue(Protocol):
     def put(self, obj: object, /) -> None:
         """Put an object."""
 
-    # Any: whatever another process put.
-    def get(self) -> Any:
+    # Any: whatever another process put. What an option is taken for, the candidate says.
+    def get(self, **options: Any) -> Any:
         """Take an object."""
 
     def close(self) -> None:
@@ -119,7 +119,7 @@ class Context(Protocol):
     def Pipe(self, duplex: bool = True) -> tuple[AnyConnection, AnyConnection]:
         """Make a pipe."""
 
-    def Queue(self) -> AnyQueue:
+    def Queue(self, maxsize: int = 0) -> AnyQueue:
         """Make a queue."""
 
     def Lock(self) -> AnyLock:

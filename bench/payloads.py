@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 IDLE_SECONDS = 600
 #: How often somebody who waits for a `Board` looks at it.
 LOOK_SECONDS = 0.001
+#: How many arrays are taken before it is measured how fast others come.
+WARMING = 4
 #: The value of a slot that only says "I am here".
 READY = 1
 
@@ -131,6 +133,17 @@ def take_arrays(queue: AnyQueue, path: str, warm: int, ended: int, count: int) -
     board[warm] = READY
     for _ in range(count):
         _check(queue.get())
+    board[ended] = time.monotonic_ns()
+
+
+def take_leased_arrays(queue: AnyQueue, path: str, warm: int, ended: int, count: int) -> None:
+    """The same, looking at each where it lies in the queue, if it is one that lends."""
+    board = Board(path)
+    lends = hasattr(queue, "lease")
+    for number in range(WARMING + count):
+        if number == WARMING:
+            board[warm] = READY
+        _check(queue.get(lease=True) if lends else queue.get())
     board[ended] = time.monotonic_ns()
 
 

@@ -103,6 +103,29 @@ def arrays(size: int, contender: Contender, effort: Effort) -> Mapping[str, floa
     return {"throughput": count * array.nbytes / elapsed}
 
 
+def leased_arrays(size: int, contender: Contender, effort: Effort) -> Mapping[str, float]:
+    """Put numpy arrays of *size* bytes, two of which may wait, looked at where they lie."""
+    import numpy
+
+    context = contender.context()
+    count = effort.of(max(ARRAY_BYTES // size, 4), 2)
+    array = numpy.ones(size // 8)
+    queue = context.Queue(2)
+    with board(2) as (path, numbers):
+        process = started(context, payloads.take_leased_arrays, queue, path, 0, 1, count)
+        for _ in range(payloads.WARMING):
+            queue.put(array)
+        numbers.wait(0)
+        begin = time.monotonic_ns()
+        for _ in range(count):
+            queue.put(array)
+        join([process])
+        elapsed = numbers[1] - begin
+    queue.close()
+    queue.join_thread()
+    return {"throughput": count * array.nbytes / elapsed}
+
+
 RATE = (Figure("rate", "k/s", "more"),)
 THROUGHPUT = (Figure("throughput", "GB/s", "more"),)
 SUBJECT = Subject(
@@ -122,6 +145,15 @@ SUBJECT = Subject(
         *(
             Case(f"numpy {mib} MiB", THROUGHPUT, functools.partial(arrays, mib * MIB), TRANSPORT)
             for mib in (1, 32)
+        ),
+        *(
+            Case(
+                f"leased numpy {mib} MiB",
+                THROUGHPUT,
+                functools.partial(leased_arrays, mib * MIB),
+                TRANSPORT,
+            )
+            for mib in (32, 256)
         ),
     ),
 )

@@ -24,10 +24,10 @@ CLASSES = sorted(
 
 
 def test_all_are_process_errors() -> None:
-    """One `except ProcessError` catches all; the rest is the queue module's and a warning."""
+    """One `except ProcessError` catches all; the rest is the queue module's and warnings."""
     others = {getattr(errors, name) for name in errors.__all__} - set(CLASSES)
 
-    assert {queue.Empty, queue.Full, errors.ForkWithThreadsWarning} == others
+    assert {queue.Empty, queue.Full, errors.ForkWithThreadsWarning, errors.LeaseWarning} == others
 
 
 @pytest.mark.parametrize(
@@ -61,6 +61,7 @@ def test_all_are_process_errors() -> None:
         (errors.PeerDiedError, EOFError),
         (errors.ChildLostError, ChildProcessError),
         (errors.ForkWithThreadsWarning, RuntimeWarning),
+        (errors.LeaseWarning, RuntimeWarning),
     ],
 )
 def test_is_also_what_multiprocessing_raises(ours: type, builtin: type) -> None:

@@ -89,6 +89,31 @@ class Mailbox(Exportable):
         """
         return self.get(timeout=timeout)
 
+    def get_leased(self, *, timeout: float | None = None) -> Message:
+        """Like `get_pickle`, with buffers that may lie in memory which the mailbox has lent.
+
+        That is theirs until the last view of them is gone, or this process, and those that were
+        forked from it since. A mailbox that lends nothing gives copies.
+        """
+        return self.get_pickle(timeout=timeout)
+
+    def reserve(self, size: int, /) -> memoryview | None:
+        """Return memory of *size* bytes, of any content, for the buffer of a message to put.
+
+        None when there is none: put it as any other then. The memory is the caller's as what
+        `get_leased` returns is; `put_reserved` does not change that.
+        """
+        return None
+
+    def put_reserved(
+        self, body: Buffer, memory: memoryview, /, *, timeout: float | None = None
+    ) -> None:
+        """Like ``put(body, (memory,))``, for what `reserve` has returned, without copying it.
+
+        Once for each *memory*, which must not be written to any more.
+        """
+        self.put(body, (memory,), timeout=timeout)
+
     @abstractmethod
     def size(self) -> int:
         """Return how many messages have been put and not yet been taken."""

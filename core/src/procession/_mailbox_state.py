@@ -11,8 +11,11 @@ from procession import _roster as roster
 _OWN_SIZE = 4096
 #: The bytes at the start of the mailbox's file that hold the state.
 SIZE = _OWN_SIZE + roster.SIZE
+#: Where behind them the table of the shelves lies, see `_shelves`, and how long it is.
+TABLE = SIZE
+TABLE_SIZE = 8192
 
-_FIELDS = struct.Struct("=13Q")
+_FIELDS = struct.Struct("=14Q")
 # Positions in words of eight bytes.
 _SELECTOR = 0
 _HOT = 8
@@ -30,6 +33,7 @@ class Ledger:
         "freed",
         "head",
         "logged",
+        "shelved",
         "shut",
         "spool_freed",
         "spool_head",
@@ -60,6 +64,8 @@ class Ledger:
     #: Messages taken under the lock, and messages counted as done.
     taken: int
     done: int
+    #: A bit for each shelf in which a message lies that waits.
+    shelved: int
     #: `OPEN`, `DRAINING` (no more puts) or `DROPPED` (nor gets).
     shut: int
 
@@ -120,6 +126,7 @@ class MailboxState:
             ledger.taken,
             ledger.done,
             ledger.shut,
+            ledger.shelved,
         )
         self._words[_SELECTOR] = selector + 1
 
@@ -154,5 +161,6 @@ def _read(page: bytes | mmap.mmap, selector: int) -> Ledger:
         ledger.taken,
         ledger.done,
         ledger.shut,
+        ledger.shelved,
     ) = _FIELDS.unpack_from(page, _COPIES[selector & 1] * 8)
     return ledger

@@ -12,7 +12,15 @@ from procession._anonymous_file import anonymous_file
 from procession._bell import Bell
 from procession._file_lock import LockFile
 from procession._mailbox import Mailbox
-from procession._mailbox_state import DRAINING, DROPPED, OPEN, SIZE, MailboxState
+from procession._mailbox_state import (
+    DRAINING,
+    DROPPED,
+    OPEN,
+    SIZE,
+    TABLE,
+    TABLE_SIZE,
+    MailboxState,
+)
 from procession._mailbox_watch import EMPTY, FULL, UNDONE, MailboxWatch, sleep
 from procession._message_frame import frame, unframe
 from procession._overflow_log import OverflowLog
@@ -25,22 +33,23 @@ TYPE_CHECKING = False  # importing typing would bring `re` and more into every c
 if TYPE_CHECKING:
     import select
     from collections.abc import Callable, Sequence
-    from typing import Self
+    from typing import Any, Self
 
     from procession._channel import Buffer, Message
     from procession._handoff import Handoff, Recipe, Takeover
     from procession._lane import Lane
     from procession._mailbox_state import Ledger
+    from procession._shelves import AllLent, Shelves
 
 # Hot words: getters are asleep; puts, gets have to look closer before they use the lane;
-# putters are asleep.
-_SLEEPING, _PUTS, _GETS, _FULL = 0, 1, 2, 3
+# putters are asleep; somebody gets with leases.
+_SLEEPING, _PUTS, _GETS, _FULL, _LEASING = 0, 1, 2, 3, 4
 # Why they have to, in `_PUTS` and `_GETS`: the overflow log has messages, the mailbox was
 # shut down, it has a maxsize, its messages are counted when they are taken.
 _LOGGED, _SHUT, _BOUNDED, _COUNTED = 1, 2, 4, 8
 
 # Kinds of packets; a lane carries the first two.
-_PLAIN, _FRAMED, _SPOOLED = 0, 1, 2
+_PLAIN, _FRAMED, _SPOOLED, _SHELVED = 0, 1, 2, 3
 
 # The last byte of a padded packet is below this one when it is plain.
 _FIRST_FRAMED = 128
@@ -53,9 +62,9 @@ _LONGEST_LOGGED = 64 << 10
 # is taken during a nap is worth (measured).
 _BYTES_OF_WORTH = 128 << 10
 
-# Where the log and the spool lie in the file. It is sparse, and both give back what was
-# taken, so the distance costs nothing.
-_LOG = -(-SIZE // mmap.ALLOCATIONGRANULARITY) * mmap.ALLOCATIONGRANULARITY
+# Where the log and the spool lie in the file, behind the state and the table of the shelves.
+# It is sparse, and both give back what was taken, so the distance costs nothing.
+_LOG = -(-(TABLE + TABLE_SIZE) // mmap.ALLOCATIONGRANULARITY) * mmap.ALLOCATIONGRANULARITY
 _SPOOL = 1 << 40
 
 
@@ -99,6 +108,10 @@ class PacketMailbox(Mailbox):
     producer at a time, and out of it, one getter at a time; all others go on meanwhile,
     except that what was put after a large message is taken after it.
 
+    *Shelves.* As soon as somebody has asked for leases, the buffers of large messages are
+    copied to shelves (see `_shelves`) as long as there are free ones, and lie there until
+    nobody looks at them.
+
     *Limits.* With a *maxsize*, puts are made under the lock, and room is counted from
     the kernel's own number of packets and the log's committed one, so that the mailbox
     never holds more, and never believes to be fuller than it is, whoever is killed.
@@ -137,6 +150,7 @@ class PacketMailbox(Mailbox):
 
     if sys.platform == "linux":
         _poll: select.epoll | None
+    _shelves_here: Shelves | None
 
     __slots__ = (
         "_fd",
@@ -158,7 +172,9 @@ class PacketMailbox(Mailbox):
         "_roster",
         "_send",
         "_settled",
+        "_shelves_here",
         "_spool",
+        "_starved",
         "_state",
         "_wake",
         "_words",
@@ -233,6 +249,10 @@ class PacketMailbox(Mailbox):
         self._log = OverflowLog(fd, _LOG)
         # No window where the room is limited: it could be used up although little is in it.
         self._spool = Spool(fd, spool, WINDOW if spool == _SPOOL else 0, lane.copy)
+        # Made when it is first needed. Whether a message has found none since the last one that
+        # has, so that somebody was warned.
+        self._shelves_here = None
+        self._starved = False
         self._lock_file = LockFile(fd)
         # The mailbox's lock; the locks of the spool's one writer and one reader. Whoever
         # wants two takes the spool's first.
@@ -297,9 +317,7 @@ class PacketMailbox(Mailbox):
         """Put when it is not just one packet into a lane that anybody may use."""
         deadline = None if timeout is None else _deadline(timeout)
         if len(body) + sum(map(len, buffers)) > _LONGEST_LOGGED:
-            self._put_with_limit(
-                lambda: self._writing.run(self._put_large, body, buffers, deadline), deadline
-            )
+            self._put_large(body, buffers, deadline)
             return
         packet, kind = (frame(body, buffers), _FRAMED) if buffers else (bytes(body), _PLAIN)
         if not self._lock.run(self._add, packet, kind):
@@ -307,7 +325,102 @@ class PacketMailbox(Mailbox):
         if self._words[_PUTS] & _LOGGED and not self._words[_SLEEPING]:
             self._nap()
 
-    def _put_large(self, body: Buffer, buffers: Sequence[Buffer], deadline: float | None) -> bool:
+    def _put_large(self, body: Buffer, buffers: Sequence[Buffer], deadline: float | None) -> None:
+        """Put a message that is not to be copied while others wait for the mailbox's lock."""
+        if self._words[_LEASING] and buffers and self._shelves is not None:
+            from procession._shelves import LONGEST_BODY, AllLent
+
+            if len(body) <= LONGEST_BODY:
+                try:
+                    self._put_with_limit(
+                        lambda: self._writing.run(self._put_on_shelf, body, buffers, deadline),
+                        deadline,
+                    )
+                    return
+                except AllLent as lent:
+                    # Not in there: the warning may run any code, and may be made an error.
+                    self._starved = True
+                    _warn_of_leases(lent)
+        self._put_with_limit(
+            lambda: self._writing.run(self._spool_up, body, buffers, deadline), deadline
+        )
+
+    def _put_on_shelf(
+        self, body: Buffer, buffers: Sequence[Buffer], deadline: float | None
+    ) -> bool:
+        """Copy a message to a shelf, or else to the spool, and add its token; as `_spool_up`.
+
+        Raises `AllLent` if nobody was warned of that yet.
+        """
+        from procession._shelves import AllLent, space_for
+
+        shelves = self._shelves
+        assert shelves is not None
+        ledger = self._lock.run(self._look_for_room)
+        if ledger is None:
+            return False
+        try:
+            shelf = shelves.find(ledger.shelved, space_for([len(each) for each in buffers]))
+        except AllLent:
+            if not self._starved:
+                raise
+            shelf = None
+        if shelf is None:
+            return self._spool_up(body, buffers, deadline)
+        self._starved = False
+        token = shelves.write(shelf, body, buffers)
+        return self._lock.run(self._add, token, _SHELVED)
+
+    def _look_for_room(self) -> Ledger | None:
+        """Return the ledger, with the lock held, if there is room for a message."""
+        ledger = self._state.load()
+        self._check_open(ledger)
+        return None if self._is_full(ledger) else ledger
+
+    def reserve(self, size: int, /) -> memoryview | None:
+        """See `Mailbox.reserve`."""
+        return None if self._shelves is None else self._writing.run(self._reserve, size)
+
+    def _reserve(self, size: int) -> memoryview | None:
+        from procession._shelves import AllLent
+
+        shelves = self._shelves
+        assert shelves is not None
+        try:
+            shelf = shelves.find(self._state.load().shelved, size)
+            return None if shelf is None else shelves.lend(shelf, size)
+        except (AllLent, OSError):
+            return None
+
+    def put_reserved(
+        self, body: Buffer, memory: memoryview, /, *, timeout: float | None = None
+    ) -> None:
+        """See `Mailbox.put_reserved`."""
+        from procession._shelves import token_of
+
+        self._puts_here = True
+        exporter: Any = memory.obj
+        token = token_of(exporter.shelf, body, [len(memory)])
+        # Who looks for a free shelf must not see it neither waiting nor held.
+        self._put_with_limit(
+            lambda: self._writing.run(self._lock.run, self._add, token, _SHELVED),
+            _deadline(timeout),
+        )
+        if self._words[_SLEEPING]:
+            self._words[_SLEEPING] = 0
+            self._wake.ring()
+
+    @property
+    def _shelves(self) -> Shelves | None:
+        """The shelves; None where there are none."""
+        shelves = self._shelves_here
+        if shelves is None and self._spool.base == _SPOOL:
+            from procession._shelves import Shelves
+
+            shelves = self._shelves_here = Shelves(self._fd, self._lane.copy)
+        return shelves
+
+    def _spool_up(self, body: Buffer, buffers: Sequence[Buffer], deadline: float | None) -> bool:
         """Copy a message into the spool and add its token; False when there is no room."""
         size = len(body) + sum(map(len, buffers))
         worth = size // _BYTES_OF_WORTH
@@ -347,13 +460,17 @@ class PacketMailbox(Mailbox):
         self._check_open(ledger)
         if self._is_full(ledger):
             return False
-        fits = kind != _SPOOLED and len(packet) <= self._lane.limit
+        fits = kind < _SPOOLED and len(packet) <= self._lane.limit
         if fits and not ledger.logged and self._lane.send(packet, kind):
             self._correct_marks(ledger)
             return True
         self._log.append(ledger, packet, kind)
         if kind == _SPOOLED:
             self._spool.add(ledger, packet)
+        elif kind == _SHELVED:
+            from procession._shelves import shelf_of
+
+            ledger.shelved |= 1 << shelf_of(packet)
         self._correct_marks(ledger)
         self._state.commit(ledger)
         return True
@@ -445,6 +562,12 @@ class PacketMailbox(Mailbox):
                 return (padded, ()) if padded[-1] < _FIRST_FRAMED else unframe(padded)
         return self._get_closer(timeout)
 
+    def get_leased(self, *, timeout: float | None = None) -> Message:
+        """See `Mailbox.get_leased`."""
+        self._words[_LEASING] = 1
+        self._gets_here = True
+        return self._get_closer(timeout, lease=True)
+
     def get_many(self, most: int, /, *, timeout: float | None = None) -> list[Message]:
         """See `Mailbox.get_many`."""
         if not self._words[_GETS] and most > 1:
@@ -459,10 +582,10 @@ class PacketMailbox(Mailbox):
                 ]
         return super().get_many(most, timeout=timeout)
 
-    def _get_closer(self, timeout: float | None) -> Message:
+    def _get_closer(self, timeout: float | None, *, lease: bool = False) -> Message:
         """Get when the lane is empty, or not the only thing to look at."""
         deadline = _deadline(timeout)
-        message = self._try(deadline)
+        message = self._try(deadline, lease)
         if message is not None:
             return message
         if _left(deadline) <= 0:
@@ -472,7 +595,7 @@ class PacketMailbox(Mailbox):
             while True:
                 # Whoever puts after this rings; who put before it is seen by the try.
                 self._words[_SLEEPING] = 1
-                message = self._try(deadline)
+                message = self._try(deadline, lease)
                 if message is not None:
                     return message
                 left = _left(deadline)
@@ -508,15 +631,15 @@ class PacketMailbox(Mailbox):
         else:
             self._words[_SLEEPING] = 1
 
-    def _try(self, deadline: float | None) -> Message | None:
-        """Take a message if there is one."""
+    def _try(self, deadline: float | None, lease: bool) -> Message | None:
+        """Take a message if there is one; with *lease*, look at a large one where it lies."""
         # The puts' mark may be there alone, when somebody was killed.
         if (self._words[_GETS] | self._words[_PUTS]) & (_LOGGED | _SHUT | _COUNTED):
             packet = self._lock.run(self._take)
         else:
             packet = self._lane.receive()
-        if packet is not None and packet[1] == _SPOOLED:
-            return self._take_large(deadline)
+        if packet is not None and packet[1] >= _SPOOLED:
+            return self._take_large(deadline, lease)
         return self._open(packet)
 
     def _open(self, packet: tuple[bytes, int] | None) -> Message | None:
@@ -528,7 +651,7 @@ class PacketMailbox(Mailbox):
         return unframe(packet[0]) if packet[1] else (packet[0], ())
 
     def _take(self) -> tuple[bytes, int] | None:
-        """Take the first packet, with the lock held; a spool's token is only looked at."""
+        """Take the first packet, with the lock held; a large message's token is only looked at."""
         ledger = self._state.load()
         if ledger.shut == DROPPED:
             raise ShutDown("the queue was shut down")
@@ -546,7 +669,7 @@ class PacketMailbox(Mailbox):
                 raise ShutDown("the queue was shut down")
             return None
         packet = self._log.first(ledger)
-        if packet[1] != _SPOOLED:
+        if packet[1] < _SPOOLED:
             self._drop_first(ledger, packet[0])
         return packet
 
@@ -563,32 +686,44 @@ class PacketMailbox(Mailbox):
         if not ledger.logged:
             self._correct_marks(ledger)
 
-    def _take_large(self, deadline: float | None) -> Message | None:
-        """Take the first message out of the spool; None when another getter was faster.
+    def _take_large(self, deadline: float | None, lease: bool) -> Message | None:
+        """Take the first message, a large one; None when another getter was faster.
 
         While we copy, the message is still there for all who look: should we be killed,
         the next getter takes it.
         """
         try:
-            return self._reading.run_within(deadline, self._copy_large)
+            return self._reading.run_within(deadline, self._copy_large, lease)
         except BlockingIOError:
             return None
 
-    def _copy_large(self) -> Message | None:
+    def _copy_large(self, lease: bool) -> Message | None:
         packet = self._lock.run(self._take)
-        if packet is None or packet[1] != _SPOOLED:
+        if packet is None or packet[1] < _SPOOLED:
             return self._open(packet)
-        message = self._spool.read(packet[0])
-        self._lock.run(self._finish_large, packet[0])
+        token, kind = packet
+        if kind == _SPOOLED:
+            message = self._spool.read(token)
+        else:
+            shelves = self._shelves
+            assert shelves is not None
+            message = shelves.read(token, lease=lease)
+        self._lock.run(self._finish_large, token, kind)
         if self._words[_FULL]:
             self._ring_for_room()
         return message
 
-    def _finish_large(self, token: bytes) -> None:
+    def _finish_large(self, token: bytes, kind: int) -> None:
         """Commit that the message of *token*, still the log's first, was taken."""
         ledger = self._state.load()
         if ledger.shut == DROPPED:
             raise ShutDown("the queue was shut down")
+        if kind == _SHELVED:
+            from procession._shelves import shelf_of
+
+            ledger.shelved &= ~(1 << shelf_of(token))
+            self._drop_first(ledger, token)
+            return
         self._spool.remove(ledger, token)
         self._drop_first(ledger, token)
         self._spool.reclaim(ledger)
@@ -623,6 +758,7 @@ class PacketMailbox(Mailbox):
         if how == DROPPED:
             self._log.clear(ledger)
             self._spool.clear(ledger)
+            ledger.shelved = 0
             ledger.done = min(ledger.done, ledger.taken)
         self._correct_marks(ledger)
         self._state.commit(ledger)
@@ -796,6 +932,8 @@ class PacketMailbox(Mailbox):
         if sys.platform == "linux" and self._poll is not None:
             self._poll.close()
         self._spool.close()
+        if self._shelves_here is not None:
+            self._shelves_here.close()
         self._state.close()
         os.close(self._fd)
 
@@ -805,6 +943,23 @@ class PacketMailbox(Mailbox):
         # A constructor that ran out of descriptors has closed what it had.
         if not getattr(self, "closed", True):
             self.close()
+
+
+def _warn_of_leases(lent: AllLent) -> None:
+    """Warn whoever puts that leases keep all the memory there is for them."""
+    import warnings
+
+    from procession.errors import LeaseWarning
+
+    who = ", ".join(f"{each.process!r} (pid {each.pid})" for each in lent.holders)
+    warnings.warn(
+        f"a queue has no memory to lend for an object of {lent.wanted >> 10} KiB: leases keep "
+        f"{lent.size >> 10} of {lent.most >> 10} KiB. They are held by "
+        f"{who or 'unknown processes'}, or processes forked from there. Until some of them end "
+        f"(del what get(lease=True) has returned), large objects are copied, which is slower",
+        LeaseWarning,
+        stacklevel=5,
+    )
 
 
 def _deadline(timeout: float | None) -> float | None:

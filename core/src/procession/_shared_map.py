@@ -126,10 +126,11 @@ def reserved_file(label: str, size: int) -> int:
     return fd
 
 
-def reserve(fd: int, size: int) -> None:
-    """Make the empty file *fd* *size* bytes long, with memory behind every page.
+def reserve(fd: int, size: int, offset: int = 0) -> None:
+    """Put memory behind every page of *size* bytes of the file *fd*, which grows if need be.
 
-    Raises `OSError` when there is not so much; some of it may be reserved then.
+    They begin at *offset*, for which other platforms than Linux have no use. Raises `OSError`
+    when there is not so much; some of it may be reserved then.
     """
     if size >= _WORTH_A_LOOK:
         refuse_more_than_there_is(size)
@@ -140,7 +141,7 @@ def reserve(fd: int, size: int) -> None:
     # Piece by piece: a signal interrupts a reservation, which undoes it and begins again,
     # and under a steady rain of signals a long one would never end.
     for start in range(0, size, _PIECE):
-        os.posix_fallocate(fd, start, min(_PIECE, size - start))
+        os.posix_fallocate(fd, offset + start, min(_PIECE, size - start))
 
 
 def map_file(fd: int, size: int) -> mmap.mmap:

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 # Copies the second into the first, which are of one length.
 Copy: TypeAlias = "Callable[[Buffer, Buffer], object]"
 
-# Behind the end of any file.
-_END = 1 << 62
+#: Where it ends in any case: what comes behind is others'.
+END = 1 << 41
 
 #: How much memory a window keeps: two arrays of 32 MiB, and some more.
 WINDOW = 72 << 20
@@ -82,7 +82,7 @@ class Spool:
             return tail
         if ledger.spool_freed == ledger.spool_tail:
             # Nobody is writing: what lies here now was written by somebody who was killed.
-            give_back(self._fd, self._start, _END)
+            give_back(self._fd, self._start, END)
             ledger.spool_head = ledger.spool_tail = ledger.spool_freed = self._start
         return ledger.spool_tail
 
@@ -178,7 +178,7 @@ class Spool:
 
     def give_all_back(self) -> None:
         """Give back all memory after `clear` was committed, as nothing comes any more."""
-        give_back(self._fd, self.base, _END)
+        give_back(self._fd, self.base, END)
 
     def reclaim(self, ledger: Ledger) -> None:
         """Give back the memory of removed messages; commit the removal before this."""

@@ -107,6 +107,7 @@ __all__ = [
     "Full",
     "HandshakeTimeoutError",
     "IncompatiblePluginsError",
+    "LeaseWarning",
     "MaybeEncodingError",
     "MessageTooLongError",
     "NoPluginError",
@@ -612,6 +613,10 @@ class MaybeEncodingError(ProcessError):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self}>"
+
+
+class LeaseWarning(RuntimeWarning):
+    """Leases keep all the memory that a queue lends, so that large objects are copied instead."""
 
 
 class ForkWithThreadsWarning(RuntimeWarning):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from procession._channel import Message
     from procession._encoder import Encoder
+    from procession._lease import EmptyArray, Lease
     from procession._mailbox import Mailbox
 
 __all__ = ["JoinableQueue", "Queue", "SimpleQueue"]
@@ -94,8 +95,14 @@ class Queue(abc.Queue):
         except (OSError, ValueError) as error:
             self._fail(error, "put this into the queue")
 
-    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+    def get(self, block: bool = True, timeout: float | None = None, *, lease: bool = False) -> Any:
         """Take the next object, waiting for one up to *timeout* seconds if *block*.
+
+        With *lease*, large arrays in it may lie in the queue's own memory, which saves copying
+        them. It is the object's alone, to be read and written, until the last array in it, and
+        every view of one, is gone; then it is used for other messages. It pays where objects
+        are let go of soon. What was put before anybody has asked for leases is copied, as is
+        all that the queue has no memory to lend for; see docs/how-to/send-many-and-large-objects.
 
         Raises `queue.Empty`; `ShutDown` after a shutdown, when nothing is left;
         `QueueClosedError` (a ValueError) after `close`; what unpickling raises - the
@@ -105,13 +112,70 @@ class Queue(abc.Queue):
         if self._closed:
             raise self._closed_error()
         try:
-            if block and timeout is None:
+            if lease:
+                body, buffers = self._mailbox.get_leased(timeout=_seconds(block, timeout))
+            elif block and timeout is None:
                 body, buffers = self._mailbox.get_pickle()
             else:
                 body, buffers = self._mailbox.get_pickle(timeout=_seconds(block, timeout))
         except (OSError, ValueError) as error:
             self._fail(error, "get an object from the queue")
         return loads(body, buffers)
+
+    def lease(self, block: bool = True, timeout: float | None = None) -> Lease:
+        """Take the next object as ``get(lease=True)`` does, for a ``with`` block.
+
+        ``with queue.lease() as lease:`` has it as ``lease.object``. The end of the block ends
+        the lease, and is a `BufferError` if an array of the object, or a view of one, is kept.
+        Raises what `get` raises.
+        """
+        from procession._lease import Lease
+
+        if self._closed:
+            raise self._closed_error()
+        try:
+            message = self._mailbox.get_leased(timeout=_seconds(block, timeout))
+        except (OSError, ValueError) as error:
+            self._fail(error, "get an object from the queue")
+        return Lease(message)
+
+    def put_empty(
+        self,
+        shape: int | tuple[int, ...],
+        dtype: Any = float,
+        block: bool = True,
+        timeout: float | None = None,
+    ) -> EmptyArray:
+        """Return a context manager that gives an array of numpy to fill, and then puts it.
+
+        ``with queue.put_empty((1000, 1000)) as array:`` has it in the queue's own memory, of
+        any content, so that putting it copies nothing. At the end of the block it is put, as
+        by `put` with *block* and *timeout*, unless an exception has ended it, and cannot be
+        written to any more; do not write to views of it either. It is an ordinary array, and
+        copied, where it is small or the queue has no memory to lend.
+
+        Raises `ImportError` without numpy, `TypeError` for a *dtype* of Python objects,
+        `ValueError` for a negative length, and at the end of the block what `put` raises.
+        """
+        from procession._lease import EmptyArray
+
+        if self._closed:
+            raise self._closed_error()
+        return EmptyArray(self, shape, dtype, _seconds(block, timeout))
+
+    def _put_filled(self, array: Any, memory: memoryview | None, timeout: float | None) -> None:
+        """Put *array*, which was filled where it lies in *memory*, if it lies there."""
+        if self._closed:
+            raise self._closed_error()
+        body, buffers = self._dumps(array)
+        try:
+            # Another serializer, or a reducer, may make something else of it.
+            if memory is not None and [len(each) for each in buffers] == [len(memory)]:
+                self._mailbox.put_reserved(body, memory, timeout=timeout)
+            else:
+                self._mailbox.put(body, buffers, timeout=timeout)
+        except (OSError, ValueError) as error:
+            self._fail(error, "put this into the queue")
 
     def put_many(
         self, objects: Iterable[Any], block: bool = True, timeout: float | None = None

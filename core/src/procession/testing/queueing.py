@@ -1,4 +1,4 @@
-"""What children of tests do with queues, several objects at a time."""
+"""What children of tests do with queues, several objects at a time, or where they lie."""
 
 from __future__ import annotations
 
@@ -8,3 +8,22 @@ from typing import Any
 def put_many(items: Any, count: int) -> None:
     """Put the numbers up to *count* together; all of them must be put."""
     assert count == items.put_many(range(count))
+
+
+def answer_with_leases(questions: Any, answers: Any) -> None:
+    """Multiply arrays by factors until None comes, copying none of them."""
+    while True:
+        with questions.lease(timeout=30.0) as lease:
+            if lease.object is None:
+                return
+            factor = lease.object["factor"]
+            with answers.put_empty(lease.object["array"].shape, "i8") as answer:
+                answer[:] = lease.object["array"]
+                answer *= factor
+
+
+def hold(items: Any, report: Any) -> None:
+    """Get one object with a lease, say so, and keep it until killed."""
+    kept = items.get(lease=True)
+    report.send(int(kept[-1]))
+    report.recv()

@@ -30,6 +30,8 @@ from procession.testing.suites.suite import Fork, Suite, readable
 Make: TypeAlias = Callable[..., Mailbox]
 
 _SIZES = [0, 1, 508, 509, 510, 4000, 4093, 4094, 5000, 65_000, 65_536, 65_537, 300_000, 3]
+#: The length of what may be lent.
+_LENT = 200_000
 #: Soon enough to have been woken, and not to have looked again.
 _AT_ONCE = 0.9
 
@@ -88,6 +90,55 @@ class MailboxSuite(Suite):
             assert not any(memoryview(each).readonly for each in buffers)
         putter.join(DEADLINE)
         assert 0 == box.size()
+
+    def test_mailbox_lends_memory_that_nobody_else_writes_to(self, mailbox: Make) -> None:
+        """What was got with a lease stays as it is while others are put and got.
+
+        `Mailbox.get_leased`: "That is theirs until the last view of them is gone"
+        """
+        if self.bodies_only:
+            pytest.skip("there are no buffers")
+        box = mailbox()
+        with pytest.raises(Empty):
+            box.get_leased(timeout=0)
+        kept: list[tuple[int, Any]] = []
+        for number in range(12):
+            putter = in_thread(partial(box.put, b"%d" % number, [bytes([number]) * _LENT, b"s"]))
+            body, buffers = box.get_leased(timeout=DEADLINE)
+            assert (b"%d" % number, b"s") == (bytes(body), bytes(buffers[1]))
+            kept.append((number, buffers[0]))
+            putter.join(DEADLINE)
+            if number % 3 == 0:
+                kept.pop(0)
+            for each, buffer in kept:
+                assert bytes([each]) * _LENT == bytes(buffer)
+        box.put(b"plain")
+        assert b"plain" == bytes(box.get_leased(timeout=DEADLINE)[0]).rstrip(b"\0")
+        box.close()
+        for each, buffer in kept:
+            memoryview(buffer)[:3] = b"new"  # it is ours, also now
+            assert b"new" + bytes([each]) * (_LENT - 3) == bytes(buffer)
+
+    def test_mailbox_reserves_memory_for_a_message(self, mailbox: Make) -> None:
+        """What was filled in place arrives like everything else, and nothing comes into it before.
+
+        `Mailbox.put_reserved`: "Like ``put(body, (memory,))``, for what `reserve` has returned"
+        """
+        if self.bodies_only:
+            pytest.skip("there are no buffers")
+        box = mailbox()
+        for number in range(6):
+            memory = box.reserve(_LENT)
+            if memory is None:
+                pytest.skip("it lends nothing, which is allowed")
+            assert _LENT == len(memory)
+            box.put(b"first", [b"f" * _LENT])
+            memory[:] = bytes([number]) * _LENT
+            box.put_reserved(b"second", memory, timeout=DEADLINE)
+            get = box.get_leased if number % 2 else box.get
+            for body, content in ((b"first", b"f" * _LENT), (b"second", bytes([number]) * _LENT)):
+                message, (buffer,) = get(timeout=DEADLINE)
+                assert (body, content) == (bytes(message), bytes(buffer))
 
     @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
     def test_mailbox_takes_any_buffer(self, mailbox: Make, kind: Callable[[bytes], Any]) -> None:

@@ -21,7 +21,7 @@ from procession._negotiation import obstacle
 from procession._start_method import StartMethod
 from procession._transport import Transport
 from procession.errors import IncompatiblePluginsError
-from procession.testing import payloads
+from procession.testing import payloads, queueing
 from procession.testing.forked import DEADLINE
 from procession.testing.killing import KILLS, chosen_seed, run
 from procession.testing.killing_scenarios import ConnectionUse, HandingOver
@@ -486,6 +486,27 @@ class PairSuite(Suite):
         assert "end" == items.get(timeout=DEADLINE)
         process.join(DEADLINE)
         assert 0 == process.exitcode
+
+    def test_arrays_are_lent_by_a_queue(self, queue: Make, start: Make, beyond: None) -> None:
+        """Arrays that are looked at where they lie, in one process and filled so in the other.
+
+        `Mailbox.get_leased`: "buffers that may lie in memory which the mailbox has lent"
+        """
+        numpy = pytest.importorskip("numpy")
+        wanted, answers = queue(), queue()
+        process = start(queueing.answer_with_leases, wanted, answers)
+        kept = []
+        for number in range(6):
+            wanted.put({"array": numpy.full(MIB, number, "u1"), "factor": 3})
+            answer = answers.get(timeout=DEADLINE, lease=True)
+            assert answer.flags.writeable
+            kept.append(answer)
+        for number, answer in enumerate(kept):
+            assert numpy.array_equal(numpy.full(MIB, 3 * number), answer)
+        wanted.put(None)
+        process.join(DEADLINE)
+        assert 0 == process.exitcode
+        assert [3 * number for number in range(6)] == [int(answer[-1]) for answer in kept]
 
     # -- deaths ----------------------------------------------------------------------------
 
