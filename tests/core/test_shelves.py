@@ -44,7 +44,7 @@ def slow_copy(target: Buffer, source: Buffer) -> None:
 
 
 def new_mailbox(*, maxsize: int = 0, joinable: bool = False, copies: bool = True) -> PacketMailbox:
-    """Return a mailbox on a short lane, which *copies* as the ring does, or as the pipe does."""
+    """Return a mailbox on a short lane, which *copies* as the ring has it, or by itself."""
     reader, writer = os.pipe2(os.O_DIRECT | os.O_NONBLOCK | os.O_CLOEXEC)
     fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4 * 4096)
     lane = PacketLane(reader, writer)
@@ -57,7 +57,7 @@ def new_mailbox(*, maxsize: int = 0, joinable: bool = False, copies: bool = True
     return mailbox
 
 
-@pytest.fixture(params=[False, True], ids=["by the kernel", "by the lane"])
+@pytest.fixture(params=[False, True], ids=["in pieces", "by the lane"])
 def make(request: pytest.FixtureRequest) -> Iterator[Make]:
     """Make mailboxes that lend what they can; they are closed after the test."""
     made: list[PacketMailbox] = []

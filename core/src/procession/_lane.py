@@ -30,7 +30,7 @@ class Lane(Exportable):
     #: The longest packet, in bytes.
     limit: int
     #: Copies its second argument, of the same length, into its first one, and lets other
-    #: threads run meanwhile; None where nothing is quicker than having the kernel do it.
+    #: threads run meanwhile; None where Python's own copying has to do.
     copy: Callable[[Buffer, Buffer], object] | None = None
 
     @abstractmethod

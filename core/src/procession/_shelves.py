@@ -31,7 +31,8 @@ import sys
 
 from procession._blocks import blocks
 from procession._mailbox_state import TABLE, TABLE_SIZE
-from procession._sparse_file import give_back, read_all, write_all
+from procession._sparse_file import copy as copy_in_pieces
+from procession._sparse_file import give_back
 from procession._spool import END
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
@@ -100,7 +101,7 @@ class Shelves:
 
     def __init__(self, fd: int, copy: Copy | None = None) -> None:
         self._fd = fd
-        self._copy = copy
+        self._copy = copy or copy_in_pieces
         # Mapping a shelf costs more than copying it: that is done once in each process.
         self._maps: dict[int, mmap.mmap] = {}
         self._table: memoryview | None = None
@@ -161,12 +162,9 @@ class Shelves:
     def write(self, shelf: int, body: Buffer, buffers: Sequence[Buffer]) -> bytes:
         """Copy *buffers* to a free shelf and return the message's token."""
         lengths = [len(buffer) for buffer in buffers]
-        view = None if self._copy is None else self._view(shelf)
+        view = self._view(shelf)
         for start, buffer in zip(_starts(lengths), buffers, strict=True):
-            if self._copy is None or view is None:
-                write_all(self._fd, (buffer,), _place(shelf) + start)
-            else:
-                self._copy(view[start : start + len(buffer)], buffer)
+            self._copy(view[start : start + len(buffer)], buffer)
         return token_of(shelf, body, lengths)
 
     def lend(self, shelf: int, size: int) -> memoryview:
@@ -208,10 +206,7 @@ class Shelves:
         view = self._view(shelf)
         _check(end, view)
         for start, buffer in zip(starts, buffers, strict=True):
-            if self._copy is None:
-                read_all(self._fd, (buffer,), _place(shelf) + start)
-            else:
-                self._copy(buffer, view[start : start + len(buffer)])
+            self._copy(buffer, view[start : start + len(buffer)])
         return body, buffers
 
     # -- holds

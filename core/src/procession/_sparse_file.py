@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from procession._channel import Buffer
 
 
+#: How much is copied at once: longer pieces are not quicker (measured).
+_PIECE = 1 << 20
+
+
 def write_all(fd: int, pieces: Sequence[Buffer], offset: int) -> None:
     """Write *pieces* one after the other from *offset* on.
 
@@ -40,6 +44,17 @@ def read_all(fd: int, pieces: Sequence[memoryview], offset: int) -> None:
             raise OSError("the file is shorter than its own records say")
         offset += count
         left = cut(left, count)[1]
+
+
+def copy(target: Buffer, source: Buffer) -> None:
+    """Copy *source* into *target*, which is mapped memory, say, and as long.
+
+    That is several times as quick as reading or writing the file. Other threads get their turn
+    after each piece.
+    """
+    into, out_of = memoryview(target), memoryview(source)
+    for start in range(0, len(into), _PIECE):
+        into[start : start + _PIECE] = out_of[start : start + _PIECE]
 
 
 def give_back(fd: int, start: int, end: int) -> None:

@@ -8,6 +8,7 @@ import struct
 import sys
 
 from procession._blocks import blocks
+from procession._sparse_file import copy as copy_in_pieces
 from procession._sparse_file import give_back, page_end, read_all, write_all
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
@@ -49,13 +50,13 @@ class Spool:
     def __init__(self, fd: int, base: int, window: int = WINDOW, copy: Copy | None = None) -> None:
         """Use the file from offset *base* on; *fd* is borrowed. *window* may be 0 bytes.
 
-        *copy* is used where it is quicker than the kernel's copying.
+        *copy* copies what is mapped, where there is something better than `_sparse_file.copy`.
         """
         self._fd = fd
         self.base = base
         self.window = window
         self._start = base + window
-        self._copy = copy
+        self._copy = copy or copy_in_pieces
         self._map: mmap.mmap | None = None
 
     def begin(self, ledger: Ledger) -> None:
@@ -103,7 +104,7 @@ class Spool:
         end = place + sum(sizes)
         # What is mapped is only touched where no memory can be missing.
         view = self._view(place, end) if end <= memory_end else None
-        if self._copy is not None and view is not None:
+        if view is not None:
             for piece, size in zip(pieces, sizes, strict=True):
                 self._copy(view[:size], piece)
                 view = view[size:]
@@ -118,7 +119,7 @@ class Spool:
 
     def _view(self, place: int, end: int) -> memoryview | None:
         """Return the window's memory from *place* to *end*; None if it cannot be looked at."""
-        if self._copy is None or not self.is_inside(place):
+        if not self.is_inside(place):
             return None
         window = self._map
         if window is None:
@@ -143,7 +144,7 @@ class Spool:
         place, *sizes = _unpack(token)
         pieces = [blocks.take(size) for size in sizes]
         view = self._view(place, place + sum(sizes))
-        if self._copy is not None and view is not None:
+        if view is not None:
             for piece, size in zip(pieces, sizes, strict=True):
                 self._copy(piece, view[:size])
                 view = view[size:]
