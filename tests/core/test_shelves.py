@@ -390,6 +390,31 @@ def test_no_descriptor_for_a_lease(mailbox: PacketMailbox) -> None:
     assert is_lent(lease(mailbox, 2))
 
 
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_no_descriptor_from_the_beginning(number: int) -> None:
+    """Who has looked at nothing yet puts and gets all the same, with a lease or without."""
+    mailbox = new_mailbox()
+    put(mailbox, 0)
+    assert not is_lent(lease(mailbox, 0))
+    put(mailbox, 1)
+
+    def use() -> None:
+        mailbox._lock.run(lambda: None)  # which needs one for itself
+        with shortage.free_descriptors(number):
+            for each in range(1, 5):
+                put(mailbox, each + 1)
+                body, (buffer,) = (mailbox.get_leased if each % 2 else mailbox.get)(
+                    timeout=DEADLINE
+                )
+                assert (b"%d" % each, pattern(each)) == (bytes(body), bytes(buffer))
+                del buffer
+
+    with crew() as fork:
+        assert 0 == fork(use).join()
+    assert [] == held(mailbox)
+    mailbox.close()
+
+
 def test_no_memory_for_a_shelf(mailbox: PacketMailbox) -> None:
     """Where the kernel refuses it, the message goes elsewhere."""
     with shortage.limited(resource.RLIMIT_FSIZE, 1 << 41):

@@ -365,6 +365,8 @@ class PacketMailbox(Mailbox):
             if not self._starved:
                 raise
             shelf = None
+        except OSError:  # no descriptor to look with, say
+            shelf = None
         if shelf is None:
             return self._spool_up(body, buffers, deadline)
         self._starved = False

@@ -32,7 +32,7 @@ import sys
 from procession._blocks import blocks
 from procession._mailbox_state import TABLE, TABLE_SIZE
 from procession._sparse_file import copy as copy_in_pieces
-from procession._sparse_file import give_back
+from procession._sparse_file import give_back, read_all, write_all
 from procession._spool import END
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
@@ -162,9 +162,12 @@ class Shelves:
     def write(self, shelf: int, body: Buffer, buffers: Sequence[Buffer]) -> bytes:
         """Copy *buffers* to a free shelf and return the message's token."""
         lengths = [len(buffer) for buffer in buffers]
-        view = self._view(shelf)
+        view = self._mapped(shelf)
         for start, buffer in zip(_starts(lengths), buffers, strict=True):
-            self._copy(view[start : start + len(buffer)], buffer)
+            if view is None:
+                write_all(self._fd, (buffer,), _place(shelf) + start)
+            else:
+                self._copy(view[start : start + len(buffer)], buffer)
         return token_of(shelf, body, lengths)
 
     def lend(self, shelf: int, size: int) -> memoryview:
@@ -202,11 +205,15 @@ class Shelves:
                     lent[start : start + length]
                     for start, length in zip(starts, lengths, strict=True)
                 ]
+        view = self._mapped(shelf)
+        if view is not None:
+            _check(end, view)
         buffers = [blocks.take(length) for length in lengths]
-        view = self._view(shelf)
-        _check(end, view)
         for start, buffer in zip(starts, buffers, strict=True):
-            self._copy(buffer, view[start : start + len(buffer)])
+            if view is None:
+                read_all(self._fd, (buffer,), _place(shelf) + start)
+            else:
+                self._copy(buffer, view[start : start + len(buffer)])
         return body, buffers
 
     # -- holds
@@ -270,6 +277,15 @@ class Shelves:
         if found is None or len(found) < room:
             found = self._maps[shelf] = mmap.mmap(self._fd, room, offset=_place(shelf))
         return memoryview(found)[:room]
+
+    def _mapped(self, shelf: int) -> memoryview | None:
+        """Return the same, or None if it cannot be mapped: no descriptor is left, say."""
+        try:
+            return self._view(shelf)
+        except OSError as error:
+            if error.errno is None:  # ours
+                raise
+            return None
 
     def close(self) -> None:
         """Let go of the mappings; those that somebody looks at go with the last view."""
