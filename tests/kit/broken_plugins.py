@@ -348,6 +348,42 @@ class DoesNotWaitForTasks(Sockets):
         return TwiceMailbox(PacketSocketLane.create(), maxsize=maxsize, joinable=joinable)
 
 
+class LendingMailbox(PacketMailbox):
+    """Lends, and reserves, the same memory to everybody."""
+
+    __slots__ = ("_buffer",)
+
+    def get_leased(self, *, timeout: float | None = None) -> Any:
+        body, buffers = self.get(timeout=timeout)
+        if not buffers:
+            return body, buffers
+        common = self._common()[: len(buffers[0])]
+        common[:] = buffers[0]
+        return body, [common, *buffers[1:]]
+
+    def reserve(self, size: int, /) -> memoryview | None:
+        return self._common()[:size]
+
+    def put_reserved(
+        self, body: Any, memory: memoryview, /, *, timeout: float | None = None
+    ) -> None:
+        self.put(body, (memory[:-1],), timeout=timeout)
+
+    def _common(self) -> memoryview:
+        if not hasattr(self, "_buffer"):
+            self._buffer = memoryview(bytearray(1 << 20))
+        return self._buffer
+
+
+@breaks(
+    "test_mailbox_lends_memory_that_nobody_else_writes_to",
+    "test_mailbox_reserves_memory_for_a_message",
+)
+class LendsTwice(Sockets):
+    def mailbox(self, *, maxsize: int = 0, joinable: bool = False) -> Mailbox:
+        return LendingMailbox(PacketSocketLane.create(), maxsize=maxsize, joinable=joinable)
+
+
 # -- start methods ---------------------------------------------------------------------------
 
 
