@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 _AT_HAND = (list, tuple, range, str, bytes, set, frozenset, dict)
 #: So many chunks are given at once.
 _MOST_AT_ONCE = 256
+#: Whenever so many chunks are left to be taken out, or none, there may be room for more.
+_LOOKS_EVERY = 16
 #: The arguments of one call that has none, for `starmap`.
 _ONE_CALL: tuple[tuple[()], ...] = ((),)
-_NOTHING = object()
 
 
 class Feeder:
@@ -248,18 +249,18 @@ class Stream:
         input too early, an exception of its own or the end of the pool, is raised once, last.
         """
         while True:
-            if not self._rest and self._ready:
-                self._open_chunk()
-            try:
-                value = self._rest.popleft()
-            except IndexError:
-                value = _NOTHING  # or another thread was faster
-            if value is _NOTHING:  # not in the handler: Ctrl-C would show two tracebacks
-                self._wait(timeout)
-            elif type(value) is _Failure:
-                raise value.error
-            else:
+            if self._rest:
+                try:
+                    value = self._rest.popleft()
+                except IndexError:
+                    continue  # another thread was faster
+                if type(value) is _Failure:
+                    raise value.error
                 return value
+            if self._ready:
+                self._open_chunk()
+            else:
+                self._wait(timeout)
 
     __next__ = next
 
@@ -270,7 +271,8 @@ class Stream:
             self._rest.extend(chain.from_iterable(starmap(self._ready.popleft, _ONE_CALL)))
         except IndexError:
             return  # another thread was faster
-        self._feeder.look_for_room()
+        if not len(self._ready) % _LOOKS_EVERY:
+            self._feeder.look_for_room()
 
     def _wait(self, timeout: float | None) -> None:
         """Wait until there is something to be taken out; raise what `next` does if not."""
