@@ -126,7 +126,7 @@ def examine(order: Order, examination: Examination) -> Iterator[Result]:
     if told.refusal:
         examination.refusal = told.refusal
     elif told.code == MISUSED and not examination.results:
-        examination.refusal = f"--only {order.only!r}: {said.removeprefix('ERROR: ')}"
+        examination.refusal = f"--only {order.only!r}: {said.rpartition('ERROR: ')[2]}"
     elif told.code not in _ORDERLY or told.left:
         yield from _cut_short(examination, told, end, said)
 

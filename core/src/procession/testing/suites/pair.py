@@ -25,7 +25,7 @@ from procession.testing import payloads, queueing
 from procession.testing.forked import DEADLINE
 from procession.testing.killing import KILLS, chosen_seed, run
 from procession.testing.killing_scenarios import ConnectionUse, HandingOver
-from procession.testing.suites.suite import Declined, Suite
+from procession.testing.suites.suite import Declined, Fork, Suite
 
 Make: TypeAlias = Callable[..., Any]
 
@@ -512,7 +512,7 @@ class PairSuite(Suite):
 
     @pytest.mark.timeout(60 + KILLS)
     def test_ends_of_connections_are_killed_at_random(
-        self, spec: tuple[str, str, str], ctx: Any, beyond: None, prepared_process: Path
+        self, spec: tuple[str, str, str], ctx: Any, beyond: None, prepared_process: Path, fork: Fork
     ) -> None:
         """Who talks to a killed process is told who it was; nothing is half received.
 
@@ -523,7 +523,7 @@ class PairSuite(Suite):
 
     @pytest.mark.timeout(60 + KILLS)
     def test_givers_and_takers_of_descriptors_are_killed_at_random(
-        self, spec: tuple[str, str, str], ctx: Any, beyond: None, prepared_process: Path
+        self, spec: tuple[str, str, str], ctx: Any, beyond: None, prepared_process: Path, fork: Fork
     ) -> None:
         """What was sent in a message arrives, or its receiver is told; nobody waits for ever.
 
