@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import functools
 import os
+import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -226,3 +228,20 @@ def _count(shared: Any, number: int) -> None:
     for value in range(300):
         shared[number] = value
         assert value == shared[number]
+
+
+@pytest.mark.parametrize("used", [False, True])
+def test_a_server_that_hears_nobody_is_killed(used: bool) -> None:
+    """It takes the two times of `shutdown_timeout`, also when nothing can be asked any more."""
+    manager = SyncManager(shutdown_timeout=0.2)
+    manager.start()
+    process = manager._process
+    assert process is not None
+    assert process.pid is not None
+    if used:
+        manager.dict()
+    os.kill(process.pid, signal.SIGSTOP)
+    begun = time.monotonic()
+    manager.shutdown()
+    assert 0.4 <= time.monotonic() - begun < 10
+    assert manager._process is None

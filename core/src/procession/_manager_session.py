@@ -223,6 +223,16 @@ class Session:
         self._drop_now()
         return self._result(*answer)
 
+    def ask_to_end(self, seconds: float) -> None:
+        """Ask the server to end, and wait until it has heard that, *seconds* at the most.
+
+        A server that hears nobody may have left another question unanswered, so that this is
+        asked over a connection of its own. Raises like `ask`.
+        """
+        with self._dial(seconds) as connection:
+            connection.send_bytes(self.codec.dumps((None, "shutdown", (), {})))
+            connection.poll(seconds)
+
     def _begin_question(self) -> None:
         """Be busy; the lock is held."""
         if self._busy:
@@ -312,12 +322,12 @@ class Session:
             self._knows_sessions = False
             connection.close()
 
-    def _dial(self) -> Connection:
+    def _dial(self, seconds: float = CONNECT_SECONDS) -> Connection:
         try:
             connection = Client(
                 self.address,
                 authkey=self.authkey,
-                timeout=CONNECT_SECONDS,
+                timeout=seconds,
                 tls=self.tls,
                 silence=self.silence,
             )

@@ -7,6 +7,7 @@ import queue
 import sys
 import threading
 import traceback
+from time import monotonic
 
 from procession._limits import check_silence
 from procession._managed_memory import MemoryServer, managed_memory
@@ -266,14 +267,16 @@ class BaseManager:
         self._state = "shut down"
         if process is None or session is None:
             return
+        deadline = monotonic() + self._shutdown_timeout
         try:
-            session.ask("shutdown")
+            session.ask_to_end(self._shutdown_timeout)
         except (ProcessError, OSError, EOFError):
             pass  # it has ended already, or hears nobody: then it is told otherwise
         for tell in (None, process.terminate, process.kill):
             if tell is not None:
+                deadline = monotonic() + self._shutdown_timeout
                 tell()
-            process.join(self._shutdown_timeout)
+            process.join(max(0.0, deadline - monotonic()))
             if not process.is_alive():
                 break
         sessions.forget(session)
