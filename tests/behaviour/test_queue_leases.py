@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import queue as queue_module
+import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
 import pytest
 
+from procession import _shelves
+from procession.errors import LeaseWarning
 from procession.testing import queueing
 
 numpy = pytest.importorskip("numpy")
@@ -155,6 +158,22 @@ def test_the_memory_of_a_killed_holder_is_used_again(lending: Any, pipe: Make, s
     for number in range(100):
         lending.put(numpy.full(SIZE, number, "u1"))
         assert number == lending.get(timeout=DEADLINE, lease=True)[-1]
+
+
+@transports
+def test_the_warning_is_about_the_line_that_puts(
+    lending: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who is warned that everything is lent sees where; the object arrives all the same."""
+    lending.put(numpy.ones(SIZE))
+    kept = lending.get(timeout=DEADLINE, lease=True)
+    monkeypatch.setattr(_shelves, "BUDGET", kept.nbytes)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", LeaseWarning)
+        lending.put(numpy.zeros(SIZE))
+    assert not lending.get(timeout=DEADLINE, lease=True).any()
+    assert [__file__] * len(caught) == [each.filename for each in caught]
+    assert kept.all()
 
 
 @transports

@@ -456,6 +456,40 @@ def test_reserved_memory_is_put_as_it_is(mailbox: PacketMailbox) -> None:
     assert [] == held(mailbox)
 
 
+def test_a_filler_that_lets_go_of_nothing_is_named(
+    mailbox: PacketMailbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was filled, put and taken belongs to its filler as long as that can look at it."""
+    monkeypatch.setattr(_shelves, "BUDGET", MIB)
+    ready, telling = os.pipe()
+
+    def fill() -> None:
+        kept = []
+        for number in range(2):
+            memory = mailbox.reserve(500 * KIBI)
+            assert memory is not None
+            memory[:] = pattern(number, 500 * KIBI)
+            mailbox.put_reserved(b"%d" % number, memory)
+            kept.append(memory)
+        os.write(telling, b"x")
+        select.select([], [], [], DEADLINE)
+
+    with crew() as fork:
+        filler = fork(fill)
+        os.read(ready, 1)
+        for number in range(2):
+            body, (buffer,) = mailbox.get(timeout=DEADLINE)
+            assert (b"%d" % number, pattern(number, 500 * KIBI)) == (body, buffer)
+        with pytest.warns(LeaseWarning, match=rf"\(pid {filler.pid}\)"):
+            put(mailbox, 2, 500 * KIBI)
+        filler.kill()
+    put(mailbox, 3, 500 * KIBI)
+    for number in (2, 3):
+        assert is_lent(lease(mailbox, number, 500 * KIBI)) is (number == 3)
+    os.close(ready)
+    os.close(telling)
+
+
 def test_a_killed_filler_leaves_nothing(mailbox: PacketMailbox) -> None:
     """Memory that was reserved and not put is free when its process is gone."""
 
@@ -485,7 +519,6 @@ def test_who_finds_everything_lent_is_told_once(monkeypatch: pytest.MonkeyPatch)
         shelf = shelves.find(0, 256 * KIBI)
         assert shelf is not None
         lent.append(shelves.lend(shelf, 256 * KIBI))
-        shelves._note_holder(shelf)
     with pytest.raises(AllLent) as caught:
         shelves.find(0, 256 * KIBI)
     assert [os.getpid()] == [holder.pid for holder in caught.value.holders]

@@ -958,9 +958,10 @@ def _warn_of_leases(lent: AllLent) -> None:
         f"a queue has no memory to lend for an object of {lent.wanted >> 10} KiB: leases keep "
         f"{lent.size >> 10} of {lent.most >> 10} KiB. They are held by "
         f"{who or 'unknown processes'}, or processes forked from there. Until some of them end "
-        f"(del what get(lease=True) has returned), large objects are copied, which is slower",
+        f"(del what get(lease=True) has returned and put_empty has given), large objects are "
+        f"copied, which is slower",
         LeaseWarning,
-        stacklevel=5,
+        stacklevel=6,  # who has called `put` of the queue
     )
 
 

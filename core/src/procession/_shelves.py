@@ -185,6 +185,7 @@ class Shelves:
         exporter: Any = (ctypes.c_char * len(view)).from_buffer(view)
         exporter.hold = self._hold(shelf)
         exporter.shelf = shelf
+        self._note_holder(shelf)
         return memoryview(exporter).cast("B")[:size]
 
     # -- what those do that get, with the lock of the large messages' readers held
@@ -200,7 +201,6 @@ class Shelves:
             except OSError:
                 pass  # what a lease needs has run out: a copy does as well
             else:
-                self._note_holder(shelf)
                 return body, [
                     lent[start : start + length]
                     for start, length in zip(starts, lengths, strict=True)
@@ -242,6 +242,7 @@ class Shelves:
         return bool(_RECORD.unpack(answer)[0] != _FREE)
 
     def _note_holder(self, shelf: int) -> None:
+        """Note that it is this process that was lent *shelf*, for those who wonder."""
         from procession._holder import write_record
 
         write_record(self._words(), shelf * _WORDS + 1)
