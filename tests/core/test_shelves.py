@@ -33,7 +33,7 @@ from procession.testing import shortage
 from procession.testing.forked import DEADLINE, Forked, crew, until
 from procession.testing.killing import Journal, chosen_seed
 
-KILLS = int(os.environ.get("PROCESSION_KILLS", "60"))
+KILLS = int(os.environ.get("PROCESSION_KILLS", "20"))
 KIBI, MIB = 1 << 10, 1 << 20
 Make = Callable[..., PacketMailbox]
 
