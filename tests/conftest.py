@@ -6,6 +6,9 @@ runs it once per transport with the first start method, and ``one_pair_per("meth
 way round: for behaviour that only one of the two decides. ``method`` and ``transport`` alone give
 names. Where no plugin is installed, such tests are deselected and the header of the run says so.
 
+*Interpreters.* tox runs everything on the oldest one. On the others it leaves out what is marked
+``once``, which does not depend on the interpreter and takes long: random kills, the command line.
+
 *The reference.* ``pytest --subject multiprocessing`` runs the same tests on the standard library:
 the proof that they test multiprocessing's behaviour and not ours. Tests of what only procession
 promises are marked ``beyond`` and are deselected there. This is why contexts are typed ``Any`` in

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.once
+
 RUN = Path(__file__).resolve().parents[2] / "bench" / "run.py"
 
 for library in ("matplotlib", "numpy", "rich"):

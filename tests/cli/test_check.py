@@ -19,6 +19,8 @@ import procession
 from procession import _cli_check, cli
 from procession.testing import checking, reporting
 
+pytestmark = pytest.mark.once
+
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 TRANSPORT = """

@@ -20,6 +20,8 @@ from procession._demo.indexing import index, index_alone
 from procession._demo.listening import ChildFailedError
 from procession._demo.sources import find_sources
 
+pytestmark = pytest.mark.once
+
 STDLIB = Path(sysconfig.get_path("stdlib"))
 ESCAPE = "\x1b"
 

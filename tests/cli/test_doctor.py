@@ -14,6 +14,8 @@ import pytest
 
 import procession
 
+pytestmark = pytest.mark.once
+
 if sys.platform != "linux":
     pytest.skip("needs /proc", allow_module_level=True)
 

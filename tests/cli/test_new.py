@@ -17,6 +17,8 @@ import pytest
 
 from procession._new.project import KINDS, Project
 
+pytestmark = pytest.mark.once
+
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 NOUNS = [kind.replace("_", "-") for kind in KINDS]

@@ -51,7 +51,10 @@ def may_trace() -> bool:
         return False
 
 
-pytestmark = pytest.mark.skipif(not may_trace(), reason="needs to be allowed to trace")
+pytestmark = [
+    pytest.mark.skipif(not may_trace(), reason="needs to be allowed to trace"),
+    pytest.mark.once,
+]
 
 
 def deeds(view: Any) -> dict[str, str]:

@@ -32,6 +32,8 @@ from procession.errors import ResourceError
 from procession.testing import leaks
 from procession.testing.forked import crew
 
+pytestmark = pytest.mark.once
+
 SECONDS = float(os.environ.get("PROCESSION_HEAP_SECONDS", "3"))
 SIZES = [1, 8, 16, 24, 100, 1000, 5000, 40_000, LARGE_BLOCK, LARGE_BLOCK + 100]
 

@@ -19,6 +19,8 @@ from procession.synchronize import Barrier, BoundedSemaphore, Condition, Event, 
 from procession.testing.killing import Scenario, chosen_kills, chosen_seed, run
 from procession.testing.killing_locks import BarrierUse, ConditionUse, EventUse, LockUse
 
+pytestmark = pytest.mark.once
+
 KILLS = chosen_kills(25)
 UNITS = 2
 

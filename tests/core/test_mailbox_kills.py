@@ -29,6 +29,8 @@ from procession._spool import WINDOW
 from procession.testing.forked import DEADLINE, Forked, crew
 from procession.testing.killing import Journal, chosen_seed
 
+pytestmark = pytest.mark.once
+
 KILLS = int(os.environ.get("PROCESSION_KILLS", "60"))
 PRODUCERS, CONSUMERS = 3, 3
 KIBI = 1024

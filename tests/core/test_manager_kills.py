@@ -21,6 +21,8 @@ from procession.errors import ServerDiedError
 from procession.process import current_process
 from procession.testing.forked import crew, until
 
+pytestmark = pytest.mark.once
+
 KILLS = int(os.environ.get("PROCESSION_KILLS", "12"))
 SEED = int(os.environ.get("PROCESSION_SEED", "7"))
 

@@ -17,6 +17,8 @@ from procession._holders import other_holders
 from procession._roster import SIZE, Roster
 from procession.testing.forked import Forked, crew, until
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture
 def roster() -> Iterator[Roster]:

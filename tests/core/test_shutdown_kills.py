@@ -29,6 +29,8 @@ from procession.errors import BrokenConnectionError, ShutDown
 from procession.testing.forked import DEADLINE, Forked, crew
 from procession.testing.killing import Journal, chosen_seed
 
+pytestmark = pytest.mark.once
+
 ROUNDS = int(os.environ.get("PROCESSION_KILLS", "8"))
 _NUMBERS = struct.Struct("=QQ")
 _JOURNAL_BYTES = 1 << 18

@@ -22,6 +22,8 @@ from procession.errors import (
 from procession.testing.faults import Faults, FaultScript
 from procession.testing.faults._life import MAIN, _is_of_program, changed
 
+pytestmark = pytest.mark.once
+
 
 def echo(connection: Any) -> None:
     """Send back what comes, until the end."""

@@ -15,6 +15,8 @@ if sys.platform != "linux":
 
 from tests.kit.broken_plugins import HAS_TO_FAIL
 
+pytestmark = pytest.mark.once
+
 FILE = Path(__file__).with_name("broken_plugins.py")
 EXPECTED = [(plugin, test) for plugin, tests in HAS_TO_FAIL.items() for test in tests]
 

@@ -22,7 +22,7 @@ from procession.testing.killing import chosen_seed
 _KILLS = int(os.environ.get("PROCESSION_KILLS", "8"))
 
 # A whole run takes longer when more is killed.
-pytestmark = pytest.mark.timeout(60 + _KILLS)
+pytestmark = [pytest.mark.timeout(60 + _KILLS), pytest.mark.once]
 
 
 @pytest.mark.one_pair_per("method")

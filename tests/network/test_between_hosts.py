@@ -37,9 +37,12 @@ def _obstacle() -> str | None:
 
 
 OBSTACLE = _obstacle()
-pytestmark = pytest.mark.skipif(
-    OBSTACLE is not None, reason=f"no network namespaces with TUN devices here: {OBSTACLE}"
-)
+pytestmark = [
+    pytest.mark.skipif(
+        OBSTACLE is not None, reason=f"no network namespaces with TUN devices here: {OBSTACLE}"
+    ),
+    pytest.mark.once,
+]
 
 
 @pytest.fixture(scope="module")

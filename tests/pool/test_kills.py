@@ -20,6 +20,8 @@ import pytest
 from procession.errors import WorkerDiedError
 from procession.testing import pooled
 
+pytestmark = pytest.mark.once
+
 KILLS = int(os.environ.get("PROCESSION_KILLS", "12"))
 SEED = int(os.environ.get("PROCESSION_SEED", "0")) or random.randrange(1, 1 << 30)
 # Fewer where workers are replaced all the time anyway, which takes its time.

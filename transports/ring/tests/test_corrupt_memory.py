@@ -18,6 +18,8 @@ from procession_ring import Ring
 from procession_ring._lane import RingLane
 from procession_ring._layout import HEADER_SIZE, LANE_OFFSETS, OFFSETS, RECORD, RECORD_MARK
 
+pytestmark = pytest.mark.once
+
 SIZE = 16 << 10
 EXAMPLES = int(os.environ.get("PROCESSION_EXAMPLES", "150"))
 

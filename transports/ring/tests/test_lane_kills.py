@@ -26,6 +26,8 @@ from procession_ring import Ring
 from procession_ring._implementation import NATIVE
 from procession_ring._lane import RingLane
 
+pytestmark = pytest.mark.once
+
 KILLS = int(os.environ.get("PROCESSION_KILLS", "10"))
 USERS = 3
 #: Messages that are put, or got, together.
