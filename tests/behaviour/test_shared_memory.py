@@ -241,12 +241,29 @@ class TestInterchange:
 
         assert (5000, 9) == (theirs.size, mine.buf[4999])
         theirs.close()
-        if there == "multiprocessing" and sys.version_info < (3, 13):
-            from multiprocessing import resource_tracker
-
-            resource_tracker.unregister(f"/{mine.name}", "shared_memory")
         mine.close()
         mine.unlink()
+
+    @pytest.mark.parametrize(
+        ("here", "there"), [("procession", "multiprocessing"), ("multiprocessing", "procession")]
+    )
+    def test_the_tracker_hears_of_removals(
+        self, here: str, there: str, run_program: Callable[..., Any]
+    ) -> None:
+        """What procession has removed the standard library does not complain of at its end."""
+        program = f"""
+import {here}.shared_memory, {there}.shared_memory
+import procession.shared_memory
+made = {here}.shared_memory.SharedMemory(create=True, size=10)
+found = {there}.shared_memory.SharedMemory(made.name)
+for each in (made, found):
+    each.close()
+for each in (made, found):
+    if isinstance(each, procession.shared_memory.SharedMemory):
+        each.unlink()
+"""
+        done = run_program(program)
+        assert (0, "") == (done.returncode, done.stderr)
 
     @pytest.mark.parametrize(
         ("here", "there"), [("procession", "multiprocessing"), ("multiprocessing", "procession")]
@@ -265,10 +282,6 @@ class TestInterchange:
 
         assert changes == list(mine) == list(theirs)
         theirs.shm.close()
-        if there == "multiprocessing":
-            from multiprocessing import resource_tracker
-
-            resource_tracker.unregister(f"/{mine.shm.name}", "shared_memory")
         mine.shm.close()
         mine.shm.unlink()
 

@@ -141,6 +141,20 @@ def note_end(child: process.BaseProcess) -> None:
     _standard_process._children.discard(child)
 
 
+def forget_segment(name: str) -> None:
+    """Tell the standard package that the shared memory *name*, which it may have made, is removed.
+
+    Its tracker would say at the end that nobody has.
+    """
+    module: Any = _standard.module("multiprocessing.resource_tracker")
+    if module is None or module._resource_tracker._fd is None:
+        return
+    # Whether it knows the name is known there only. Known twice is known once, and forgetting
+    # what is not known is an error.
+    for tell in (module.register, module.unregister):
+        tell(f"/{name}", "shared_memory")
+
+
 def _disown() -> None:
     """Drop, in a forked copy, the children that are its parent's."""
     children = _standard_process._children

@@ -11,7 +11,7 @@ import os
 from binascii import hexlify
 from operator import index as to_index
 
-from procession import _list_layout, _named_memory
+from procession import _list_layout, _named_memory, _standard
 from procession._abandoned_memory import remove_abandoned
 from procession._memory_errors import explain
 from procession._shared_map import SharedMap, map_file
@@ -122,6 +122,10 @@ class SharedMemory:
     def unlink(self) -> None:
         """Remove the name; who has the memory keeps it. Raises `FileNotFoundError`."""
         _named_memory.unlink(self.name)
+        if _standard.is_loaded():
+            from procession import _standard_state
+
+            _standard_state.forget_segment(self.name)
 
     def __del__(self) -> None:
         """End this use. What views there are stay valid: they keep the mapping."""
