@@ -227,9 +227,7 @@ class Shelves:
         fd = os.open(f"/proc/self/fd/{self._fd}", os.O_RDWR | os.O_CLOEXEC)
         try:
             fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _record(_SHARED, shelf))
-            if sys.version_info >= (3, 13):
-                return mmap.mmap(fd, mmap.PAGESIZE, prot=mmap.PROT_READ, trackfd=False)
-            return mmap.mmap(fd, mmap.PAGESIZE, prot=mmap.PROT_READ)
+            return _map(fd, mmap.PAGESIZE)
         finally:
             os.close(fd)
 
@@ -264,7 +262,7 @@ class Shelves:
     def _words(self) -> memoryview:
         table = self._table
         if table is None:
-            pages = mmap.mmap(self._fd, TABLE + TABLE_SIZE)
+            pages = _map(self._fd, TABLE + TABLE_SIZE)
             table = memoryview(pages)[TABLE : TABLE + _TABLE_BYTES].cast("Q")
             self._table = table
         return table
@@ -276,7 +274,7 @@ class Shelves:
             raise OSError(f"bad message: shelf {shelf} has {room} bytes")
         found = self._maps.get(shelf)
         if found is None or len(found) < room:
-            found = self._maps[shelf] = mmap.mmap(self._fd, room, offset=_place(shelf))
+            found = self._maps[shelf] = _map(self._fd, room, _place(shelf))
         return memoryview(found)[:room]
 
     def _mapped(self, shelf: int) -> memoryview | None:
@@ -292,6 +290,13 @@ class Shelves:
         """Let go of the mappings; those that somebody looks at go with the last view."""
         self._maps = {}
         self._table = None
+
+
+def _map(fd: int, size: int, offset: int = 0) -> mmap.mmap:
+    if sys.version_info >= (3, 13) and sys.platform != "win32":
+        # Without a second descriptor, which the mapping would keep for itself.
+        return mmap.mmap(fd, size, offset=offset, trackfd=False)
+    return mmap.mmap(fd, size, offset=offset)
 
 
 def token_of(shelf: int, body: Buffer, lengths: Sequence[int]) -> bytes:
