@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 import pickle
+import select
 import signal
 import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -303,3 +304,61 @@ def test_at_any_moment(cleanup: ExitStack, forks: int) -> None:
         assert not thread.is_alive(), "it waits for ever"
     assert {"died"} == set(outcomes)
     assert len(threads) == len(outcomes)
+
+
+@pytest.mark.parametrize("forks", [int(os.environ.get("PROCESSION_FORKS", "30"))])
+def test_a_server_that_forks_at_any_moment(cleanup: ExitStack, forks: int) -> None:
+    """Whatever its clients were about, they hear of its end, though its children live on."""
+    addresses, said = os.pipe()
+    reader, writer = os.pipe()
+    fork = cleanup.enter_context(crew())
+    for fd in (addresses, said, reader, writer):
+        cleanup.callback(os.close, fd)
+
+    def serve() -> None:
+        os.close(writer)
+        served = Served()
+        os.write(said, cast(bytes, served.server.address))
+        for _ in range(forks):
+            if not os.fork():
+                os.read(reader, 1)
+                os._exit(0)
+        os.write(said, b"!")
+        os.read(reader, 1)
+
+    server = fork(serve)
+    address = os.read(addresses, 200)
+    begun, go_on = threading.Event(), threading.Event()
+    outcomes: list[str] = []
+
+    def call(manager: SyncManager) -> None:
+        shared = manager.dict(a=1)
+        assert 1 == shared["a"]
+        begun.set()
+        go_on.wait()
+        try:
+            outcomes.append(str(shared["a"]))
+        except errors.ServerDiedError:
+            outcomes.append("died")
+
+    threads: list[threading.Thread] = []
+    kept = []
+    while not select.select([addresses], [], [], 0)[0]:
+        manager = SyncManager(address, authkey=KEY)
+        manager.connect()
+        begun.clear()
+        threads.append(threading.Thread(target=call, args=(manager,), daemon=True))
+        threads[-1].start()
+        assert begun.wait(20)
+        # A session of its own for the next one; this one's stays open.
+        kept.append(sessions._sessions.pop((address, KEY, "pickle")))
+    server.kill()
+    go_on.set()
+    for thread in threads:
+        thread.join(20)
+        assert not thread.is_alive(), "it waits for ever"
+    assert {"died"} == set(outcomes)
+    assert len(threads) == len(outcomes)
+    for session in kept:
+        with pytest.raises(errors.ServerDiedError):
+            session.ask("dummy")

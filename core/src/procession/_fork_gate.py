@@ -25,12 +25,11 @@ _gate = RLock()
 _watches_forks = False
 
 
-def moments() -> Iterator[bool]:
-    """Begin one moment, and yield whether it has: no fork has been under way for too long.
+def watch() -> None:
+    """Have forks wait for moments from now on.
 
-    If so, end it with `end_moment`, and soon, for forks wait for that. It is an iterator so that
-    no signal handler can raise between the beginning and the first line of a ``for`` loop over
-    it, which has ``try`` there and ends it in any case.
+    The interpreter calls last what was registered first. So what registers later, to be done
+    before a fork, may wait itself for somebody who needs a moment.
     """
     global _watches_forks
     if not _watches_forks:
@@ -38,6 +37,16 @@ def moments() -> Iterator[bool]:
         if sys.platform != "win32":
             os.register_at_fork(before=_before, after_in_parent=_after_in_parent)
         in_forked_children(_after_in_child)
+
+
+def moments() -> Iterator[bool]:
+    """Begin one moment, and yield whether it has: no fork has been under way for too long.
+
+    If so, end it with `end_moment`, and soon, for forks wait for that. It is an iterator so that
+    no signal handler can raise between the beginning and the first line of a ``for`` loop over
+    it, which has ``try`` there and ends it in any case.
+    """
+    watch()
     return map(_gate.acquire, (True,), (_PATIENCE,))
 
 

@@ -14,6 +14,7 @@ from weakref import WeakSet, finalize
 
 from procession import _address, _limits
 from procession._after_fork import in_forked_children
+from procession._fork_gate import end_moment, moments
 from procession._handshake import accepting, accepts_md5, connecting, welcomed, welcoming
 from procession._line import HANDSHAKE_SECONDS, Handshake, Line
 from procession._resource_errors import explain
@@ -214,8 +215,10 @@ class Listener:
             raise
         if not through:
             return None
-        del self._handshakes[fd]
-        return self._connection(handshake.line, peer)
+        try:
+            return self.welcome(handshake.line, peer)
+        finally:
+            del self._handshakes[fd]
 
     def _expire(self, now: float) -> None:
         """Raise for one handshake whose time is over."""
@@ -230,7 +233,7 @@ class Listener:
     def _welcome(self) -> Connection | None:
         """Let the next client in; return its connection if it needs no handshake."""
         try:
-            peer, address = self._socket.accept()
+            peer, address = self._next()
         except (BlockingIOError, ConnectionAbortedError):
             return None  # another process was quicker, or the client has gone
         except OSError as error:
@@ -254,7 +257,7 @@ class Listener:
         elif self._tls is not None:
             steps = welcoming()
         else:
-            return self._connection(line, address)
+            return self.welcome(line, address)
         handshake = Handshake(line, steps, monotonic() + self._seconds)
         fd = line.fileno()
         self._handshakes[fd] = handshake, address
@@ -270,7 +273,21 @@ class Listener:
             )
         return None
 
-    def _connection(self, line: Line, address: Address) -> Connection:
+    def _next(self) -> tuple[socket.socket, Address]:
+        """Return the next client's socket and its address, without waiting for one."""
+        accepted: tuple[socket.socket, Address] | None = None
+        for alone in moments():
+            try:
+                accepted = self._socket.accept()
+                _remember(_young, accepted[0])
+            finally:
+                if alone:
+                    end_moment()
+        assert accepted is not None
+        return accepted
+
+    def welcome(self, line: Line, address: Address) -> Connection:
+        """Return the connection that *line*, whose handshake is through, becomes."""
         self._last_accepted = address
         return Connection.over(line.channel()).limit(*self._recv_limit)
 
@@ -358,8 +375,7 @@ def Client(
     family = family or _address.family_of(address)
     if tls is not None:
         tls.check(family, server=False, authkey=authkey)
-    peer = _address.open_socket(family)
-    _remember(_dialing, peer)
+    peer = _new_socket(family)
     try:
         _address.check_length(address)
         _connect(peer, address, timeout)
@@ -379,6 +395,19 @@ def Client(
     except BaseException:
         peer.close()
         raise
+
+
+def _new_socket(family: str) -> socket.socket:
+    peer: socket.socket | None = None
+    for alone in moments():
+        try:
+            peer = _address.open_socket(family)
+            _remember(_young, peer)
+        finally:
+            if alone:
+                end_moment()
+    assert peer is not None
+    return peer
 
 
 def _connect(peer: socket.socket, address: Address, timeout: float | None) -> None:
@@ -406,7 +435,7 @@ def _connect(peer: socket.socket, address: Address, timeout: float | None) -> No
 
 _listeners: WeakSet[Listener] = WeakSet()
 #: Sockets that are to become connections, until they are: then they are no objects any more.
-_dialing: WeakSet[socket.socket] = WeakSet()
+_young: WeakSet[socket.socket] = WeakSet()
 _watches_forks = False
 
 
@@ -422,5 +451,5 @@ def _remember(where: WeakSet[T], new: T) -> None:
 def _renew_all() -> None:
     for listener in list(_listeners):
         listener._after_fork()
-    for peer in list(_dialing):
+    for peer in list(_young):
         peer.close()  # the handshake is the parent's

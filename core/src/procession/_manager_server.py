@@ -14,6 +14,7 @@ from procession import _call_pipes as pipes
 from procession import _manager_wire as wire
 from procession._after_fork import in_forked_children
 from procession._call_line import call_line
+from procession._fork_gate import end_moment, moments
 from procession._listener import Listener
 from procession._referents import Referent, Referents
 from procession.errors import AuthenticationError, ConnectionClosedError, RemoteError
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from procession._address import Address
     from procession._call_pipes import Identity
+    from procession._line import Line
     from procession.connection import Connection
     from procession.managers import Registration
     from procession.tls import Tls
@@ -66,6 +68,27 @@ class _Session:
         self.held: Counter[str] = Counter()
 
 
+class _Door(Listener):
+    """The listener of a server, which gets to know every connection before anybody can fork."""
+
+    def __init__(self, keep: Callable[[Connection], object], *args: Any, **kwds: Any) -> None:
+        self._keep = keep
+        super().__init__(*args, **kwds)
+
+    def welcome(self, line: Line, address: Address) -> Connection:
+        """See `Listener.welcome`."""
+        connection: Connection | None = None
+        for alone in moments():
+            try:
+                connection = super().welcome(line, address)
+                self._keep(connection)
+            finally:
+                if alone:
+                    end_moment()
+        assert connection is not None
+        return connection
+
+
 class Server:
     """Keeps objects, and serves each connection from a thread of its own.
 
@@ -90,7 +113,10 @@ class Server:
         #: What proxies that are made here have to use elsewhere.
         self.tls = tls
         self.silence = silence
-        self.listener = Listener(
+        #: Those that are open, as `pipes.identify` knows them.
+        self._connections: dict[Connection, Identity] = {}
+        self.listener = _Door(
+            self._keep,
             address,
             backlog=_BACKLOG,
             authkey=bytes(authkey),
@@ -103,8 +129,6 @@ class Server:
         #: Set it to end `serve_forever`.
         self.stop_event = threading.Event()
         self.referents = Referents()
-        #: Those that are open, as `pipes.identify` knows them.
-        self._connections: dict[Connection, Identity] = {}
 
     @classmethod
     def prepare(cls) -> None:
@@ -139,7 +163,6 @@ class Server:
             except OSError:
                 time.sleep(_BREATH)  # no descriptor to accept with
                 continue
-            self._keep(connection)
             try:
                 threading.Thread(
                     target=self._serve, args=(connection,), name="procession-client", daemon=True

@@ -13,6 +13,7 @@ from procession import _call_pipes as pipes
 from procession import _manager_wire as wire
 from procession._after_fork import in_forked_children
 from procession._call_line import CallLine, call_line
+from procession._fork_gate import watch as watch_forks
 from procession._host_channel import GONE
 from procession._listener import Client
 from procession.errors import (
@@ -422,6 +423,7 @@ class Sessions:
         with self._lock:
             if not self._watches_forks:
                 self._watches_forks = True
+                watch_forks()
                 if sys.platform != "win32":
                     os.register_at_fork(
                         before=self._before_fork, after_in_parent=self._after_fork_in_parent
