@@ -29,6 +29,9 @@ from procession.process import current_process
 from procession.testing.forked import Forked, crew, until
 from procession.testing.served import KEY, Served
 
+#: How many threads there may be at the most, with their descriptors.
+MOST = 150
+
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 
 
@@ -282,7 +285,7 @@ def test_at_any_moment(cleanup: ExitStack, forks: int) -> None:
     threads: list[threading.Thread] = []
 
     def open_lines() -> None:
-        while not stop.is_set():
+        while not stop.is_set() and len(threads) < MOST:
             begun.clear()
             threads.append(threading.Thread(target=call, daemon=True))
             threads[-1].start()
@@ -343,7 +346,7 @@ def test_a_server_that_forks_at_any_moment(cleanup: ExitStack, forks: int) -> No
 
     threads: list[threading.Thread] = []
     kept = []
-    while not select.select([addresses], [], [], 0)[0]:
+    while not select.select([addresses], [], [], 0)[0] and len(threads) < MOST:
         manager = SyncManager(address, authkey=KEY)
         manager.connect()
         begun.clear()
@@ -352,6 +355,7 @@ def test_a_server_that_forks_at_any_moment(cleanup: ExitStack, forks: int) -> No
         assert begun.wait(20)
         # A session of its own for the next one; this one's stays open.
         kept.append(sessions._sessions.pop((address, KEY, "pickle")))
+    assert select.select([addresses], [], [], 30)[0]
     server.kill()
     go_on.set()
     for thread in threads:
