@@ -223,6 +223,21 @@ def test_the_end_of_a_pool_whose_input_makes_its_reader_wait(kind: str) -> None:
     go_on.set()
 
 
+def test_progress_that_is_told_while_the_pool_is_ended() -> None:
+    """The function may use the pool, whoever calls it: its thread does not wait for that."""
+    told: list[bool] = []
+
+    def show(progress: procession.pool.Progress) -> None:
+        told.append(progress.is_over)
+        if threading.current_thread() is threading.main_thread():
+            pool.terminate()
+
+    with _POOLS["processes"](1) as pool:
+        pool.imap(pooled.hang, iter(range(3)), buffersize=1, progress=show)
+    assert pool._crew.ended.wait(_SECONDS)
+    assert [True] == told[-1:]
+
+
 def test_input_that_ends_its_reader() -> None:
     """What input raises is raised, also if it is no `Exception`."""
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-import threading
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from procession._pool_outcomes import call_back
@@ -40,7 +40,9 @@ class Watch:
         self._done = self._failed = 0
         self._chunks_done = 0
         self._chunks: int | None = None
-        self._telling = threading.RLock()
+        # One tells at a time, and nobody waits for that: it may be code of the program that waits.
+        self._permits = deque((True,))
+        self._has_news = False
         self._is_told = False
 
     def expect(self, chunks: int) -> None:
@@ -56,12 +58,24 @@ class Watch:
 
     def tell(self) -> None:
         """Say how far it is. Runs code of the program; what that raises is shown."""
-        with self._telling:
-            if self._is_told:
-                return
-            is_over = self._is_told = self._chunks is not None and self._chunks_done >= self._chunks
-            total = self._done if is_over else self._total
-            call_back(self._show, Progress(self._done, self._failed, total, is_over))
+        self._has_news = True
+        while self._has_news:
+            try:
+                self._permits.pop()
+            except IndexError:
+                return  # whoever is just telling looks again
+            try:
+                self._has_news = False
+                self._tell_once()
+            finally:
+                self._permits.append(True)
+
+    def _tell_once(self) -> None:
+        if self._is_told:
+            return
+        is_over = self._is_told = self._chunks is not None and self._chunks_done >= self._chunks
+        total = self._done if is_over else self._total
+        call_back(self._show, Progress(self._done, self._failed, total, is_over))
 
 
 def watch(
