@@ -15,9 +15,14 @@ def refuse(number):
     raise ValueError("refused", number)
 
 
-def prepare(word):
-    global prepared
+def prepare(word, event):
+    global prepared, allowed
     prepared = word
+    allowed = event
+
+
+def wait():
+    return allowed.wait(30)
 
 
 def tell(number):
@@ -26,7 +31,8 @@ def tell(number):
 
 def main():
     ctx = mp.get_context(sys.argv[2])
-    with ctx.Pool(processes=2, initializer=prepare, initargs=("word",)) as pool:
+    event = ctx.Event()
+    with ctx.Pool(processes=2, initializer=prepare, initargs=("word", event)) as pool:
         print(pool.apply(square, (7,)), pool.apply(tell, kwds={"number": 1}))
         print(pool.map(square, range(20)), pool.starmap(pow, [(2, 3), (3, 2)]))
         print(list(pool.imap(square, range(10), chunksize=3)))
@@ -38,10 +44,13 @@ def main():
             pool.apply(refuse, (4,))
         except ValueError as error:
             print(error, type(error.__cause__).__name__)
+        late = pool.apply_async(wait)
         try:
-            pool.apply_async(refuse, (4,)).successful()
+            late.successful()
         except ValueError as error:
             print(str(error).rpartition(" at ")[2].partition("> ")[2])
+        event.set()
+        print(late.get(), late.successful())
         pool.close()
         pool.join()
         print(seen)
