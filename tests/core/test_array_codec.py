@@ -10,7 +10,10 @@ from typing import Any
 
 import pytest
 
+import procession
 from procession._pickling import SHORTEST_BUFFER, dumps, join, loads
+
+sends = pytest.mark.skipif(not procession.get_all_transports(), reason="no transport is installed")
 
 numpy = pytest.importorskip("numpy")
 
@@ -135,6 +138,7 @@ def test_a_reducer_of_the_program_comes_first(monkeypatch: pytest.MonkeyPatch) -
     assert 3 == loads(*dumps(numpy.zeros(9)))
 
 
+@sends
 def test_a_reducer_of_the_standard_package_comes_first() -> None:
     """So does who has registered one with the standard package's pickler, as PyTorch does."""
     program = (

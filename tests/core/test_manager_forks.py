@@ -19,6 +19,8 @@ from typing import Any, cast
 
 import pytest
 
+import procession
+
 if sys.platform != "linux":
     pytest.skip("fork and /proc", allow_module_level=True)
 
@@ -28,6 +30,10 @@ from procession.managers import SyncManager
 from procession.process import current_process
 from procession.testing.forked import Forked, crew, until
 from procession.testing.served import KEY, Served
+
+starts_a_server = pytest.mark.skipif(
+    not procession.get_all_start_methods(), reason="no start method is installed"
+)
 
 #: How many threads there may be at the most, with their descriptors.
 MOST = 150
@@ -98,6 +104,7 @@ def in_time(function: Callable[[], Any]) -> Any:
     return result
 
 
+@starts_a_server
 def test_while_a_client_offers_pipes(
     bystander: Bystander, cleanup: ExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -250,6 +257,7 @@ def _update(message: bytes) -> None:
     pickle.loads(message).update(a=2)
 
 
+@starts_a_server
 @pytest.mark.parametrize("forks", [int(os.environ.get("PROCESSION_FORKS", "30"))])
 def test_at_any_moment(cleanup: ExitStack, forks: int) -> None:
     """A thread forks again and again; another one opens lines, and hears of the server's end.

@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+import procession
+
 if sys.platform != "linux":
     pytest.skip("pipes that are opened by /proc", allow_module_level=True)
 
@@ -26,6 +28,10 @@ from procession.managers import SyncManager
 from procession.testing import manager_payloads, shortage
 from procession.testing.forked import crew, until
 from procession.testing.served import Served
+
+starts_a_server = pytest.mark.skipif(
+    not procession.get_all_start_methods(), reason="no start method is installed"
+)
 
 
 @pytest.fixture
@@ -111,6 +117,7 @@ def call_in_new_thread(function: Callable[[], Any]) -> Any:
     return result
 
 
+@starts_a_server
 def test_a_client_without_descriptors(cleanup: ExitStack) -> None:
     """It does with as few as there are, or says that there are none; the server has not died."""
     manager = cleanup.enter_context(SyncManager())
@@ -134,6 +141,7 @@ class ShortManager(SyncManager):
 ShortManager.register("Shortage", manager_payloads.Shortage)
 
 
+@starts_a_server
 def test_a_server_without_descriptors(cleanup: ExitStack) -> None:
     """It serves with as few as there are, and none is told that it has died."""
     manager = cleanup.enter_context(ShortManager())
@@ -230,6 +238,7 @@ def _count(shared: Any, number: int) -> None:
         assert value == shared[number]
 
 
+@starts_a_server
 @pytest.mark.parametrize("used", [False, True])
 def test_a_server_that_hears_nobody_is_killed(used: bool) -> None:
     """It takes the two times of `shutdown_timeout`, also when nothing can be asked any more."""
