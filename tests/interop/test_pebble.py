@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from concurrent.futures import TimeoutError
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pebble import ProcessExpired, ProcessPool, concurrent
 
 from procession.testing import clients
+from procession.testing.forked import until
 
 pytestmark = [
     pytest.mark.beyond("it takes the standard package's own contexts"),
@@ -29,10 +33,16 @@ def test_a_pool_computes(ctx: Any) -> None:
 
 
 @pytest.mark.one_pair_per("method")
-def test_a_killed_worker_and_a_slow_task_fail_alone(ctx: Any) -> None:
+def test_a_killed_worker_and_a_slow_task_fail_alone(ctx: Any, tmp_path: Path) -> None:
     """The pool notices the death, ends what takes too long, and goes on."""
+    if sys.platform == "win32":
+        pytest.skip("no named pipes")
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
     with ProcessPool(1, context=ctx) as pool:
-        killed = pool.schedule(clients.kill_me)
+        killed = pool.schedule(clients.kill_me_when_told, args=(str(fifo),))
+        until(killed.running)  # it would not know whose task it was, and say that it is broken
+        fifo.write_text("", encoding="ascii")
         with pytest.raises(ProcessExpired) as raised:
             killed.result(DEADLINE)
         assert raised.value.exitcode == -9

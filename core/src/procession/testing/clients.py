@@ -27,6 +27,12 @@ def kill_me(*ignored: object) -> None:
     os.kill(os.getpid(), 9)
 
 
+def kill_me_when_told(fifo: str) -> None:
+    """Be killed in the middle of a task, once somebody opens *fifo*, a named pipe, to write."""
+    with open(fifo, encoding="ascii"):
+        kill_me()
+
+
 def hang(*ignored: object) -> None:
     """Never return."""
     import threading
