@@ -78,7 +78,6 @@ OF_PROCESSES = {
         "signals_right_after_the_start",
     ],
     "a thread cannot handle signals": ["a_signal_reaches_the_child"],
-    "a forked copy of the process has none of its threads": ["a_forked_copy_of_the_parent"],
     "no process has its number": [
         "a_child_carries_out_the_plan",
         "close_gives_back_and_never_kills",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import threading
@@ -501,3 +502,20 @@ def test_a_thread_is_left_in_functions_of_modules_only() -> None:
 
     assert {"square": True} == {name: left for name, left in names.items() if left}
     assert len(names) > 1, "the constructor of a named tuple is no function any more"
+
+
+def test_a_thread_is_not_left_in_what_the_collector_calls() -> None:
+    """What is raised in a callback of the garbage collector ends nothing, and is complained of."""
+    left = []
+
+    def callback(phase: str, info: object) -> None:
+        left.append(_is_of_program(sys._getframe()))
+
+    gc.callbacks.append(callback)
+    try:
+        gc.collect()
+    finally:
+        gc.callbacks.remove(callback)
+
+    assert left
+    assert not any(left)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import threading
@@ -205,6 +206,8 @@ def _is_of_program(frame: FrameType) -> bool:
         or package.startswith("procession")
         or package in sys.stdlib_module_names
         or frame.f_code.co_name == "__del__"
+        # Like a finalizer it is called anywhere, and what it raises ends nothing.
+        or any(getattr(each, "__code__", None) is frame.f_code for each in gc.callbacks)
     )
 
 

@@ -156,8 +156,11 @@ class StartMethodSuite(Suite):
             end.close()
 
     @pytest.fixture
-    def holding(self, launch: Launch, pipe: Pipe) -> tuple[Child, Connection]:
-        """A child that says that it is there and waits for a message, and its connection."""
+    def holding(self, pipe: Pipe, launch: Launch) -> tuple[Child, Connection]:
+        """A child that says that it is there and waits for a message, and its connection.
+
+        In this order: the child is killed before its connection is closed, which it would see.
+        """
         here, there = pipe()
         child = launch(payloads.hold, there)
         assert "ready" == answer(here, child)
