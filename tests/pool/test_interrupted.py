@@ -76,11 +76,17 @@ def _source_line(frame: Any) -> str:
 
 def _interrupted(number: int, handle: Callable[[], object], call: Callable[[], Any]) -> Any:
     """Return what *call* does, with *handle* called at its line *number*."""
+
+    def step() -> Iterator[Any]:
+        # A tracer that raises in an `except` clause leaves its exception "being handled" (3.12),
+        # which would be the context of all later ones. That of a generator ends with it.
+        yield call()
+
     previous = sys.gettrace()
     gc.disable()  # it might end an earlier pool in between
     sys.settrace(_at_line(number, handle))
     try:
-        return call()
+        return next(step())
     finally:
         sys.settrace(previous)
         gc.enable()

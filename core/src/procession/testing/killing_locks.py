@@ -40,34 +40,41 @@ class Lock(Protocol):
 
 
 class _Board:
-    """Words that all share: who is in the critical section, as process and its start."""
+    """Words that all share: who is in the critical section, as process, its start and a visit."""
 
     def __init__(self) -> None:
         self._map = mmap.mmap(-1, mmap.PAGESIZE)
         self._words = memoryview(self._map).cast("Q")
-        self._inside = self._words[: 2 * _PLACES]
-        self.tokens = self._words[2 * _PLACES : 2 * _PLACES + 1]
-        self.is_over = self._words[2 * _PLACES + 1 : 2 * _PLACES + 2]
+        self._inside = self._words[: 3 * _PLACES]
+        self.tokens = self._words[3 * _PLACES : 3 * _PLACES + 1]
+        self.is_over = self._words[3 * _PLACES + 1 : 3 * _PLACES + 2]
 
     def enter(self, place: int, most: int) -> None:
         """Be inside, where at most *most* living processes may be."""
         mine = place % _PLACES
         inside = self._inside
-        inside[2 * mine + 1] = start_of(os.getpid())
-        inside[2 * mine] = os.getpid()
-        others = [
-            inside[2 * each]
-            for each in range(_PLACES)
-            if each != mine
-            and inside[2 * each]
-            and not has_died(inside[2 * each], inside[2 * each + 1])
-        ]
-        # A process that leaves, or is killed, between two of these looks does no harm.
+        inside[3 * mine + 2] += 1
+        inside[3 * mine + 1] = start_of(os.getpid())
+        inside[3 * mine] = os.getpid()
+        # Those who are met one after another need not have been inside at once. Who is met twice
+        # on one visit was there in between, when all the others of the second look were, too.
+        others = self._others(mine)
+        if len(others) >= most > 1:
+            others &= self._others(mine)
         assert len(others) < most, f"{others} and {os.getpid()} are inside at once"
 
     def leave(self, place: int) -> None:
         """Be outside again."""
-        self._inside[2 * (place % _PLACES)] = 0
+        self._inside[3 * (place % _PLACES)] = 0
+
+    def _others(self, mine: int) -> set[tuple[int, int]]:
+        """Return process and visit of all the living who are met inside, but for place *mine*."""
+        met = set()
+        for each in range(_PLACES):
+            pid, start, visit = self._inside[3 * each : 3 * each + 3]
+            if each != mine and pid and not has_died(pid, start):
+                met.add((pid, visit))
+        return met
 
     def close(self) -> None:
         """Free the memory."""
