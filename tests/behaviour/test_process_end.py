@@ -58,7 +58,7 @@ def test_exception_is_printed_and_gives_one(run_program: Make, pair: Any) -> Non
     assert done.stderr.endswith("ArithmeticError: thirteen\n")
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGKILL", "SIGUSR1", "SIGHUP"])
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGKILL", "SIGUSR1", "SIGUSR2"])
 def test_exit_code_of_a_signal(finish: Make, name: str) -> None:
     """Who is killed by a signal has its negative number, and its name in the repr."""
     number = getattr(signal, name)

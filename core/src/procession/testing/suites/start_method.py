@@ -362,7 +362,7 @@ class StartMethodSuite(Suite):
         assert code == child.wait(DEADLINE)
         assert [code] * 3 == [child.poll() for _ in range(3)]
 
-    @pytest.mark.parametrize("name", ["SIGTERM", "SIGKILL", "SIGUSR1", "SIGHUP"])
+    @pytest.mark.parametrize("name", ["SIGTERM", "SIGKILL", "SIGUSR1", "SIGUSR2"])
     def test_a_signal_is_a_negative_status(self, launch: Launch, name: str) -> None:
         """Who is killed by a signal has its negative number.
 
