@@ -111,6 +111,7 @@ def test_waits_of_a_parent_end_when_the_child_has_died(
             assert is_sending == isinstance(caught.value, BrokenPipeError)
 
 
+@pytest.mark.once
 @pytest.mark.one_pair_per("method")
 @pytest.mark.parametrize("length", [1000, 1 << 20])
 def test_a_put_into_a_full_pair_ends_when_the_getter_has_died(

@@ -21,6 +21,7 @@ from procession.testing import pooled
 
 SIGKILL = 9
 pytestmark = [
+    pytest.mark.once,
     pytest.mark.one_pair_per("transport"),
     pytest.mark.beyond("multiprocessing's pools hang instead"),
 ]

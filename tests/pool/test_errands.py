@@ -32,6 +32,7 @@ SECONDS = float(os.environ.get("PROCESSION_ERRANDS", "0.7"))
 SEED = int(os.environ.get("PROCESSION_SEED", "0")) or random.randrange(1, 1 << 30)
 SIGKILL = 9
 pytestmark = [
+    pytest.mark.once,
     pytest.mark.one_pair_per("transport"),
     pytest.mark.beyond("multiprocessing's callers always wait for two threads"),
     pytest.mark.timeout(60 + 10 * SECONDS),

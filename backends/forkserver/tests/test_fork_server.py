@@ -223,6 +223,7 @@ def test_a_forked_copy_of_the_parent_has_a_server_of_its_own(ctx: Any) -> None:
     assert server == _server()
 
 
+@pytest.mark.once
 def test_a_fork_while_another_thread_looks_after_the_server(ctx: Any) -> None:
     """A forked copy does not wait for a thread that it has not, and has its own server then."""
     _start_and_join(ctx)

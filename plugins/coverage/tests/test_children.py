@@ -169,6 +169,7 @@ EXPECTED = {
 }
 
 
+@pytest.mark.once
 @each_method
 def test_every_child_is_measured(directory: Path, method: str) -> None:
     """By any start method, however the child ends; and the data lie where the parent's do."""

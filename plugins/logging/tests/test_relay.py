@@ -248,6 +248,7 @@ def test_forks_are_not_warned_of(handler: Collecting) -> None:
     assert [] == [line for line in before.leaks() if "descriptor" in line or "thread" in line]
 
 
+@pytest.mark.once
 def test_two_threads_that_fork(handler: Collecting, run: Callable[..., Any]) -> None:
     """Each pauses the thread for itself; no record is missing in the end."""
     if "fork" not in METHODS:

@@ -43,6 +43,7 @@ def draw(method: str, *, root: int, children: int = 2, deep: bool = False) -> li
     return found
 
 
+@pytest.mark.once
 @each_method
 @pytest.mark.parametrize("deep", [False, True])
 def test_distinct_and_reproducible(seeds: None, method: str, deep: bool) -> None:

@@ -30,6 +30,8 @@ from procession.testing.killing import Journal
 from procession_ring import Ring
 from procession_ring._implementation import NATIVE
 
+pytestmark = pytest.mark.once
+
 KILLS = int(os.environ.get("PROCESSION_KILLS", "10"))
 COUNT = 300
 SIZE = 1 << 16
