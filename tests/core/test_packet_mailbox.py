@@ -22,7 +22,8 @@ import fcntl
 
 from procession._handoff import LaunchHandoff, LaunchTakeover
 from procession._packet_lane import PacketLane
-from procession._packet_mailbox import _FULL, PacketMailbox
+from procession._packet_mailbox import PacketMailbox
+from procession._packet_marks import FULL
 from procession._patience import Patience
 from procession._spool import WINDOW
 from procession.errors import ShutDown
@@ -150,7 +151,7 @@ def test_a_large_put_waits_no_longer_than_that_saves(make: Make, timeout: float 
     message = b"x" * (WINDOW // 4)
     for _ in range(4):
         mailbox.put(message)
-    mailbox._patience = patience = Endless()
+    mailbox._waits.patience = patience = Endless()
     mailbox.put(message, timeout=timeout)
 
     assert 5 == mailbox.size()
@@ -356,8 +357,8 @@ def test_whoever_takes_a_message_wakes_who_waits_for_room(
     mailbox.put(b"first")
     putter = threading.Thread(target=mailbox.put, args=(b"second",))
     putter.start()
-    until(lambda: bool(mailbox._words[_FULL]))
+    until(lambda: bool(mailbox._words[FULL]))
     get(mailbox)
-    assert not mailbox._words[_FULL]
+    assert not mailbox._words[FULL]
     putter.join()
     get(mailbox)

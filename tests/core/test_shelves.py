@@ -50,8 +50,8 @@ def new_mailbox(*, maxsize: int = 0, joinable: bool = False, copies: bool = True
     lane = PacketLane(reader, writer)
     mailbox = PacketMailbox(lane, maxsize=maxsize, joinable=joinable)
     if copies:
-        mailbox._spool._copy = slow_copy
-        shelves = mailbox._shelves
+        mailbox._memory.spool._copy = slow_copy
+        shelves = mailbox._memory.shelves
         assert shelves is not None
         shelves._copy = slow_copy
     return mailbox
@@ -82,8 +82,8 @@ def mailbox(make: Make) -> PacketMailbox:
 
 def shelves_of(mailbox: PacketMailbox) -> Shelves:
     """Return the shelves, which every mailbox here has."""
-    assert mailbox._shelves is not None
-    return mailbox._shelves
+    assert mailbox._memory.shelves is not None
+    return mailbox._memory.shelves
 
 
 def held(mailbox: PacketMailbox) -> list[int]:
@@ -279,7 +279,7 @@ def test_immediate_shutdown_leaves_leases_alone(mailbox: PacketMailbox) -> None:
         put(mailbox, number)
     buffer = lease(mailbox, 0)
     mailbox.shutdown(immediate=True)
-    assert 0 == mailbox._state.load().shelved
+    assert 0 == mailbox._memory.state.load().shelved
     assert pattern(0) == buffer
     with pytest.raises(ShutDown):
         mailbox.get_leased()
@@ -399,7 +399,7 @@ def test_no_descriptor_from_the_beginning(number: int) -> None:
     put(mailbox, 1)
 
     def use() -> None:
-        mailbox._lock.run(lambda: None)  # which needs one for itself
+        mailbox._memory.lock.run(lambda: None)  # which needs one for itself
         with shortage.free_descriptors(number):
             for each in range(1, 5):
                 put(mailbox, each + 1)
@@ -667,7 +667,7 @@ class Trial:
             kept.append(message)
             if len(kept) > 2:
                 self.check(*kept.pop(0))
-            if self.mailbox._joinable:
+            if self.mailbox._waits.settled:
                 self.mailbox.task_done()
 
     def take(self) -> tuple[int, int]:
@@ -706,10 +706,10 @@ class Trial:
         assert [] == held(self.mailbox), "somebody dead has a lease"
         rest = [self.take() for _ in range(self.mailbox.size())]
         self.compare(rest)
-        assert 0 == self.mailbox._state.load().shelved
+        assert 0 == self.mailbox._memory.state.load().shelved
         assert sum(rooms(self.mailbox)) <= _shelves.BUDGET
         kept = sum(rooms(self.mailbox)) + WINDOW + MIB
-        assert os.fstat(self.mailbox._fd).st_blocks * 512 <= kept
+        assert os.fstat(self.mailbox._memory.fd).st_blocks * 512 <= kept
         self.close()
 
     def compare(self, rest: list[tuple[int, int]]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from procession import _packet_mailbox, _twin
+from procession import _packet_waits, _twin
 from procession._pair_mailbox import PairMailbox
 from procession._stream_channel import StreamChannel
 from procession.errors import (
@@ -31,7 +31,7 @@ _CHUNK = bytes(1000)
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look ten times a second, where it would be once."""
-    monkeypatch.setattr(_packet_mailbox, "_LONGEST_SLEEP", 0.1)
+    monkeypatch.setattr(_packet_waits, "_LONGEST_SLEEP", 0.1)
     monkeypatch.setattr(_twin, "_LONGEST_SLEEP", 0.1)
 
 

@@ -29,3 +29,8 @@ def unframe(data: bytes) -> Message:
         pieces.append(data[position : position + length])
         position += length
     return pieces[0], [bytearray(piece) for piece in pieces[1:]]
+
+
+def message_in(packet: tuple[bytes, int]) -> Message:
+    """Return the message in *packet*, which is framed if its second part is not 0."""
+    return unframe(packet[0]) if packet[1] else (packet[0], ())

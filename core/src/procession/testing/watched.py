@@ -39,7 +39,7 @@ def receive_end(connection: Any) -> None:
 
 def hold_lock(queue: Any, connection: Any) -> None:
     """Hold the lock of *queue* until something is received."""
-    queue._mailbox._lock.run(connection.recv)
+    queue._mailbox._memory.lock.run(connection.recv)
 
 
 def join_child(method: str, transport: str, queue: Any, pids: Any) -> None:
