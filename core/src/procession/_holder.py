@@ -20,6 +20,7 @@ from procession._process_status import (
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
+    from procession._relatives import Relatives
     from procession.errors import OwnerDiedError
 
 # A holder in shared memory: pid, start, thread, and the name of the process.
@@ -140,7 +141,7 @@ def owner_died(holder: Holder, what: str) -> OwnerDiedError:
     return OwnerDiedError(
         f"{how} while it held {what}; it is free again, but what it guards may be half done: "
         f"acquire it again and look",
-        process=holder.process,
+        process=_name_of(holder),
         pid=holder.pid,
         exitcode=code,
     )
@@ -153,7 +154,20 @@ def obituary(holder: Holder) -> tuple[str, int | None]:
         how = "has ended"
     else:
         how = f"has ended with exit code {code}" if code >= 0 else f"was ended by signal {-code}"
-    return f"process {holder.process!r} (pid {holder.pid}) {how}", code
+    name = _name_of(holder)
+    who = "a process" if name is None else f"process {name!r}"
+    return f"{who} (pid {holder.pid}) {how}", code
+
+
+def _name_of(holder: Holder) -> str | None:
+    """Return its name; None if it had not written it down yet, and is no child of this process."""
+    return holder.process or _relatives().end_of(holder.pid).name
+
+
+def _relatives() -> Relatives:
+    from procession._relatives import relatives
+
+    return relatives
 
 
 def _exit_code(holder: Holder) -> int | None:
@@ -163,9 +177,7 @@ def _exit_code(holder: Holder) -> int | None:
             code = child._exit_code()
             if code is not None:
                 return code
-    from procession._relatives import relatives
-
-    code = relatives.exit_code_of(holder.pid, holder.process)
+    code = _relatives().exit_code_of(holder.pid, _name_of(holder) or "")
     if code is not None:
         return code
     fields = status_of(holder.pid)

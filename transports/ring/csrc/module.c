@@ -1,5 +1,5 @@
-/* The module procession_ring._native: `End` for connections, `Lane` for queues, `Units` for
-   locks. */
+/* The module procession_ring._native: `End` for connections, `Lane` for queues, `Lock` and
+   `Semaphore`. */
 
 #include "support.h"
 
@@ -196,7 +196,8 @@ PyInit__native(void)
     if (busy_error == NULL || broken_error == NULL || too_long_error == NULL)
         goto failed;
     if (add_type(module, "End", &end_spec) < 0 || add_type(module, "Lane", &lane_spec) < 0 ||
-        add_type(module, "Units", &units_spec) < 0)
+        add_type(module, "Lock", &lock_spec) < 0 ||
+        add_type(module, "Semaphore", &semaphore_spec) < 0)
         goto failed;
     if (pthread_atfork(NULL, NULL, count_fork) != 0) {
         PyErr_NoMemory();

@@ -27,7 +27,8 @@ extern unsigned fork_generation;
 
 extern PyType_Spec end_spec;
 extern PyType_Spec lane_spec;
-extern PyType_Spec units_spec;
+extern PyType_Spec lock_spec;
+extern PyType_Spec semaphore_spec;
 
 PyObject *set_people(PyObject *module, PyObject *args);
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from functools import partial
 from typing import Any
 
@@ -17,11 +18,14 @@ if sys.platform != "linux":
     pytest.skip("rings are a Linux thing", allow_module_level=True)
 
 from procession.errors import OwnerDiedError
-from procession.plugin import LOCK, RECURSIVE, SEMAPHORE, Handoff, Takeover
+from procession.plugin import LOCK, NOTICE_SECONDS, RECURSIVE, SEMAPHORE, Handoff, Takeover
 from procession.testing.forked import DEADLINE, Forked, crew, until
 from procession_ring._implementation import NATIVE
 from procession_ring._primitive import RingPrimitive
 
+ROUNDS = 10
+#: Where csrc/lock.c has the process id that the name belongs to.
+PID_WORD = 5
 KILLS = int(os.environ.get("PROCESSION_KILLS", "5"))
 KINDS = pytest.mark.parametrize(
     "kind", [LOCK, RECURSIVE, SEMAPHORE], ids=["lock", "recursive", "semaphore"]
@@ -65,7 +69,7 @@ def test_a_process_without_the_extension_is_told(monkeypatch: pytest.MonkeyPatch
 
 
 def guard_of(one: RingPrimitive) -> int:
-    """The process that is at work on *one* at this moment, or 0."""
+    """The process that holds the lock, or is at work on the semaphore, at this moment; or 0."""
     return int(one._space.words[one._at]) >> 32
 
 
@@ -128,6 +132,28 @@ def test_killed_in_the_middle_of_a_change(kind: int, watched: bool) -> None:
         one.close()
 
 
+@pytest.mark.parametrize("kind", [LOCK, RECURSIVE])
+def test_killed_before_it_could_write_its_name_down(kind: int) -> None:
+    """That it holds the lock is one word, and so is who it was; its name may be missing."""
+    one = RingPrimitive.make(kind, 1, 1)
+
+    def hold() -> None:
+        one.acquire()
+        os._exit(3)
+
+    with crew() as fork:
+        process = fork(hold)
+        assert 3 == process.join()
+    one._space.words[one._at + PID_WORD] = 0
+    assert [process.pid] == [holder.pid for holder in one.holders()]
+    with pytest.raises(OwnerDiedError, match=rf"^a process \(pid {process.pid}\)") as caught:
+        one.acquire()
+    assert (None, process.pid) == (caught.value.process, caught.value.pid)
+    assert one.acquire(False)
+    assert [os.getpid()] == [holder.pid for holder in one.holders()]
+    one.close()
+
+
 def test_stopped_in_the_middle_of_a_change() -> None:
     """It is waited for, as it lives, and nothing is taken from it."""
     one = RingPrimitive.make(SEMAPHORE, 1, 1)
@@ -181,6 +207,30 @@ def test_a_waiter_is_killed_with_the_ring_that_was_for_it() -> None:
             assert [0, 0] == [waiter.join() for waiter in waiters[1:]]
         acquire_after(one, waiters[0].pid)
         one.close()
+
+
+@KINDS
+def test_whoever_was_woken_wakes_the_next(kind: int) -> None:
+    """Those who wait get in one after another, and not when they happen to look again."""
+    late = 0
+    for _ in range(ROUNDS):
+        one = RingPrimitive.make(kind, 1, 1)
+        one.acquire()
+
+        def wait(one: RingPrimitive = one) -> None:
+            one.acquire()
+            one.release()
+
+        with crew() as fork:
+            waiters = [fork(wait) for _ in range(4)]
+            for waiter in waiters:
+                until(partial(is_asleep, waiter.pid))
+            begin = time.monotonic()
+            one.release()
+            assert [0] * 4 == [waiter.join() for waiter in waiters]
+            late += time.monotonic() - begin > NOTICE_SECONDS / 2
+        one.close()
+    assert late < ROUNDS / 2
 
 
 def is_asleep(pid: int) -> bool:

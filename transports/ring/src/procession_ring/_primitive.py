@@ -23,13 +23,16 @@ from ._implementation import NATIVE, VARIABLE, implementation, obstacle
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
+    from types import ModuleType
     from typing import Self
 
     from procession.plugin import Handoff, Recipe, Takeover
 
-    from ._native import Units
+    from ._native import Lock, Semaphore
 
-# As in csrc/units.c: words of the head, and of each holder.
+# As in csrc/lock.c.
+_LOCK_WORDS = 11
+# As in csrc/semaphore.c: words of the head, and of each holder.
 _HEAD = 8
 _SLOT = RECORD_WORDS + 1
 # The most processes that are recorded as holders of one semaphore at a time.
@@ -38,7 +41,7 @@ _NOUNS = {LOCK: "a Lock", RECURSIVE: "an RLock", SEMAPHORE: "a semaphore"}
 
 
 class RingPrimitive(Primitive):
-    """See `Primitive`, and `csrc/units.c` for what lies in the memory and who may write it.
+    """See `Primitive`, and `csrc/` for what lies in the memory and who may write it.
 
     Locks need no descriptor, semaphores one. More than 256 processes that hold units of one
     semaphore at once are not recorded: it becomes a signal.
@@ -47,8 +50,8 @@ class RingPrimitive(Primitive):
     name = "ring"
 
     __slots__ = (
-        "_at", "_level", "_slots", "_space", "_units", "acquire", "count", "kind", "maxvalue",
-        "release", "value",
+        "_at", "_held", "_level", "_semaphore", "_slots", "_space", "acquire", "count", "kind",
+        "maxvalue", "release", "value",
     )  # fmt: skip
 
     if TYPE_CHECKING:
@@ -75,10 +78,16 @@ class RingPrimitive(Primitive):
         self.maxvalue = maxvalue
         self._space, self._at, self._slots = place
         self._level = level
-        memory = self._space.words[self._at : self._at + _HEAD + _SLOT * self._slots]
-        self._units = units = _units_type()(
-            memory.cast("B"), kind, maxvalue, -1 if level is None else level.fileno()
-        )
+        self._semaphore: Semaphore | None
+        memory = self._space.words[self._at : self._at + _length(kind, self._slots)].cast("B")
+        native = _load_native()
+        units: Lock | Semaphore
+        if level is None:
+            self._semaphore = None
+            units = native.Lock(memory, kind == RECURSIVE)
+        else:
+            units = self._semaphore = native.Semaphore(memory, maxvalue, level.fileno())
+        self._held = units.held
         self.acquire = units.acquire  # type: ignore[method-assign]
         self.release = units.release  # type: ignore[method-assign]
         self.value = units.value  # type: ignore[method-assign]
@@ -99,22 +108,23 @@ class RingPrimitive(Primitive):
         """See `Primitive.make`."""
         slots = min(value, _MOST_HOLDERS)
         level = Bell() if kind == SEMAPHORE else None
-        space, at = reserve(_HEAD + _SLOT * slots)
-        space.words[at + 4] = value  # all
-        space.words[at + 2] = not slots  # signal
+        space, at = reserve(_length(kind, slots))
+        if kind == SEMAPHORE:
+            space.words[at + 4] = value  # all
+            space.words[at + 2] = not slots  # signal
         return cls(kind, maxvalue, (space, at, slots), level)
 
     def holders(self) -> list[Holder]:
         """See `Primitive.holders`."""
-        return [_holder(record, units) for record, units in self._units.held()]
+        return [_holder(record, units) for record, units in self._held()]
 
     def fileno(self) -> int:
         """See `Primitive.fileno`."""
-        if self._level is None:
+        if self._level is None or self._semaphore is None:
             raise OSError(
                 errno.EOPNOTSUPP, "only an Event and a semaphore can be waited for by descriptor"
             )
-        self._units.watch()
+        self._semaphore.watch()
         return self._level.fileno()
 
     def export(self, handoff: Handoff, /) -> Recipe:
@@ -135,7 +145,8 @@ class RingPrimitive(Primitive):
 
     def close(self) -> None:
         """See `Primitive.close`."""
-        self._units.close()
+        if self._semaphore is not None:
+            self._semaphore.close()
         if self._level is not None:
             self._level.close()
 
@@ -154,7 +165,12 @@ def _bury(kind: int, record: bytes, units: int) -> BaseException:
     return owner_died(_holder(record, units), _NOUNS[kind])
 
 
-def _units_type() -> type[Units]:
+def _length(kind: int, slots: int) -> int:
+    """Return how many words it takes."""
+    return _HEAD + _SLOT * slots if kind == SEMAPHORE else _LOCK_WORDS
+
+
+def _load_native() -> ModuleType:
     try:
         from . import _native
     except ImportError as error:
@@ -166,4 +182,4 @@ def _units_type() -> type[Units]:
 
     # What is asked for when it is needed: a child gets its name after it was forked.
     _native.set_people(_identify, _bury)
-    return _native.Units
+    return _native
