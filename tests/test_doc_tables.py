@@ -10,7 +10,6 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-import attrs
 import pytest
 
 import procession.plugin
@@ -46,7 +45,7 @@ def test_every_feature_has_a_row_with_its_default() -> None:
     expected = [
         (name, _as_shown(value))
         for kind in (plugin.StartFeatures, plugin.TransportFeatures, plugin.SerializerFeatures)
-        for name, value in attrs.asdict(kind()).items()
+        for name, value in kind().as_dict().items()
     ]
     shown = rows(REFERENCE / "features.md", "feature")
     assert [(row["feature"], row["default"]) for row in shown] == expected
@@ -66,9 +65,8 @@ def test_what_our_plugins_declare(kind: str) -> None:
         if name not in offered:
             pytest.skip(f"{name} is not installed")
         hook: Any = getattr(offered[name].load(), f"procession_{kind}")
-        assert row == {
-            feature: _as_shown(value) for feature, value in attrs.asdict(hook().features).items()
-        }
+        declared = hook().features.as_dict()
+        assert row == {feature: _as_shown(value) for feature, value in declared.items()}
 
 
 def test_the_migration_page_has_the_table_of_the_command(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 START_METHOD = """
 from procession._features import StartFeatures
-from procession._hookspecs import hookimpl
+from procession.plugin import hookimpl
 from procession._start_method import StartMethod
 
 class Fake(StartMethod):
@@ -45,7 +45,7 @@ def procession_start_method():
 
 TRANSPORT = """
 from procession._features import TransportFeatures
-from procession._hookspecs import hookimpl
+from procession.plugin import hookimpl
 from procession._transport import Transport
 
 class Fake(Transport):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -78,6 +80,43 @@ def test_somebody_elses_broken_file_is_not_ours(project: Path) -> None:
     assert {} == settings.names
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[tool.procession]\ntransport = 'x'",
+        "[ tool . 'procession' ]\ntransport = 'x'",
+        '["tool"."procession"]\ntransport = "x"',
+        "[tool]\nprocession = {transport = 'x'}",
+        "[tool]\nother = 1\nprocession.transport = 'x'",
+        "[ 'tool' ]\n[tool.other]\n[tool.procession]\ntransport = 'x'",
+        "tool.procession.transport = 'x'",
+        "'tool' . procession = {transport = 'x'}",
+        "tool = { other = 1, procession = { transport = 'x' } }",
+    ],
+)
+def test_every_way_of_writing_the_table(project: Path, text: str) -> None:
+    """A table that could be overlooked would be a choice that is silently not made."""
+    (project / "pyproject.toml").write_text(text)
+
+    settings = read()
+
+    assert settings is not None
+    assert {"transport": "x"} == settings.names
+
+
+def test_a_mention_is_no_table(project: Path) -> None:
+    """To depend on procession is common, and parsing the file takes as long as a process."""
+    text = '[project]\ndependencies = ["procession"]\n[tool.ruff]\nsrc = ["procession"]\n'
+    (project / "pyproject.toml").write_text(text)
+    program = (
+        "import sys; from procession._configuration import ConfigurationReader\n"
+        "assert {} == ConfigurationReader().read().names\n"
+        "sys.exit('tomllib' in sys.modules)"
+    )
+
+    assert 0 == subprocess.run([sys.executable, "-c", program], timeout=30).returncode
+
+
 def test_current_directory_is_gone(project: Path) -> None:
     """A process whose directory was removed starts children all the same."""
     project.rmdir()
@@ -110,7 +149,7 @@ def test_named_file_is_missing() -> None:
     ("text", "complaint", "key"),
     [
         ("[tool.procession\n", "is not valid TOML", None),
-        ("# procession \udcff", "is not valid TOML", None),
+        ("[tool.procession] # \udcff", "is not valid TOML", None),
         (
             "[tool.procession]\nstart_method = 'fork'\n",
             "unknown key tool.procession.start_method in .*; did you mean start-method.; allowed",

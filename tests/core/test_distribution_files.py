@@ -49,10 +49,8 @@ def test_names_are_as_their_author_writes_them(site: Any) -> None:
 
     (found,) = _distribution_files.read_plain("[procession.") or []
 
-    assert ("Quick.Plugin", "2.0") == found[:2]
-    assert [("procession.start_methods", "quick", "quick_plugin:hooks")] == (
-        _distribution_files.parse(found.entry_points)
-    )
+    assert ("Quick.Plugin", "2.0") == (found.name, found.version)
+    assert [("procession.start_methods", "quick", "quick_plugin:hooks")] == found.parse()
 
 
 def test_an_archive_on_the_path_is_left_to_the_library(tmp_path: Path) -> None:

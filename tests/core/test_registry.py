@@ -113,7 +113,7 @@ class TestLoading:
         source = """
             import threading
             from procession._features import StartFeatures
-            from procession._hookspecs import hookimpl
+            from procession.plugin import hookimpl
             from procession._start_method import StartMethod
 
             class Fake(StartMethod):
@@ -248,7 +248,7 @@ class TestRefusing:
     def test_hook_fails(self, site: FakeSite) -> None:
         """An exception in the hook is reported like one at import."""
         source = """
-            from procession._hookspecs import hookimpl
+            from procession.plugin import hookimpl
             @hookimpl
             def procession_start_method():
                 return 1 / 0
@@ -282,7 +282,7 @@ class TestRefusing:
         """A plugin author reads what is wrong, instead of a failure at the first start."""
         source = """
 from procession._features import StartFeatures
-from procession._hookspecs import hookimpl
+from procession.plugin import hookimpl
 from procession._start_method import StartMethod
 
 class Fake(StartMethod):

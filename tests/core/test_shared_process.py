@@ -42,6 +42,7 @@ def main():
         bequest={"names": {}, "roster": {}, "plugins": ()},
         preload=(),
         log=None,
+        given=set(),
         report=report,
     )
     parcel = plan.pack()

@@ -83,7 +83,9 @@ def test_outside_of_a_block_nothing_can_be_started() -> None:
         process.start()
     with pytest.raises(RuntimeError, match="for blocks of procession"):
         Thread().launch(
-            LaunchPlan(process=process, lifeline=0, preload=(), log=None, bequest=BEQUEST)
+            LaunchPlan(
+                process=process, lifeline=0, preload=(), log=None, bequest=BEQUEST, given=set()
+            )
         )
     assert not process.is_alive()
 

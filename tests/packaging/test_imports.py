@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+import procession
+
 ROOT = Path(__file__).parents[2]
 CORE = ROOT / "core" / "src"
 OUTSIDE = [
@@ -95,6 +97,34 @@ def _loaded_by(code: str) -> set[str]:
 def test_the_front_doors_are_cheap(module: str) -> None:
     """Most programs import much that they do not use; these doors cost them nothing."""
     assert _loaded_by(f"import {module}") & HEAVY == set()
+
+
+#: What no program needs for its first processes and queues, and what made them slow.
+DEAR = HEAVY | {"dataclasses", "enum", "functools", "inspect", "pickle", "re", "typing"}
+# In a forked child it copies 120 pages. The classes of errors derive from queue's in 3.13, which
+# brings it.
+THREADS = {"threading", "queue"}
+
+
+@pytest.mark.parametrize(
+    ("job", "unwanted"),
+    [
+        ("process = context.Process(target=print, daemon=True); process.start()", DEAR | THREADS),
+        (
+            "queue = context.Queue(); queue.put(1); assert queue.get() == 1",
+            DEAR | THREADS if sys.version_info < (3, 13) else DEAR - {"enum", "functools", "re"},
+        ),
+    ],
+    ids=["process", "queue"],
+)
+def test_the_first_job_loads_what_it_needs(job: str, unwanted: set[str]) -> None:
+    """It is as quick as the standard library's, and a small process is a cheap one to fork."""
+    if "fork" not in procession.get_all_start_methods():
+        pytest.skip("fork is not installed")
+    if "pipe" not in procession.get_all_transports():
+        pytest.skip("pipe is not installed")
+    code = f"import procession; context = procession.get_context('fork', transport='pipe'); {job}"
+    assert _loaded_by(code) & unwanted == set()
 
 
 def test_looking_at_the_names_loads_nothing() -> None:

@@ -7,7 +7,6 @@ import sys
 import time
 from _thread import RLock
 from abc import ABC, abstractmethod
-from functools import cache
 
 from procession._waiting import wait_readable
 
@@ -180,9 +179,18 @@ def _reap(pid: int) -> None:
         os.waitpid(pid, os.WNOHANG)
 
 
-@cache
+_has_pidfd: bool | None = None
+
+
 def has_pidfd() -> bool:
     """Return whether this kernel has pidfds that can be polled."""
+    global _has_pidfd
+    if _has_pidfd is None:
+        _has_pidfd = _try_pidfd()
+    return _has_pidfd
+
+
+def _try_pidfd() -> bool:
     if sys.platform != "linux":
         return False
     try:

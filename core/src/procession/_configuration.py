@@ -86,8 +86,8 @@ class ConfigurationReader:
         None if there is no file, or nothing for us in a file that was found rather than
         named. Raises `ConfigurationError` if the named file is missing, or if the file
         cannot be read, is not TOML, or has an unknown key or a wrong value in our table.
-        A ``pyproject.toml`` that does not mention procession is not parsed: what is wrong
-        with it is then none of our business.
+        A ``pyproject.toml`` that cannot have our table is not parsed: what is wrong with it
+        is then none of our business.
         """
         path = os.path.abspath(named) if named else _nearest_pyproject()
         if path is None:
@@ -128,7 +128,7 @@ def _nearest_pyproject() -> str | None:
 
 def _parse(path: str, data: bytes, *, named: bool) -> Settings:
     is_pyproject = os.path.basename(path) == _PYPROJECT
-    if is_pyproject and b"procession" not in data:
+    if is_pyproject and not _may_have_our_table(data):
         return Settings(path, {})
     import tomllib
 
@@ -144,6 +144,20 @@ def _parse(path: str, data: bytes, *, named: bool) -> Settings:
     if named and not is_pyproject:
         return _settings(path, document, "")
     return Settings(path, {})
+
+
+def _may_have_our_table(data: bytes) -> bool:
+    """Return whether ``tool.procession`` can be anywhere in a ``pyproject.toml``.
+
+    Programs that depend on procession mention it there, and most of them have no such table:
+    to parse the file would take longer than to start a process.
+    """
+    if b"procession" not in data:
+        return False
+    # All the ways of writing it: [tool.procession], tool.procession.x = 1, and procession (by
+    # whatever of these) inside of [tool] or tool = { }; with blanks and quotes in between.
+    bare = data.translate(None, b" \t\"'")
+    return any(way in bare for way in (b"tool.procession", b"[tool]", b"tool={"))
 
 
 def _settings(path: str, table: object, prefix: str) -> Settings:

@@ -11,19 +11,27 @@ from __future__ import annotations
 
 import os
 import sys
-from importlib.machinery import PathFinder
-from typing import NamedTuple
+from _frozen_importlib_external import PathFinder
+
+from procession._value import Value
 
 _ENDINGS = (".dist-info", ".egg-info")
 
 
-class PlainDistribution(NamedTuple):
+class PlainDistribution(Value):
     """What a distribution says about its entry points."""
 
     name: str
     version: str
     #: The text of ``entry_points.txt``.
     entry_points: str
+
+    def parse(self) -> list[tuple[str, str, str]]:
+        """Return ``(group, name, value)`` of each entry point.
+
+        Raises `ValueError` for a line that is none of the format's.
+        """
+        return parse(self.entry_points)
 
 
 def read_plain(mark: str) -> list[PlainDistribution] | None:
@@ -93,7 +101,9 @@ def _identify(place: str, entry_points: str) -> PlainDistribution | None:
         fields.setdefault(key.lower(), value.strip())
     if not fields.get("name"):
         return None
-    return PlainDistribution(fields["name"], fields.get("version", ""), entry_points)
+    return PlainDistribution(
+        name=fields["name"], version=fields.get("version", ""), entry_points=entry_points
+    )
 
 
 def _read(place: str, name: str) -> str:

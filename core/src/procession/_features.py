@@ -9,13 +9,12 @@ to deny.
 
 from __future__ import annotations
 
-import attrs
+from procession._value import Value
 
 __all__ = ["SerializerFeatures", "StartFeatures", "TransportFeatures"]
 
 
-@attrs.frozen(kw_only=True)
-class StartFeatures:
+class StartFeatures(Value):
     """What a start method gives to the children it starts."""
 
     inherits_memory: bool = False
@@ -39,8 +38,7 @@ class StartFeatures:
     others are done by the child in `LaunchPlan.run` and in what is packed, for any method."""
 
 
-@attrs.frozen(kw_only=True)
-class TransportFeatures:
+class TransportFeatures(Value):
     """What a transport needs from the two processes, and what it gives to them."""
 
     duplex: bool = True
@@ -57,7 +55,7 @@ class TransportFeatures:
     """An end reaches another process as open descriptors: the start method must hand
     these over, by carrying them or by inheriting memory."""
 
-    atomic_up_to: int = attrs.field(default=0, validator=attrs.validators.ge(0))
+    atomic_up_to: int = 0
     """Messages of at most this many bytes are written whole or not at all, also when
     several processes write at once; 0 if none are. Queues of such a transport need no
     lock that a killed process could keep."""
@@ -65,9 +63,13 @@ class TransportFeatures:
     sizes: bool = False
     """`pair` and `mailbox` take a `size`: how many bytes they hold."""
 
+    def check(self) -> None:
+        """Raise ValueError for what cannot be a number of bytes."""
+        if self.atomic_up_to < 0:
+            raise ValueError(f"atomic_up_to must be 0 or more, not {self.atomic_up_to}")
 
-@attrs.frozen(kw_only=True)
-class SerializerFeatures:
+
+class SerializerFeatures(Value):
     """What a serializer can do beyond `pickle`."""
 
     by_value: bool = False

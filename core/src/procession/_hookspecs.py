@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 import pluggy
 
+from procession._hookimpl import PROJECT
+
 if TYPE_CHECKING:
     from typing import Any
 
@@ -21,8 +23,6 @@ if TYPE_CHECKING:
     from procession.process import Process
 
 __all__ = [
-    "PROJECT",
-    "hookimpl",
     "hookspec",
     "procession_child_ending",
     "procession_child_starting",
@@ -35,13 +35,7 @@ __all__ = [
     "procession_transport",
 ]
 
-PROJECT: Final = "procession"
-"""The name under which pluggy knows hooks of ours from those of others."""
-
 hookspec: Final = pluggy.HookspecMarker(PROJECT)
-
-hookimpl: Final = pluggy.HookimplMarker(PROJECT)
-"""Marks a plugin's function as the implementation of the hook it is named after."""
 
 
 @hookspec

@@ -5,15 +5,14 @@ Everything here reads ``entry_points.txt`` files and imports no plugin.
 
 from __future__ import annotations
 
-from functools import partial
-from typing import TYPE_CHECKING, Final
-
-import attrs
-
 from procession import _distribution_files
+from procession._value import Value
 
+TYPE_CHECKING = False  # importing typing would cost more than all that is done here
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from importlib.metadata import Distribution
+    from typing import Final
 
     from procession._registry import Kind
 
@@ -31,8 +30,7 @@ _MARK: Final = "[procession."
 """In every ``entry_points.txt`` that concerns us; the others need not be parsed."""
 
 
-@attrs.frozen
-class Claimant:
+class Claimant(Value):
     """A distribution that offers a plugin under some name."""
 
     distribution: str
@@ -44,8 +42,7 @@ class Claimant:
         return f"{self.distribution} {self.version}"
 
 
-@attrs.frozen
-class InstalledPlugin:
+class InstalledPlugin(Value):
     """One name of one kind, and who offers it."""
 
     kind: Kind
@@ -69,8 +66,7 @@ class InstalledPlugin:
         return self.claimants[0].module
 
 
-@attrs.frozen
-class Inventory:
+class Inventory(Value):
     """All plugins that were installed when it was taken."""
 
     plugins: dict[tuple[Kind, str], InstalledPlugin]
@@ -101,15 +97,15 @@ def take_inventory() -> Inventory:
             for a_group, plugin, module in offered:
                 if a_group != group:
                     continue
-                claimant = Claimant(name, version, module)
+                claimant = Claimant(distribution=name, version=version, module=module)
                 others = claimants.setdefault((kind, plugin), [])
                 if claimant not in others:
                     others.append(claimant)
     plugins = {
-        (kind, name): InstalledPlugin(kind, name, tuple(who))
+        (kind, name): InstalledPlugin(kind=kind, name=name, claimants=tuple(who))
         for (kind, name), who in sorted(claimants.items())
     }
-    return Inventory(plugins, tuple(unreadable))
+    return Inventory(plugins=plugins, unreadable=tuple(unreadable))
 
 
 def _distributions() -> Iterator[tuple[str, str, Callable[[], list[tuple[str, str, str]]]]]:
@@ -121,18 +117,16 @@ def _distributions() -> Iterator[tuple[str, str, Callable[[], list[tuple[str, st
     if plain is None:
         yield from _distributions_of_any_kind()
         return
-    for name, version, text in plain:
-        yield name, version, partial(_distribution_files.parse, text)
+    for found in plain:
+        yield found.name, found.version, found.parse
 
 
 def _distributions_of_any_kind() -> Iterator[
     tuple[str, str, Callable[[], list[tuple[str, str, str]]]]
 ]:
     """As `_distributions`, from `importlib.metadata`."""
+    from functools import partial
     from importlib import metadata
-
-    def entry_points(distribution: metadata.Distribution) -> list[tuple[str, str, str]]:
-        return [(point.group, point.name, point.value) for point in distribution.entry_points]
 
     seen: set[str] = set()
     for distribution in metadata.distributions():
@@ -145,4 +139,8 @@ def _distributions_of_any_kind() -> Iterator[
         seen.add(name)
         # A copy further up the path shadows this one, even if it offers nothing.
         first = metadata.distribution(name)
-        yield first.name, first.version, partial(entry_points, first)
+        yield first.name, first.version, partial(_entry_points, first)
+
+
+def _entry_points(distribution: Distribution) -> list[tuple[str, str, str]]:
+    return [(point.group, point.name, point.value) for point in distribution.entry_points]

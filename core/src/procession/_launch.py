@@ -6,9 +6,6 @@ import atexit
 import os
 import sys
 import time
-from typing import TYPE_CHECKING
-
-import attrs
 
 from procession import _abandoned_memory, _inheritance, _preload, _selection, _standard, process
 from procession._after_fork import in_forked_children
@@ -22,6 +19,7 @@ from procession._resource_errors import explain
 from procession._start_method import StartMethod
 from procession.child import flush_streams
 
+TYPE_CHECKING = False  # every module of the parent makes a fork dearer
 if TYPE_CHECKING:
     from procession._encoder import Encoder
     from procession._process_options import ProcessOptions
@@ -108,6 +106,7 @@ def launch(child: process.Process) -> None:
             bequest=bequest,
             preload=_preload.get(),
             log=_log_settings(),
+            given=set(),
             report=post_mortem.report,
             hooks=() if lifecycle is None else lifecycle.child,
             encoder=_encoder(child._serializer_name or bequest["names"].get("serializer")),
@@ -171,7 +170,7 @@ def _launch_with_options(
 
     _surroundings.check(options, kind)
     with _surroundings.Surroundings(options, child.name) as surroundings:
-        plan = attrs.evolve(plan, surroundings=surroundings)
+        plan = plan.replace(surroundings=surroundings)
         child._child = methods.get(kind).launch(plan)
     if options.max_seconds is not None or options.max_rss is not None:
         from procession._limit_watch import watch

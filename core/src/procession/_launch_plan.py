@@ -6,9 +6,6 @@ import io
 import os
 import sys
 from types import FunctionType
-from typing import TYPE_CHECKING, Any
-
-import attrs
 
 from procession import _inheritance, _interpreter, _main_module, _sigint, _standard
 from procession._anonymous_file import anonymous_file
@@ -22,11 +19,18 @@ from procession._end_with_parent import end_with_parent
 from procession._handoff import LaunchHandoff, ParcelPickler, parcel_pickler
 from procession._holders import identity
 from procession._report_file import report_file
+from procession._value import Value
 from procession.child import begin_forked, carry_out
 from procession.errors import UnguardedMainError
 
+if sys.platform == "linux":
+    # For `end_with_parent`: imported in a forked child, it would copy a hundred pages there.
+    import fcntl  # noqa: F401
+
+TYPE_CHECKING = False  # every module of the parent makes a fork dearer
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import Any
 
     from procession._child_hooks import ChildHooks
     from procession._encoder import Encoder
@@ -36,8 +40,7 @@ if TYPE_CHECKING:
     from procession.process import Process
 
 
-@attrs.frozen(kw_only=True, eq=False)
-class Parcel:
+class Parcel(Value):
     """A plan, packed for an interpreter without this memory: bytes and descriptors.
 
     The descriptors stay their owners'; duplicates of them must reach the child in this
@@ -69,8 +72,7 @@ class Parcel:
         return _interpreter.child_command(parcel, descriptors)
 
 
-@attrs.frozen(kw_only=True, eq=False)
-class LaunchPlan:
+class LaunchPlan(Value):
     """Everything that one start needs. Made by core, read by a start method."""
 
     #: The object whose ``start`` was called; its ``run`` is what the child does.
@@ -83,10 +85,11 @@ class LaunchPlan:
     preload: tuple[str, ...]
     #: The logger's level and whether it writes to stderr, if it was ever asked for.
     log: tuple[int, bool] | None
+    #: What tells the files that were packed from others, for those who wait for the child:
+    #: `pack` adds them.
+    given: set[tuple[int, int]]
     #: The options of the process, made definite for this start; None if it has none.
     surroundings: Surroundings | None = None
-    #: What tells the files that were packed from others, for those who wait for the child.
-    given: set[tuple[int, int]] = attrs.field(factory=set)
     #: The file in which the child leaves word of how it failed; the descriptor stays the
     #: parent's.
     report: int | None = None

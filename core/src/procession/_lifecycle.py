@@ -5,12 +5,11 @@ Imported when a plugin is switched on.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from procession import _selection
 from procession._logging import get_logger
 from procession.errors import PluginContractError, PluginHookError
 
+TYPE_CHECKING = False  # every module of the parent makes a fork dearer
 if TYPE_CHECKING:
     from typing import Any, Self
 

@@ -9,7 +9,7 @@ no thread, no signal and no process id, and works where pidfds do not.
 from __future__ import annotations
 
 import os
-from threading import Lock
+from _thread import allocate_lock
 
 from procession._after_fork import in_forked_children
 
@@ -23,7 +23,7 @@ class Lifeline:
     """
 
     def __init__(self) -> None:
-        self._lock = Lock()
+        self._lock = allocate_lock()
         self._ends: tuple[int, int] | None = None
         self._watches_forks = False
 
@@ -38,7 +38,7 @@ class Lifeline:
             return self._ends[0]
 
     def _abandon(self) -> None:
-        self._lock = Lock()
+        self._lock = allocate_lock()
         ends, self._ends = self._ends, None
         if ends is not None:
             os.close(ends[1])

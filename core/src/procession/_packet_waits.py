@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 
+from procession import errors
 from procession._mailbox_watch import EMPTY, FULL, UNDONE, MailboxWatch, sleep
 from procession._packet_marks import FULL as FULL_MARK
 from procession._packet_marks import GETS, SHUT, SLEEPING
 from procession._patience import NAP, Patience
 from procession._vigil import died_while_receiving, died_while_sending
-from procession.errors import Empty, Full
+from procession.errors import Empty
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
@@ -59,6 +60,10 @@ class PacketWaits:
         """All are borrowed. *wake* is rung for getters that sleep, *room* for producers when a
         message was taken, if there is a maxsize, and *settled* for `join`, if it is joinable.
         """
+        if room is not None:
+            # Not at the top: the module of `Full` brings threading, and there may be no descriptor
+            # to load it with when it is to be raised.
+            errors.Full  # noqa: B018
         self._memory = memory
         self._words = memory.words
         self._lane = lane
@@ -134,7 +139,7 @@ class PacketWaits:
         if add() or (left_until(deadline) > NAP and self.nap() and add()):
             return
         if left_until(deadline) <= 0:
-            raise Full
+            raise errors.Full
         assert self.room is not None
         watch: MailboxWatch | None = None
         try:
@@ -146,7 +151,7 @@ class PacketWaits:
                     return
                 left = left_until(deadline)
                 if left <= 0:
-                    raise Full
+                    raise errors.Full
                 if sleep(self.room.wait, left, watch):
                     self.room.silence()
                     if add() or (left_until(deadline) > NAP and self.nap() and add()):

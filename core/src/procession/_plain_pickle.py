@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import pickle
-from typing import ClassVar
 
 from procession._features import SerializerFeatures
 from procession._serializer import Serializer
+
+TYPE_CHECKING = False  # every module of the parent makes a fork dearer
+if TYPE_CHECKING:
+    from typing import ClassVar
 
 
 class Pickle(Serializer):

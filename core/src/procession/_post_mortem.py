@@ -5,20 +5,19 @@ from __future__ import annotations
 import faulthandler  # noqa: F401 - imported in a forked child, it would copy a hundred pages there
 import marshal
 import os
-import signal
 import sys
 from _thread import RLock
-from typing import TYPE_CHECKING, Any
 
 from procession._anonymous_file import anonymous_file
-from procession._failure import ExceptionReport, FailureReport
-from procession._failure_record import HEADER_SIZE, lengths
 from procession._oom_kills import oom_kills
 from procession._report_file import DUMP_AT
 
+TYPE_CHECKING = False  # every module of the parent makes a fork dearer
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
+    from procession._failure import ExceptionReport, FailureReport
     from procession.process import BaseProcess
 
 # faulthandler bounds the frames and threads that it shows, but not by much.
@@ -91,6 +90,8 @@ class PostMortem:
             return self._failure
 
     def _examine(self, process: BaseProcess, exit_code: int) -> FailureReport:
+        from procession._failure import FailureReport
+
         text, error = _decode(self._record)
         limit_exceeded = process.limit_exceeded
         return FailureReport(
@@ -178,6 +179,8 @@ def _read(fd: int) -> tuple[bytes, bytes]:
 
 def _decode(data: bytes) -> tuple[str, ExceptionReport | None]:
     """Return the text that was printed and the exception, of a record as it was written."""
+    from procession._failure_record import HEADER_SIZE, lengths
+
     found = lengths(data)
     if found is None:
         return "", None
@@ -197,6 +200,8 @@ def _link(
     if number in made:
         found: ExceptionReport | None = made[number]
         return found
+    from procession._failure import ExceptionReport
+
     made[number] = None
     type_name, message, traceback, notes, cause, context, suppress = links[number]
     made[number] = ExceptionReport(
@@ -213,6 +218,8 @@ def _link(
 
 
 def _signal_name(number: int) -> str:
+    import signal
+
     try:
         return signal.Signals(number).name
     except ValueError:

@@ -26,7 +26,7 @@ from procession.errors import (
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from types import ModuleType
     from typing import Any, Final, Literal, TypeAlias, overload
 
@@ -303,20 +303,27 @@ def _import_hooks(kind: Kind, name: str, claimant: Claimant, subject: str) -> An
 
 def _resolve(value: str) -> Any:
     """Import what an entry point's value names: ``module``, or ``module:attribute``."""
-    from importlib import import_module
-
     module, _, attributes = value.partition(":")
-    found: Any = import_module(module.strip())
+    found: Any = _import_module(module.strip())
     for attribute in attributes.strip().split(".") if attributes.strip() else ():
         found = getattr(found, attribute)
     return found
 
 
 def _call_hook(kind: Kind, name: str, hooks: ModuleType | Any, subject: str) -> Any:
-    """Have pluggy check the hooks of one plugin, and call the one for this kind."""
+    """Call the hook for this kind; pluggy checks the hooks of the plugin first if need be."""
+    from procession._hookimpl import plain_hook
+
     hook_name = f"procession_{kind}"
-    manager = _manage(kind, name, hooks, subject)
-    return _call(kind, name, hooks, manager, hook_name, subject)
+    hook = plain_hook(hooks, hook_name) or _checked_hook(kind, name, hooks, hook_name, subject)
+    try:
+        return hook()
+    except (Exception, SystemExit) as error:
+        raise PluginLoadError(
+            f"the hook {hook_name!r} of {subject} failed: {_describe(error)}",
+            kind=kind,
+            plugin=name,
+        ) from error
 
 
 def _manage(kind: Kind, name: str, hooks: ModuleType | Any, subject: str) -> PluginManager:
@@ -328,8 +335,9 @@ def _manage(kind: Kind, name: str, hooks: ModuleType | Any, subject: str) -> Plu
     import pluggy
 
     from procession import _hookspecs
+    from procession._hookimpl import PROJECT
 
-    manager = pluggy.PluginManager(_hookspecs.PROJECT)
+    manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(_hookspecs)
     try:
         manager.register(hooks, name)
@@ -341,30 +349,23 @@ def _manage(kind: Kind, name: str, hooks: ModuleType | Any, subject: str) -> Plu
     return manager
 
 
-def _call(
-    kind: Kind,
-    name: str,
-    hooks: ModuleType | Any,
-    manager: PluginManager,
-    hook_name: str,
-    subject: str,
-) -> Any:
+def _checked_hook(
+    kind: Kind, name: str, hooks: ModuleType | Any, hook_name: str, subject: str
+) -> Callable[[], Any]:
+    """Have pluggy check the hooks of one plugin, and return what calls one of them."""
+    manager = _manage(kind, name, hooks, subject)
     caller = getattr(manager.hook, hook_name)
     if not caller.get_hookimpls():
         message = f"{subject} breaks the contract: {hooks!r} implements no hook {hook_name!r}"
         if hasattr(hooks, hook_name):
             message += "; mark the function with @procession.plugin.hookimpl"
         raise PluginContractError(message, kind=kind, plugin=name)
-    try:
+
+    def call() -> Any:
         results = caller()
-    except (Exception, SystemExit) as error:
-        raise PluginLoadError(
-            f"the hook {hook_name!r} of {subject} failed: {_describe(error)}",
-            kind=kind,
-            plugin=name,
-        ) from error
-    # pluggy leaves out results that are None.
-    return results[0] if results else None
+        return results[0] if results else None  # pluggy leaves out results that are None
+
+    return call
 
 
 def _check_class(kind: Kind, name: str, offered: Any, subject: str) -> type[Any]:
@@ -411,11 +412,9 @@ def _check_class(kind: Kind, name: str, offered: Any, subject: str) -> type[Any]
 
 def _import_adopted(kind: Kind, name: str, location: str) -> type[Any]:
     """Import a class that another process has found and checked."""
-    from importlib import import_module
-
     module, _, qualified_name = location.partition(":")
     try:
-        import_module(module)
+        _import_module(module)
         found = _find(module, qualified_name)
     except (Exception, SystemExit) as error:
         raise PluginLoadError(
@@ -431,6 +430,12 @@ def _import_adopted(kind: Kind, name: str, location: str) -> type[Any]:
             plugin=name,
         )
     return found
+
+
+def _import_module(name: str) -> ModuleType:
+    """Import a module as `importlib.import_module` does, which would have to be imported."""
+    __import__(name)
+    return sys.modules[name]
 
 
 def _find(module: str, qualified_name: str) -> object:

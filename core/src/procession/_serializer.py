@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import io
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar
 
+TYPE_CHECKING = False  # every module of the parent makes a fork dearer
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pickle import PickleBuffer, Pickler
-    from typing import Any
+    from typing import Any, ClassVar
 
     from procession._features import SerializerFeatures
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar
 
+TYPE_CHECKING = False  # every module of the parent makes a fork dearer
 if TYPE_CHECKING:
+    from typing import ClassVar
+
     from procession._child_handle import Child
     from procession._features import StartFeatures
     from procession._launch_plan import LaunchPlan

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
 from procession._process_tree import ProcessTree
 from procession._sigint import IGNORE
 from procession.errors import TimeoutError
 
+TYPE_CHECKING = False  # every module of the parent makes a fork dearer
 if TYPE_CHECKING:
     from procession._child_handle import Child
 

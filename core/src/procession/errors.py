@@ -154,10 +154,13 @@ def __getattr__(name: str) -> object:
     module, and the classes derive from theirs (`ShutDown` from Python 3.13 on).
     """
     found: object
-    if name in ("Empty", "Full"):
-        import queue
-
-        found = getattr(queue, name)
+    if name == "Empty":
+        try:
+            from _queue import Empty as found  # where `queue` has it from, too
+        except ImportError:  # an interpreter without the C accelerator
+            from queue import Empty as found
+    elif name == "Full":
+        from queue import Full as found
     elif name == "ShutDown":
         from procession import _shut_down
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from procession._holder import myself as myself
     from procession._holder import owner_died as owner_died
     from procession._holder import write_record as write_record
-    from procession._hookspecs import hookimpl as hookimpl
+    from procession._hookimpl import hookimpl as hookimpl
     from procession._interpreter import helper_command as helper_command
     from procession._lane import Lane as Lane
     from procession._launch_plan import LaunchPlan as LaunchPlan
@@ -77,7 +77,7 @@ _HOMES = {
     "has_pidfd": "_child_handle",
     "helper_command": "_interpreter",
     "Holder": "_holder",
-    "hookimpl": "_hookspecs",
+    "hookimpl": "_hookimpl",
     "Lane": "_lane",
     "LaunchPlan": "_launch_plan",
     "LOCK": "_primitives",

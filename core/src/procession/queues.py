@@ -7,11 +7,12 @@ returned has happened, and a process may end, or be killed, at any time after it
 
 from __future__ import annotations
 
+import sys
 import time
 
 from procession import _standard, abc
 from procession._pickling import dumper, explain, loads
-from procession.errors import BatchError, ConnectionClosedError, Full, QueueClosedError
+from procession.errors import BatchError, ConnectionClosedError, QueueClosedError
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
@@ -209,10 +210,11 @@ class Queue(abc.Queue):
                     messages[done : done + _AT_ONCE],
                     timeout=None if end is None else max(0.0, end - time.monotonic()),
                 )
-        except Full:
-            if not done:
-                raise
         except Exception as error:
+            if _is_full(error):
+                if not done:
+                    raise
+                return done
             try:
                 self._fail(error, "put these into the queue")
             except Exception as final:
@@ -470,6 +472,12 @@ class _Reader:
     def closed(self) -> bool:
         """Whether the queue was closed in this process."""
         return self._mailbox.closed
+
+
+def _is_full(error: Exception) -> bool:
+    # Who raises it has loaded `queue`, which others need not: it brings threading.
+    queue = sys.modules.get("queue")
+    return queue is not None and isinstance(error, queue.Full)
 
 
 def _seconds(block: bool, timeout: float | None) -> float | None:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import _thread
 import os
 import sys
-import threading
-import warnings
-from typing import TYPE_CHECKING, ClassVar
 
 from procession.child import end_forked
 from procession.errors import ForkWithThreadsWarning
 from procession.plugin import PidChild, StartFeatures, StartMethod, has_pidfd
 
+TYPE_CHECKING = False  # every module of the parent makes a fork dearer
 if TYPE_CHECKING:
-    from typing import NoReturn
+    from typing import ClassVar, NoReturn
 
     from procession.plugin import Child, LaunchPlan
 
@@ -78,6 +76,10 @@ def _warn_of_threads() -> None:
     """Name the threads that a forked child would miss."""
     if not _thread._count():
         return  # there is none but the main thread
+    # Not at the top: a child of a process that has imported threading copies 120 pages more.
+    import threading
+    import warnings
+
     this = threading.current_thread()
     others = [thread.name for thread in threading.enumerate() if thread is not this]
     if others:

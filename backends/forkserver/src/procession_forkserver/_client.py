@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 import threading
-from typing import TYPE_CHECKING
 
 assert sys.platform == "linux", "ask ForkServer.unavailable() first"
 
@@ -16,6 +15,7 @@ from procession_forkserver import _protocol
 from procession_forkserver._served_child import ServedChild
 from procession_forkserver._server_handle import ServerHandle, packet_pair
 
+TYPE_CHECKING = False  # every module of the parent makes a fork dearer
 if TYPE_CHECKING:
     from procession.plugin import Child, LaunchPlan
 

@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 from _thread import RLock
-from typing import TYPE_CHECKING
 
 assert sys.platform == "linux", "ask ForkServer.unavailable() first"
 
@@ -16,6 +15,7 @@ from _socket import AF_UNIX, MSG_PEEK, SOCK_SEQPACKET, socket
 from procession.plugin import LOST_EXIT_CODE, Child, wait_readable
 from procession_forkserver import _protocol
 
+TYPE_CHECKING = False  # every module of the parent makes a fork dearer
 if TYPE_CHECKING:
     from collections.abc import Callable
 

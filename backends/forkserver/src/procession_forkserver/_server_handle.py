@@ -11,11 +11,11 @@ import sys
 assert sys.platform == "linux", "ask ForkServer.unavailable() first"
 
 from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_SEQPACKET, socket, socketpair
-from typing import TYPE_CHECKING
 
 from procession.plugin import PidChild, anonymous_file, helper_command, spawn_interpreter
 from procession_forkserver import _protocol
 
+TYPE_CHECKING = False  # every module of the parent makes a fork dearer
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any, Self

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, ClassVar
 
 from procession.plugin import StartFeatures, StartMethod, has_pidfd
 
+TYPE_CHECKING = False  # every module of the parent makes a fork dearer
 if TYPE_CHECKING:
+    from typing import ClassVar
+
     from procession.plugin import Child, LaunchPlan
 
 

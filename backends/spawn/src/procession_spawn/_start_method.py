@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, ClassVar
 
 from procession.plugin import (
     PidChild,
@@ -14,8 +13,10 @@ from procession.plugin import (
     spawn_interpreter,
 )
 
+TYPE_CHECKING = False  # every module of the parent makes a fork dearer
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import ClassVar
 
     from procession.plugin import Child, LaunchPlan
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import ClassVar
 
-from procession.plugin import Channel, Mailbox, PacketMailbox, Transport, TransportFeatures
+from procession.plugin import Transport, TransportFeatures
 
 from ._channel import PipeChannel
-from ._lane import PipeLane
+
+TYPE_CHECKING = False  # every module of the parent makes a fork dearer
+if TYPE_CHECKING:
+    from typing import ClassVar
+
+    from procession.plugin import Channel, Mailbox
 
 #: Room for 64 packets: so many short messages can be sent before the sender has to wait.
 _PACKETS_SIZE = 256 << 10
@@ -47,6 +51,11 @@ class Pipe(Transport):
 
     def mailbox(self, *, maxsize: int = 0, joinable: bool = False) -> Mailbox:
         """See `Transport.mailbox`."""
+        # Not at the top: whoever makes no queue loads this transport, too.
+        from procession.plugin import PacketMailbox
+
+        from ._lane import PipeLane
+
         return PacketMailbox(PipeLane.create(), maxsize=maxsize, joinable=joinable)
 
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import ClassVar
 
-from procession.plugin import Channel, Mailbox, PacketMailbox, Transport, TransportFeatures
+from procession.plugin import Transport, TransportFeatures
 
 from ._channel import RingChannel
 from ._implementation import NATIVE, implementation, obstacle
-from ._lane import RingLane
 from ._layout import HEADER_SIZE, STREAM_MAGIC
 from ._memory import new_bell, new_memory
+
+TYPE_CHECKING = False  # every module of the parent makes a fork dearer
+if TYPE_CHECKING:
+    from typing import ClassVar
+
+    from procession.plugin import Channel, Mailbox
 
 #: The environment variable that says how many bytes each ring has.
 VARIABLE = "PROCESSION_RING_SIZE"
@@ -60,7 +64,7 @@ class Ring(Transport):
         size = self._size if size is None else _checked_size(size, "size")
         if sys.platform == "win32":
             raise OSError("this platform has no Unix sockets")
-        import socket
+        from _socket import AF_UNIX, SOCK_STREAM, socketpair  # `socket` would bring much more
 
         opened: list[int] = []
         made: list[Channel] = []
@@ -72,7 +76,7 @@ class Ring(Transport):
             other_memory = _kept(opened, os.dup(memory))
             other_bell = _kept(opened, os.dup(bell))
             other_back_bell = _kept(opened, os.dup(back_bell)) if duplex else -1
-            ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+            ends = socketpair(AF_UNIX, SOCK_STREAM)
             peer, other_peer = (_kept(opened, end.detach()) for end in ends)
             one = (memory, bell, back_bell, peer)
             other = (other_memory, other_back_bell, other_bell, other_peer)
@@ -92,6 +96,11 @@ class Ring(Transport):
     ) -> Mailbox:
         """See `Transport.mailbox`."""
         size = self._size if size is None else _checked_size(size, "size")
+        # Not at the top: whoever makes no queue loads this transport, too.
+        from procession.plugin import PacketMailbox
+
+        from ._lane import RingLane
+
         return PacketMailbox(RingLane.create(size), maxsize=maxsize, joinable=joinable)
 
 

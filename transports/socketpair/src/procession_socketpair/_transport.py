@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import sys
-from typing import ClassVar
 
-from procession.plugin import (
-    Channel,
-    Mailbox,
-    PacketMailbox,
-    PacketSocketChannel,
-    PacketSocketLane,
-    Transport,
-    TransportFeatures,
-)
+from procession.plugin import PacketSocketChannel, Transport, TransportFeatures
+
+TYPE_CHECKING = False  # every module of the parent makes a fork dearer
+if TYPE_CHECKING:
+    from typing import ClassVar
+
+    from procession.plugin import Channel, Mailbox
 
 
 class SocketPair(Transport):
@@ -37,4 +34,7 @@ class SocketPair(Transport):
 
     def mailbox(self, *, maxsize: int = 0, joinable: bool = False) -> Mailbox:
         """See `Transport.mailbox`."""
+        # Not at the top: whoever makes no queue loads this transport, too.
+        from procession.plugin import PacketMailbox, PacketSocketLane
+
         return PacketMailbox(PacketSocketLane.create(), maxsize=maxsize, joinable=joinable)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
-from typing import ClassVar
 
 from procession.plugin import Channel, Mailbox, PacketSocketLane, Transport, TransportFeatures
 
 from ._channel import TcpChannel, other_hosts_may_come
 from ._mailbox import TcpMailbox
+
+TYPE_CHECKING = False  # every module of the parent makes a fork dearer
+if TYPE_CHECKING:
+    from typing import ClassVar
 
 
 class Tcp(Transport):
