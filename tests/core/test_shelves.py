@@ -375,6 +375,13 @@ def test_a_backlog_is_no_reason_to_warn(mailbox: PacketMailbox) -> None:
         put(mailbox, number)
     for number in range(MOST + 5):
         assert is_lent(lease(mailbox, number)) == (number < MOST)
+    put(mailbox, 0)
+    kept = lease(mailbox, 0)
+    for number in range(MOST):  # nor is one lease beside it
+        put(mailbox, number)
+    for number in range(MOST):
+        assert is_lent(lease(mailbox, number)) == (number < MOST - 1)
+    assert pattern(0) == kept
 
 
 def test_no_descriptor_for_a_lease(mailbox: PacketMailbox) -> None:

@@ -44,6 +44,8 @@ class Channel(Exportable):
     writable: bool
     #: Whether `close` was called, or an interrupted message made this end unusable.
     closed: bool
+    #: Whether `receive_leased` and `reserve` lend memory, as long as there is any to lend.
+    lends: bool = False
 
     @property
     def torn(self) -> bool:
@@ -81,6 +83,29 @@ class Channel(Exportable):
         this end is closed. One raised in the instant after the kernel gave the last of
         a message loses that message; what is received next is the next one.
         """
+
+    def receive_leased(self, limit: int | None = None, /) -> Message:
+        """Like ``receive(None, limit)``, with buffers that may lie in memory which is lent.
+
+        That is theirs until the last view of them is gone, or this process, and those that were
+        forked from it since. A channel that lends nothing gives copies.
+        """
+        return self.receive(None, limit)
+
+    def reserve(self, size: int, /) -> memoryview | None:
+        """Return memory of *size* bytes, of any content, for the buffer of a message to send.
+
+        None when there is none: send it as any other then. The memory is the caller's as what
+        `receive_leased` returns is; `send_reserved` does not change that.
+        """
+        return None
+
+    def send_reserved(self, body: Buffer, memory: memoryview, /) -> None:
+        """Like ``send(body, (memory,))``, for what `reserve` has returned, without copying it.
+
+        Once for each *memory*, which must not be written to any more.
+        """
+        self.send(body, (memory,))
 
     @abstractmethod
     def wait(self, timeout: float | None = None, /) -> bool:

@@ -35,6 +35,10 @@ _files: WeakSet[LockFile] = WeakSet()
 _watches_forks = False
 
 
+class InterruptedLockError(RuntimeError):
+    """A signal handler wants the lock that the code which it interrupted holds."""
+
+
 class LockFile:
     """One file and this process's own, private way to it, through which it is locked.
 
@@ -203,7 +207,7 @@ class FileLock:
         if self._retired:
             raise OSError("the lock is closed")
         if self._busy:
-            raise RuntimeError("a signal handler wants the lock that it interrupted")
+            raise InterruptedLockError("a signal handler wants the lock that it interrupted")
         return self._file.descriptor()
 
     def _is_taken(self, fd: int) -> bool:

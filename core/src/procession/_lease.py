@@ -1,4 +1,5 @@
-"""Blocks of a program in which an object is looked at, or filled, where it lies in a queue."""
+"""Blocks of a program in which an object is looked at, or filled, where it lies in memory
+that a queue or a connection lends."""
 
 from __future__ import annotations
 
@@ -9,20 +10,24 @@ from procession._pickling import SHORTEST_BUFFER, loads
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
-    from typing import Any, Self
+    from typing import Any, Self, TypeAlias
 
     from procession._channel import Message
-    from procession._mailbox import Mailbox
-    from procession.queues import Queue
+
+    #: Returns memory of so many bytes, or None if there is none to lend.
+    Reserve: TypeAlias = "Callable[[int], memoryview | None]"
+    #: Puts, or sends, an array which was filled where it lies in this memory, if it lies there.
+    PutFilled: TypeAlias = "Callable[[Any, memoryview | None], object]"
 
 
 class Lease:
-    """An object that was got from a queue, for as long as it is needed: a context manager.
+    """An object that was got, or received, for as long as it is needed: a context manager.
 
-    `Queue.lease` makes it. The end of the block is the end of the lease, and an error if
-    something still looks at the memory. Without a block the lease ends when it and its object
-    are gone.
+    `Queue.lease` and `Connection.lease` make it. The end of the block is the end of the lease,
+    and an error if something still looks at the memory. Without a block the lease ends when it
+    and its object are gone.
 
     Threads: any. Fork: the child looks at the memory, too, and the lease ends when both have
     let go of it.
@@ -46,7 +51,7 @@ class Lease:
 
     @property
     def in_place(self) -> bool:
-        """Whether the object lies in the queue's memory, and is no copy."""
+        """Whether the object lies in memory that was lent, and is no copy."""
         return bool(self._exporters)
 
     def release(self) -> None:
@@ -90,17 +95,18 @@ class Lease:
 
 
 class EmptyArray:
-    """An array to be filled, and put at the end of the block: a context manager.
+    """An array to be filled, and put or sent at the end of the block: a context manager.
 
-    `Queue.put_empty` makes it.
+    `Queue.put_empty` and `Connection.send_empty` make it.
     """
 
-    __slots__ = ("_array", "_memory", "_queue", "_shape", "_timeout", "_type")
+    __slots__ = ("_array", "_memory", "_put", "_reserve", "_shape", "_type")
 
-    def __init__(self, queue: Queue, shape: Any, dtype: Any, timeout: float | None) -> None:
+    def __init__(self, reserve: Reserve, put: PutFilled, shape: Any, dtype: Any) -> None:
         import numpy
 
-        self._queue = queue
+        self._reserve = reserve
+        self._put = put
         self._type = numpy.dtype(dtype)
         if self._type.hasobject:
             raise TypeError(f"an array of {self._type} cannot be filled in place: its items are "
@@ -108,7 +114,6 @@ class EmptyArray:
         self._shape = (shape,) if isinstance(shape, int) else tuple(shape)
         if any(length < 0 for length in self._shape):
             raise ValueError(f"negative dimensions are not allowed: {shape}")
-        self._timeout = timeout
         self._memory: memoryview | None = None
         self._array: Any = None
 
@@ -118,7 +123,7 @@ class EmptyArray:
 
         size = prod(self._shape) * self._type.itemsize
         if size >= SHORTEST_BUFFER:
-            self._memory = self._mailbox().reserve(size)
+            self._memory = self._reserve(size)
         if self._memory is None:
             self._array = numpy.empty(self._shape, self._type)
         else:
@@ -131,12 +136,9 @@ class EmptyArray:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Put the array, if nothing was raised. It cannot be written to any more."""
+        """Put or send the array, if nothing was raised. It cannot be written to any more."""
         array, self._array = self._array, None
         memory, self._memory = self._memory, None
         if error is None:
-            self._queue._put_filled(array, memory, self._timeout)
+            self._put(array, memory)
         array.flags.writeable = False
-
-    def _mailbox(self) -> Mailbox:
-        return self._queue._mailbox

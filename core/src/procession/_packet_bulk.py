@@ -6,7 +6,7 @@ import time
 
 from procession._message_frame import message_in
 from procession._packet_marks import FULL, LEASING, SHELVED, SPOOLED
-from procession._patience import REWARD
+from procession._patience import BYTES_OF_WORTH, REWARD
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
@@ -21,10 +21,6 @@ if TYPE_CHECKING:
 #: A longer message is a large one: what is copied while the mailbox's lock is held must take
 #: microseconds only.
 LONGEST_LOGGED = 64 << 10
-
-# Writing so many bytes to memory that was never touched takes as much longer as a message that
-# is taken during a nap is worth (measured).
-_BYTES_OF_WORTH = 128 << 10
 
 
 class PacketBulk:
@@ -76,7 +72,7 @@ class PacketBulk:
                     from procession._lease_warning import warn_of_leases
 
                     self._starved = True
-                    warn_of_leases(lent, stacklevel=5)  # who has called `put` of the queue
+                    warn_of_leases(lent, "a queue", "get(lease=True)", "put_empty")
         waits.put(lambda: memory.writing.run(self._spool_up, body, buffers, deadline), deadline)
 
     def _put_on_shelf(
@@ -110,7 +106,7 @@ class PacketBulk:
     def _spool_up(self, body: Buffer, buffers: Sequence[Buffer], deadline: float | None) -> bool:
         """Copy a message into the spool and add its token; False when there is no room."""
         size = len(body) + sum(map(len, buffers))
-        worth = size // _BYTES_OF_WORTH
+        worth = size // BYTES_OF_WORTH
         # Waiting for longer than it saves would be a loss, however quick getters are.
         until = time.monotonic() + worth * REWARD
         if deadline is not None:

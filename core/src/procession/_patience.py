@@ -10,6 +10,9 @@ _SAVINGS = 0.02
 #: What a message that was taken during a nap earns, in seconds: naps go on as long as receivers
 #: take 20 000 messages a second or more.
 REWARD = 0.00005
+#: Writing so many bytes to memory that was never touched takes as much longer as a message that
+#: is taken during a nap is worth (measured).
+BYTES_OF_WORTH = 128 << 10
 # The share of its time that a sender goes on trying with when its savings are spent.
 _ALLOWANCE = 0.01
 

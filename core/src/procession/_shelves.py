@@ -1,5 +1,7 @@
 """Large messages that are looked at where they lie: memory of a mailbox that is lent.
 
+Or of a connection, where another book is kept of what waits: see `_loan_desk`.
+
 A *shelf* is a piece of the mailbox's file that holds the buffers of one message. The producer
 copies them in, or has filled them in place, and who gets the message with a *lease* builds the
 object on that memory. When nobody looks at it any more, it is used for another message: memory
@@ -111,20 +113,15 @@ class Shelves:
     def find(self, shelved: int, size: int) -> int | None:
         """Return a free shelf with memory for *size* bytes, or None if there is none.
 
-        *shelved* are those whose messages wait. Raises `AllLent` if it is leases that keep all
-        the memory there may be.
+        *shelved* are those whose messages wait. Raises `AllLent` if it is leases that keep the
+        memory, and more of it than the messages that wait.
         """
         if size > BUDGET:
             return None
-        words = self._words()
-        rooms = [words[shelf * _WORDS] for shelf in range(MOST)]
-        # Those with the least memory first.
-        idle = sorted(
-            (shelf for shelf in range(MOST) if not shelved >> shelf & 1), key=rooms.__getitem__
-        )
-        for shelf in idle:
-            if rooms[shelf] >= size and not self._is_held(shelf):
-                return shelf
+        used = self.find_used(shelved, size)
+        if used is not None:
+            return used
+        rooms, idle = self._look_around(shelved)
         # Some more than is asked for: the next one may be a little longer.
         step = 1 << max(_SMALLEST_STEP, size.bit_length() - 4)
         size = min(-(-size // step) * step, BUDGET)
@@ -137,9 +134,25 @@ class Shelves:
                 return shelf if self._make_room(shelf, size) else None
             self._empty(shelf, rooms[shelf])
         lent = [shelf for shelf in idle if rooms[shelf] and self._is_held(shelf)]
-        if lent:
-            raise AllLent(list(self._holders(lent)), sum(rooms[each] for each in lent), size)
+        kept = sum(rooms[shelf] for shelf in lent)
+        if kept > sum(rooms) - sum(rooms[shelf] for shelf in idle):  # than what waits
+            raise AllLent(list(self._holders(lent)), kept, size)
         return None
+
+    def find_used(self, shelved: int, size: int) -> int | None:
+        """Return a free shelf that has memory for *size* bytes already, or None."""
+        rooms, idle = self._look_around(shelved)
+        for shelf in idle:
+            if rooms[shelf] >= size and not self._is_held(shelf):
+                return shelf
+        return None
+
+    def _look_around(self, shelved: int) -> tuple[list[int], list[int]]:
+        """Return what memory each shelf has, and which have no message, with the least first."""
+        words = self._words()
+        rooms = [words[shelf * _WORDS] for shelf in range(MOST)]
+        idle = [shelf for shelf in range(MOST) if not shelved >> shelf & 1]
+        return rooms, sorted(idle, key=rooms.__getitem__)
 
     def _make_room(self, shelf: int, size: int) -> bool:
         """Reserve memory for a free shelf; return whether there is so much."""
@@ -321,10 +334,14 @@ def _check(size: int, view: memoryview) -> None:
 
 
 def _parse(token: bytes) -> tuple[int, tuple[int, ...], bytes]:
+    if len(token) < _HEAD.size:
+        raise OSError(f"bad message: what says where it lies has {len(token)} bytes")
     shelf, count = _HEAD.unpack_from(token)
     if shelf >= MOST:
         raise OSError(f"bad message: there is no shelf {shelf}")
     end = _HEAD.size + count * 8
+    if not count or end > len(token):
+        raise OSError(f"bad message: it has no lengths of {count} buffers")
     return shelf, struct.unpack_from(f"={count}Q", token, _HEAD.size), token[end:]
 
 

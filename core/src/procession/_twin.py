@@ -72,9 +72,17 @@ class Twin:
 
         Raises `PeerDiedError` as well.
         """
+        self._await_message()
+        return self._channel.receive(into, limit)
+
+    def receive_leased(self, limit: int | None = None, /) -> Message:
+        """As `receive`, by the channel's `receive_leased`."""
+        self._await_message()
+        return self._channel.receive_leased(limit)
+
+    def _await_message(self) -> None:
         if not self._leave_it_to_the_channel():
             self._await(self._channel.wait, _nothing_comes)
-        return self._channel.receive(into, limit)
 
     def _leave_it_to_the_channel(self) -> bool:
         """Have the channel call us while it waits, if it can, so that nothing is between.

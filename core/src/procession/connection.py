@@ -17,6 +17,7 @@ from procession.errors import (
     EndOfConnectionError,
     IncompatiblePluginsError,
     MessageTooLongError,
+    NothingToLendError,
     PeerDiedError,
 )
 
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
     from typing import Any, NoReturn, Protocol, Self
 
-    from procession._channel import Buffer, Channel
+    from procession._channel import Buffer, Channel, Message
     from procession._encoder import Encoder
+    from procession._lease import EmptyArray, Lease
     from procession._transport import Transport
     from procession._twin import Twin
 
@@ -150,6 +152,41 @@ class Connection(abc.Connection):
         except OSError as error:
             self._fail(error)
 
+    def send_empty(self, shape: int | tuple[int, ...], dtype: Any = float) -> EmptyArray:
+        """Return a context manager that gives an array of numpy to fill, and then sends it.
+
+        ``with connection.send_empty((1000, 1000)) as array:``, for a pipe made by
+        ``Pipe(leases=True)``, has it in memory that the pipe lends, of any content, so that
+        sending it copies nothing. At the end of the block it is sent, unless an exception has
+        ended it, and cannot be written to any more; do not write to views of it either. It is an
+        ordinary array, and copied, where it is small or the pipe has no memory to lend.
+
+        Raises `NothingToLendError` (a `ValueError`) for a connection that lends nothing,
+        `ImportError` without numpy, `TypeError` for a *dtype* of Python objects, `ValueError`
+        for a negative length, and at the end of the block what `send` raises.
+        """
+        from procession._lease import EmptyArray
+
+        if self._send is None:
+            self._refuse("read-only")
+        self._check_lending("send()")
+        return EmptyArray(self._channel.reserve, self._send_filled, shape, dtype)
+
+    def _send_filled(self, array: Any, memory: memoryview | None) -> None:
+        """Send *array*, which was filled where it lies in *memory*, if it lies there."""
+        send = self._send
+        if send is None:
+            self._refuse("read-only")
+        body, buffers = self._dumps(array)
+        try:
+            # Another serializer, or a reducer, may make something else of it.
+            if memory is not None and [len(each) for each in buffers] == [len(memory)]:
+                self._channel.send_reserved(body, memory)
+            else:
+                send(body, buffers)
+        except OSError as error:
+            self._fail(error)
+
     def send_bytes(self, buf: Buffer, offset: int = 0, size: int | None = None) -> None:
         """Send *size* bytes of a bytes-like object, from *offset* on, as one message.
 
@@ -167,14 +204,23 @@ class Connection(abc.Connection):
 
     # -- receiving -----------------------------------------------------------------------
 
-    def recv(self) -> Any:
+    def recv(self, *, lease: bool = False) -> Any:
         """Wait for an object and return it.
 
-        Arrays in it lie in the memory they were received into, and can be written to.
+        Arrays in it lie in the memory they were received into, and can be written to. With
+        *lease*, for a pipe made by ``Pipe(leases=True)``, large ones may lie in memory that the
+        pipe lends, which saves copying them. It is the object's alone, to be read and written,
+        until the last array in it, and every view of one, is gone. What was sent before anybody
+        has asked for leases is copied, as is all that the pipe has no memory to lend for; see
+        docs/how-to/send-many-and-large-objects.
+
         Raises `EndOfConnectionError` (an `EOFError`) when the peer has closed and
         everything was received, and `OSError` when the stream ends within a message;
-        `PeerDiedError`, which is one, too, when the peer is known to have died.
+        `PeerDiedError`, which is one, too, when the peer is known to have died. With *lease*
+        also `NothingToLendError` (a `ValueError`) for a connection that lends nothing.
         """
+        if lease:
+            return loads(*self._receive_leased())
         receive = self._receive
         if receive is None:
             self._refuse("write-only")
@@ -185,6 +231,40 @@ class Connection(abc.Connection):
         if buffers and self._recv_limit is not None:
             self._check_total(len(body) + sum(map(len, buffers)))
         return loads(body, buffers)
+
+    def lease(self) -> Lease:
+        """Receive the next object as ``recv(lease=True)`` does, for a ``with`` block.
+
+        ``with connection.lease() as lease:`` has it as ``lease.object``. The end of the block
+        ends the lease, and is a `BufferError` if an array of the object, or a view of one, is
+        kept. Raises what `recv` raises.
+        """
+        from procession._lease import Lease
+
+        return Lease(self._receive_leased())
+
+    def _receive_leased(self) -> Message:
+        """Wait for a message and return it, with large buffers that may be lent."""
+        if self._receive is None:
+            self._refuse("write-only")
+        self._check_lending("recv()")
+        twin = self._twin
+        receive = self._channel.receive_leased if twin is None else twin.receive_leased
+        limit = self._recv_limit
+        try:
+            body, buffers = receive(limit)
+        except (OSError, EOFError) as error:
+            self._fail(error, limit is not None)
+        self._check_total(len(body) + sum(map(len, buffers)))
+        return body, buffers
+
+    def _check_lending(self, instead: str) -> None:
+        """Raise `NothingToLendError` unless this end lends. *instead* is what works with all."""
+        if not self._channel.lends:
+            raise NothingToLendError(
+                f"{self!r} lends nothing: a pipe that does is made by Pipe(leases=True), and "
+                f"connections to other processes by Listener and Client cannot; use {instead}"
+            )
 
     def recv_bytes(self, maxlength: int | None = None) -> bytes:
         """Wait for one message and return it as bytes; of an object, its whole pickle.
@@ -436,23 +516,45 @@ def _part(buf: Buffer, offset: int, size: int | None) -> memoryview:
 
 
 def pipe(
-    transport: Transport, duplex: bool = True, encoder: Encoder | None = None, **options: Any
+    transport: Transport,
+    duplex: bool = True,
+    encoder: Encoder | None = None,
+    leases: bool = False,
+    **options: Any,
 ) -> tuple[Connection, Connection]:
     """Return two connected ends over *transport*; with *duplex* both send and receive.
 
     Without, the first end only receives and the second only sends. *encoder* as for
-    `Connection.over`; *options* are the transport's. Raises `IncompatiblePluginsError`
-    when the transport declares that it has no duplex pairs.
+    `Connection.over`; with *leases* they lend memory; *options* are the transport's. Raises
+    `IncompatiblePluginsError` when the transport declares that it has no duplex pairs, and
+    `NothingToLendError` where there can be no leases.
     """
     if duplex and not transport.features.duplex:
         raise IncompatiblePluginsError(
             f"transport {transport.name!r} has no duplex pairs, as it declares: ask for "
             f"Pipe(duplex=False), or choose another transport"
         )
-    ends = transport.pair(duplex=duplex, **options)
+    if leases:
+        ends = _lending_pair(transport, duplex, options)
+    else:
+        ends = transport.pair(duplex=duplex, **options)
     first, second = (Connection.over(end, encoder) for end in ends)
     watch_each_other(first, second)
     return first, second
+
+
+def _lending_pair(
+    transport: Transport, duplex: bool, options: dict[str, Any]
+) -> tuple[Channel, Channel]:
+    """Return the channels of two ends that lend."""
+    from procession._lending_channel import LendingChannel, obstacle
+
+    reason = obstacle()
+    if reason is None and transport.features.shares_memory:
+        reason = f"processes at both ends, and those of transport {transport.name!r} are threads"
+    if reason is not None:
+        raise NothingToLendError(f"a pipe with leases needs {reason}; leave leases=True out")
+    return LendingChannel.pair(*transport.pair(duplex=duplex, **options))
 
 
 def wait(object_list: Iterable[HasFileno | int], timeout: float | None = None) -> list[Any]:

@@ -77,20 +77,22 @@ class BaseContext:
         return self._transport(), self._encoder()
 
     def Pipe(
-        self, duplex: bool = True, *, size: int | None = None
+        self, duplex: bool = True, *, size: int | None = None, leases: bool = False
     ) -> tuple[Connection, Connection]:
         """Return the two ends of a new pipe; the caller owns both.
 
         With *duplex* both ends send and receive; without, the first only receives and
         the second only sends. *size*: how many bytes can be on their way, in each direction,
-        where the transport has a choice. Raises `ResourceError` (an `OSError`) when
-        descriptors or memory have run out, and `ValueError` for a *size* that cannot be had.
+        where the transport has a choice. With *leases*, large arrays can be received without
+        copying them, by ``recv(lease=True)``; every message costs some microseconds more then.
+        Raises `ResourceError` (an `OSError`) when descriptors or memory have run out, and
+        `ValueError` for a *size* that cannot be had, and for *leases* where there are none.
         """
         from procession.connection import pipe
 
         transport, encoder = self._for_messages()
         options = self._size_option(transport, size)
-        return _made("pipe", lambda: pipe(transport, duplex, encoder, **options))
+        return _made("pipe", lambda: pipe(transport, duplex, encoder, leases, **options))
 
     def Queue(self, maxsize: int = 0, *, size: int | None = None) -> Queue:
         """Return a queue for any number of producers and consumers.

@@ -40,6 +40,7 @@ whatever procession has to say. Each one derives *also* from the built-in that
     |- BusyConnectionError               (RuntimeError)    two users at once
     |- ConnectionDirectionError          (OSError)         send on a read-only end
     |- MessageTooLongError               (OSError)         longer than the receiver allows
+    |- NothingToLendError                (ValueError)      a connection that has no leases
     |- BatchError                        some objects of a batch cannot be unpickled
     |- DescriptorLostError               (OSError)         who sent us an object has taken it along
     |- PeerDiedError                     (EndOfConnectionError) who we waited for has died
@@ -111,6 +112,7 @@ __all__ = [
     "MaybeEncodingError",
     "MessageTooLongError",
     "NoPluginError",
+    "NothingToLendError",
     "OwnerDiedError",
     "PeerDiedError",
     "PluginContractError",
@@ -395,6 +397,10 @@ class MessageTooLongError(ProcessError, OSError):
     """A message is longer than the receiver was willing to take."""
 
 
+class NothingToLendError(ProcessError, ValueError):
+    """A lease is wanted of a connection that lends nothing."""
+
+
 class BatchError(ProcessError):
     """Some of the objects that were got together could not be unpickled, and are gone."""
 
@@ -619,7 +625,7 @@ class MaybeEncodingError(ProcessError):
 
 
 class LeaseWarning(RuntimeWarning):
-    """Leases keep all the memory that a queue lends, so that large objects are copied instead."""
+    """Leases keep all the memory that a queue, or pipe, lends, so that large objects are copied."""
 
 
 class ForkWithThreadsWarning(RuntimeWarning):

@@ -162,7 +162,12 @@ class Queue(abc.Queue):
 
         if self._closed:
             raise self._closed_error()
-        return EmptyArray(self, shape, dtype, _seconds(block, timeout))
+        seconds = _seconds(block, timeout)
+
+        def put(array: Any, memory: memoryview | None) -> None:
+            self._put_filled(array, memory, seconds)
+
+        return EmptyArray(self._mailbox.reserve, put, shape, dtype)
 
     def _put_filled(self, array: Any, memory: memoryview | None, timeout: float | None) -> None:
         """Put *array*, which was filled where it lies in *memory*, if it lies there."""

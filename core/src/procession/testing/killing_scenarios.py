@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from procession import errors
 from procession.process import active_children, process_class
 from procession.queues import JoinableQueue, Queue
-from procession.testing import leaks, payloads
+from procession.testing import leaks, lending, payloads
 from procession.testing.forked import DEADLINE, until
 from procession.testing.killing import Participant, Scenario
 
@@ -105,6 +105,7 @@ class ConnectionUse(Scenario):
 
     strikes_descendants = True
     longest_pause = 0.02
+    _echo: Any = staticmethod(payloads.echo)
 
     def __init__(self, spec: tuple[str, str, str]) -> None:
         self._ctx = payloads.context(spec)
@@ -123,9 +124,9 @@ class ConnectionUse(Scenario):
         _check_descriptors(descriptors)
 
     def _talk_to_one(self, me: Participant) -> None:
-        here, there = self._ctx.Pipe()
+        here, there = self._make_pipe()
         try:
-            child = self._ctx.Process(target=payloads.echo, args=(there,), daemon=True)
+            child = self._ctx.Process(target=self._echo, args=(there,), daemon=True)
             if not _start(child):
                 return
             there.close()
@@ -134,12 +135,18 @@ class ConnectionUse(Scenario):
             here.close()
             there.close()
 
+    def _make_pipe(self) -> Any:
+        return self._ctx.Pipe()
+
+    def _exchange(self, connection: Any, number: int) -> None:
+        message = bytes([number]) * _SIZES[number % len(_SIZES)]
+        connection.send(message)
+        assert connection.recv() == message
+
     def _converse(self, me: Participant, connection: Any, child: Any) -> None:
         try:
             for number in range(20):
-                message = bytes([number]) * _SIZES[number % len(_SIZES)]
-                connection.send(message)
-                assert connection.recv() == message
+                self._exchange(connection, number)
                 me.journal.add(_GOT, number)
             connection.send(None)
         except errors.PeerDiedError:
@@ -153,6 +160,35 @@ class ConnectionUse(Scenario):
     def check(self, participants: list[Participant]) -> None:
         """Somebody has talked."""
         assert any(len(each.journal) for each in participants)
+
+
+class LeaseUse(ConnectionUse):
+    """The same, of large messages that both look at where they lie, and keep for a while."""
+
+    _echo = staticmethod(lending.echo)
+
+    def __init__(self, spec: tuple[str, str, str]) -> None:
+        super().__init__(spec)
+        self._kept: list[lending.Block] = []
+
+    def _make_pipe(self) -> Any:
+        return self._ctx.Pipe(leases=True)
+
+    def _converse(self, me: Participant, connection: Any, child: Any) -> None:
+        try:
+            super()._converse(me, connection, child)
+        finally:
+            self._kept.clear()  # before descriptors are counted
+
+    def _exchange(self, connection: Any, number: int) -> None:
+        size = _SIZES[number % len(_SIZES)] << number % 3
+        connection.send(lending.Block(number, size))
+        block = connection.recv(lease=number % 7 != 0)
+        assert (block.number, block.size) == (number, size)
+        self._kept.append(block)
+        for each in self._kept:
+            each.check()
+        del self._kept[:-3]
 
 
 class Starts(Scenario):

@@ -20,11 +20,11 @@ import procession
 from procession._negotiation import obstacle
 from procession._start_method import StartMethod
 from procession._transport import Transport
-from procession.errors import IncompatiblePluginsError
-from procession.testing import payloads, queueing
+from procession.errors import IncompatiblePluginsError, NothingToLendError
+from procession.testing import lending, payloads, queueing
 from procession.testing.forked import DEADLINE
 from procession.testing.killing import KILLS, chosen_seed, run
-from procession.testing.killing_scenarios import ConnectionUse, HandingOver
+from procession.testing.killing_scenarios import ConnectionUse, HandingOver, LeaseUse
 from procession.testing.suites.suite import Declined, Fork, Suite
 
 Make: TypeAlias = Callable[..., Any]
@@ -122,6 +122,21 @@ class PairSuite(Suite):
         return pipe
 
     @pytest.fixture
+    def lending_pipe(self, ctx: Any, cleanup: ExitStack) -> Make:
+        """Make the two ends of a pipe that lends; both are closed after the test."""
+
+        def lending_pipe(duplex: bool = True) -> tuple[Any, Any]:
+            try:
+                first, second = ctx.Pipe(duplex, leases=True)
+            except (IncompatiblePluginsError, NothingToLendError) as refusal:
+                pytest.skip(f"refused: {refusal}")
+            cleanup.callback(first.close)
+            cleanup.callback(second.close)
+            return first, second
+
+        return lending_pipe
+
+    @pytest.fixture
     def queue(self, ctx: Any, cleanup: ExitStack) -> Make:
         """Make a queue, which the test empties; it is closed and its thread joined afterwards."""
 
@@ -213,6 +228,80 @@ class PairSuite(Suite):
             assert received["array"].flags.writeable
         here.send(None)
         process.join()
+
+    def test_what_a_connection_lends_is_nobody_elses(
+        self, lending_pipe: Make, start: Make, beyond: None
+    ) -> None:
+        """Large messages that both sides look at where they lie stay as they are meanwhile.
+
+        `Channel.receive_leased`: "buffers that may lie in memory which is lent"
+        """
+        here, there = lending_pipe()
+        process = start(lending.echo, there)
+        kept = []
+        for number in range(12):
+            here.send(lending.Block(number, 100_000 + number))
+            kept.append(here.recv(lease=number % 3 != 0))
+            if number % 4 == 3:
+                del kept[-2]
+            for block in kept:
+                block.check()
+        here.send(None)
+        process.join(DEADLINE)
+        assert 0 == process.exitcode
+        for block in kept:
+            block.check()
+            memoryview(block.content)[:] = bytes(block.size)  # it is ours, also now
+
+    def test_arrays_are_filled_where_a_connection_lends(
+        self, lending_pipe: Make, start: Make, beyond: None
+    ) -> None:
+        """Arrays that are looked at where they lie, and filled so by the other side.
+
+        `Channel.reserve`: "Return memory of *size* bytes, of any content, for the buffer of a
+        message to send."
+        """
+        numpy = pytest.importorskip("numpy")
+        here, there = lending_pipe()
+        process = start(lending.multiply, there)
+        kept = []
+        for number in range(6):
+            here.send(numpy.full((100, 2000), number, "i4"))
+            kept.append(here.recv(lease=True))
+        here.send(None)
+        process.join(DEADLINE)
+        assert 0 == process.exitcode
+        for number, array in enumerate(kept):
+            assert array.flags.writeable
+            assert numpy.array_equal(numpy.full((100, 2000), 2 * number, "i4"), array)
+
+    def test_a_killed_holder_of_a_lease_keeps_nothing(
+        self, lending_pipe: Make, pipe: Make, start: Make, beyond: None
+    ) -> None:
+        """What it has not received is there for the next one, who has all of the memory.
+
+        `Channel.receive_leased`: "That is theirs until the last view of them is gone, or this
+        process"
+        """
+        here, there = lending_pipe()
+        reports, reporter = pipe()
+        holder = start(lending.hold, there, reporter)
+        for number in range(4):
+            here.send(lending.Block(number, 100_000))
+            if not number:
+                assert 0 == reports.recv()
+        holder.kill()
+        holder.join(DEADLINE)
+        process = start(lending.echo, there)
+        for number in range(1, 100):
+            if number > 3:
+                here.send(lending.Block(number, 100_000))
+            block = here.recv(lease=True)
+            assert number == block.number
+            block.check()
+        here.send(None)
+        process.join(DEADLINE)
+        assert 0 == process.exitcode
 
     def test_connection_through_a_connection(self, pipe: Make, start: Make) -> None:
         """A connection sent to a running child arrives usable, and stays the sender's own, too.
@@ -520,6 +609,24 @@ class PairSuite(Suite):
         within a message"
         """
         run(ConnectionUse(spec), KILLS, chosen_seed(), prepared_process)
+
+    @pytest.mark.timeout(60 + KILLS)
+    def test_ends_that_lend_are_killed_at_random(
+        self,
+        spec: tuple[str, str, str],
+        ctx: Any,
+        lending_pipe: Make,
+        beyond: None,
+        prepared_process: Path,
+        fork: Fork,
+    ) -> None:
+        """As above, with leases at both ends: what is received is whole, and nothing is left.
+
+        `Channel.receive_leased`: "or this process, and those that were forked from it since"
+        """
+        for end in lending_pipe():  # or it is refused
+            end.close()
+        run(LeaseUse(spec), KILLS, chosen_seed(), prepared_process)
 
     @pytest.mark.timeout(60 + KILLS)
     def test_givers_and_takers_of_descriptors_are_killed_at_random(
