@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from procession import _shelves
 from procession.errors import LeaseWarning
 from procession.testing import queueing
 
@@ -161,13 +160,11 @@ def test_the_memory_of_a_killed_holder_is_used_again(lending: Any, pipe: Make, s
 
 
 @transports
-def test_the_warning_is_about_the_line_that_puts(
-    lending: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_warning_is_about_the_line_that_puts(lending: Any) -> None:
     """Who is warned that everything is lent sees where; the object arrives all the same."""
     lending.put(numpy.ones(SIZE))
     kept = lending.get(timeout=DEADLINE, lease=True)
-    monkeypatch.setattr(_shelves, "BUDGET", kept.nbytes)
+    lending._mailbox.lend_at_most(kept.nbytes)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", LeaseWarning)
         lending.put(numpy.zeros(SIZE))

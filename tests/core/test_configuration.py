@@ -158,7 +158,7 @@ def test_named_file_is_missing() -> None:
         (
             "[tool.procession]\nworkers = 4\n",
             "unknown key .*workers in [^;]*; allowed are start-method, .*, serializer, plugins, "
-            "silence and recv-limit",
+            "silence, recv-limit, lease-budget and ring-size",
             "workers",
         ),
         (

@@ -161,7 +161,7 @@ def test_descriptors_run_out_while_it_is_made() -> None:
         made = False
         with shortage.free_descriptors(free):
             try:
-                for end in pipe(transport, leases=True):
+                for end in pipe(transport, lease_budget=0):
                     end.close()
                 made = True
             except OSError:
@@ -324,12 +324,10 @@ def test_what_a_killed_receiver_has_taken_is_free_again(ends: Ends) -> None:
     lease(reader, 2)
 
 
-def test_all_of_the_memory_can_be_lost_and_comes_back(
-    ends: Ends, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_all_of_the_memory_can_be_lost_and_comes_back(ends: Ends) -> None:
     """Also when no shelf is left for a message that would tell: copies tell as well."""
     reader, writer = ends
-    monkeypatch.setattr(_shelves, "BUDGET", MIB)
+    way_in(reader).shelves._budget[0] = MIB
     desk = way_out(writer)
     for _ in range(2):
         shelf = desk.find(500 * KIBI)
@@ -348,12 +346,10 @@ def test_all_of_the_memory_can_be_lost_and_comes_back(
 # -- when something has run out, or is wrong
 
 
-def test_all_that_there_is_to_lend_is_lent(
-    ends: Ends, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
-) -> None:
+def test_all_that_there_is_to_lend_is_lent(ends: Ends, recwarn: pytest.WarningsRecorder) -> None:
     """Who sends is told who holds the leases, once, and messages are copied, in order."""
     reader, writer = ends
-    monkeypatch.setattr(_shelves, "BUDGET", MIB)
+    way_in(reader).shelves._budget[0] = MIB
     kept = []
     for number in range(2):
         send(writer, number, 500 * KIBI)
@@ -379,10 +375,10 @@ def test_all_that_there_is_to_lend_is_lent(
     assert is_lent(lease(reader, 5, 500 * KIBI))
 
 
-def test_a_warning_that_is_an_error(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_warning_that_is_an_error(ends: Ends) -> None:
     """Nothing was sent then, and the connection is as it was."""
     reader, writer = ends
-    monkeypatch.setattr(_shelves, "BUDGET", MIB)
+    way_in(reader).shelves._budget[0] = MIB
     send(writer, 0, 900 * KIBI)
     buffer = lease(reader, 0, 900 * KIBI)
     with warnings.catch_warnings():
@@ -502,7 +498,7 @@ def test_threads_of_one_process(ends: Ends) -> None:
 @pytest.mark.parametrize("name", ["pipe", "socketpair", "ring", "tcp"])
 def test_all_ways_of_receiving(name: str) -> None:
     """What was sent to lie on a shelf can be received in any way, and the end that is a copy."""
-    first, second = pipe(transport_named(name)(), leases=True)
+    first, second = pipe(transport_named(name)(), lease_budget=0)
     other = Connection.over(transports.crossed(second.channel))
     with first, second, other:
         assert first.channel.lends
@@ -546,7 +542,7 @@ def test_connections_that_lend_nothing() -> None:
         assert "still there" == second.recv()
     with pytest.raises(OSError, match="closed"):
         second.recv(lease=True)
-    receiver, sender = pipe(transport_named("pipe")(), duplex=False, leases=True)
+    receiver, sender = pipe(transport_named("pipe")(), duplex=False, lease_budget=0)
     with receiver, sender:
         with pytest.raises(OSError, match="write-only"):
             sender.recv(lease=True)
@@ -559,7 +555,7 @@ def test_transports_within_one_process_do_not_lend() -> None:
     from procession.testing.faults._transport import Memory
 
     with pytest.raises(NothingToLendError, match="threads"):
-        pipe(Memory(), leases=True)
+        pipe(Memory(), lease_budget=0)
 
 
 # -- everybody is killed

@@ -310,11 +310,9 @@ def test_counts_and_limits_hold(make: Make) -> None:
 # -- when something has run out
 
 
-def test_all_that_there_is_to_lend_is_lent(
-    mailbox: PacketMailbox, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_all_that_there_is_to_lend_is_lent(mailbox: PacketMailbox) -> None:
     """Then nobody waits: who puts is told who holds the leases, and objects are copied."""
-    monkeypatch.setattr(_shelves, "BUDGET", MIB)
+    mailbox.lend_at_most(MIB)
     leases = []
     for number in range(2):
         put(mailbox, number, 500 * KIBI)
@@ -335,11 +333,9 @@ def test_all_that_there_is_to_lend_is_lent(
         put(mailbox, 5, 900 * KIBI)
 
 
-def test_a_warning_that_is_an_error(
-    mailbox: PacketMailbox, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_warning_that_is_an_error(mailbox: PacketMailbox) -> None:
     """Nothing was put then, and the mailbox is as it was."""
-    monkeypatch.setattr(_shelves, "BUDGET", MIB)
+    mailbox.lend_at_most(MIB)
     put(mailbox, 0, 900 * KIBI)
     buffer = lease(mailbox, 0, 900 * KIBI)
     with warnings.catch_warnings():
@@ -352,11 +348,9 @@ def test_a_warning_that_is_an_error(
     del buffer
 
 
-def test_small_shelves_make_way_for_large_ones(
-    mailbox: PacketMailbox, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_small_shelves_make_way_for_large_ones(mailbox: PacketMailbox) -> None:
     """Memory that nobody has is given back when it is needed in another size."""
-    monkeypatch.setattr(_shelves, "BUDGET", MIB)
+    mailbox.lend_at_most(MIB)
     for number in range(8):
         put(mailbox, number)
     for number in range(8):
@@ -463,11 +457,9 @@ def test_reserved_memory_is_put_as_it_is(mailbox: PacketMailbox) -> None:
     assert [] == held(mailbox)
 
 
-def test_a_filler_that_lets_go_of_nothing_is_named(
-    mailbox: PacketMailbox, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_filler_that_lets_go_of_nothing_is_named(mailbox: PacketMailbox) -> None:
     """What was filled, put and taken belongs to its filler as long as that can look at it."""
-    monkeypatch.setattr(_shelves, "BUDGET", MIB)
+    mailbox.lend_at_most(MIB)
     ready, telling = os.pipe()
 
     def fill() -> None:
@@ -516,10 +508,10 @@ def test_a_killed_filler_leaves_nothing(mailbox: PacketMailbox) -> None:
     assert 0 == mailbox.size()
 
 
-def test_who_finds_everything_lent_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_finds_everything_lent_is_told_once() -> None:
     """`Shelves` itself names each holder once, however many leases it has."""
-    monkeypatch.setattr(_shelves, "BUDGET", MIB)
     mailbox = new_mailbox()
+    mailbox.lend_at_most(MIB)
     shelves = shelves_of(mailbox)
     lent = []
     for _ in range(4):
@@ -600,17 +592,16 @@ def test_threads_of_one_process(mailbox: PacketMailbox) -> None:
         pytest.param(0, False, True, 600 * KIBI, id="short of memory"),
     ],
 )
-def test_killed_users(
-    maxsize: int, joinable: bool, copies: bool, budget: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_killed_users(maxsize: int, joinable: bool, copies: bool, budget: int) -> None:
     """Whoever is killed, what is held stays as it was, and what nobody holds is free.
 
     Accepted messages are taken once and in order, but for one for each dead getter.
     """
-    monkeypatch.setattr(_shelves, "BUDGET", budget)
     seed = chosen_seed()
     try:
-        Trial(seed, new_mailbox(maxsize=maxsize, joinable=joinable, copies=copies)).run()
+        mailbox = new_mailbox(maxsize=maxsize, joinable=joinable, copies=copies)
+        mailbox.lend_at_most(budget)
+        Trial(seed, mailbox).run()
     except BaseException:
         print(f"replay with PROCESSION_SEED={seed}")
         raise
@@ -714,7 +705,7 @@ class Trial:
         rest = [self.take() for _ in range(self.mailbox.size())]
         self.compare(rest)
         assert 0 == self.mailbox._memory.state.load().shelved
-        assert sum(rooms(self.mailbox)) <= _shelves.BUDGET
+        assert sum(rooms(self.mailbox)) <= shelves_of(self.mailbox).budget
         kept = sum(rooms(self.mailbox)) + WINDOW + MIB
         assert os.fstat(self.mailbox._memory.fd).st_blocks * 512 <= kept
         self.close()

@@ -1,4 +1,4 @@
-"""What a configuration file says: about the selection, and the limits of connections.
+"""What a configuration file says: about the selection, and limits of connections and queues.
 
 The file that ``PROCESSION_CONFIG`` names, or else the nearest ``pyproject.toml``, upwards
 from the current directory, may have a table::
@@ -10,6 +10,8 @@ from the current directory, may have a table::
     plugins = ["logging"]
     silence = 60
     recv-limit = 1000000
+    lease-budget = 1000000000
+    ring-size = 262144
 
 All keys are optional. The nearest ``pyproject.toml`` is the only one that counts, also
 when it has no such table: a program in a directory of its own must not be ruled by what

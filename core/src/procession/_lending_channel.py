@@ -54,9 +54,10 @@ class LendingChannel(Channel):
         self._out = out
 
     @classmethod
-    def pair(cls, first: Channel, second: Channel) -> tuple[Self, Self]:
+    def pair(cls, first: Channel, second: Channel, budget: int = 0) -> tuple[Self, Self]:
         """Return two ends that lend, around those of a new pair; takes them over in any case.
 
+        *budget*: how many bytes the leases of each direction may keep, 0 for the usual.
         Raises `OSError` when descriptors or memory have run out.
         """
         opened: list[int] = []
@@ -65,7 +66,7 @@ class LendingChannel(Channel):
             """Return both ends' ways to the memory of one direction."""
             if not wanted:
                 return None, None
-            opened.append(new_file())
+            opened.append(new_file(budget))
             opened.append(os.dup(opened[0]))
             return _desk_of(opened.pop(0)), _desk_of(opened.pop(0))
 

@@ -1,10 +1,13 @@
-"""What a connection with processes elsewhere puts up with: how long a silence, how long a message.
+"""What connections and queues put up with: how long a silence, how long a message, what leases.
 
-Each limit is what the first of these says: an argument, `Tls` (of a silence), a variable of
-the environment, ``[tool.procession]`` in the configuration file, or the default.
+Each limit is what the first of these says: an argument, `Tls` (of a silence), a context (of what
+it makes), a variable of the environment, ``[tool.procession]`` in the configuration file, or the
+default.
 """
 
 from __future__ import annotations
+
+from _operator import index
 
 from procession._variables import variable
 from procession.errors import ConfigurationError
@@ -27,8 +30,12 @@ SILENCE_VARIABLE = "PROCESSION_SILENCE"
 RECV_VARIABLE = "PROCESSION_RECV_LIMIT"
 SILENCE_KEY = "silence"
 RECV_KEY = "recv-limit"
-#: The keys of the configuration file, and the least that each may be.
-KEYS = {SILENCE_KEY: SHORTEST_SILENCE, RECV_KEY: 1}
+
+LEASE_VARIABLE = "PROCESSION_LEASE_BUDGET"
+LEASE_KEY = "lease-budget"
+
+#: The keys of the configuration file, and the least that each may be. The last is a transport's.
+KEYS = {SILENCE_KEY: SHORTEST_SILENCE, RECV_KEY: 1, LEASE_KEY: 1, "ring-size": 1}
 
 
 def silence(argument: float | None = None, tls: Tls | None = None) -> Limit:
@@ -54,6 +61,47 @@ def recv_limit(argument: int | None = None) -> tuple[int | None, str]:
     if found is None:
         return None, "the default"
     return int(found[0]), found[1]
+
+
+def lease_budget(argument: int | None = None) -> int:
+    """Return how many bytes the leases of a queue or pipe may keep; 0 if nobody says.
+
+    Raises like `silence`, and `TypeError` for an *argument* that is no integer.
+    """
+    if argument is not None:
+        return check_lease_budget(argument)
+    found = _configured(LEASE_VARIABLE, LEASE_KEY)
+    if found is None:
+        return 0
+    number, source = found
+    try:
+        return check_lease_budget(int(number))
+    except ValueError as error:
+        raise ConfigurationError(f"{error} (by {source})", key=LEASE_KEY) from None
+
+
+def configured_number(key: str) -> Limit | None:
+    """Return what *key* says in the configuration file, and where that is, if it is there.
+
+    Raises `ConfigurationError` for a file that is wrong.
+    """
+    from procession._selection import settings
+
+    found = settings()
+    if found is None or key not in found.limits:
+        return None
+    return found.limits[key], f"{key} in {found.file}"
+
+
+def check_lease_budget(budget: int) -> int:
+    """Return *budget*; raise `TypeError` or `ValueError` if it is none that can be kept."""
+    from procession._shelves import LEAST_BUDGET, MOST_BUDGET
+
+    if not LEAST_BUDGET <= index(budget) <= MOST_BUDGET:
+        raise ValueError(
+            f"lease_budget is {budget}; it may be between {LEAST_BUDGET} and {MOST_BUDGET} bytes"
+        )
+    return budget
 
 
 def check_silence(seconds: float) -> float:
@@ -84,9 +132,4 @@ def _configured(name: str, key: str) -> Limit | None:
                 key=name,
             )
         return number, f"{name} in the environment"
-    from procession._selection import settings
-
-    found = settings()
-    if found is None or key not in found.limits:
-        return None
-    return found.limits[key], f"{key} in {found.file}"
+    return configured_number(key)

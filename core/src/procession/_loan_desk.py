@@ -40,8 +40,9 @@ if TYPE_CHECKING:
     from procession._channel import Buffer
 
 # Words of eight bytes in the first page: the number taken last, the number given last, whether
-# somebody has asked for a lease; and for each shelf the number of the last message in it.
-_TAKEN, _GIVEN, _ASKED = 0, 1, 2
+# somebody has asked for a lease, how many bytes leases may keep; and for each shelf the number of
+# the last message in it.
+_TAKEN, _GIVEN, _ASKED, _BUDGET = 0, 1, 2, 3
 _NUMBERS = 8
 _SIZE = 4096
 # And what a message begins with that has a number; nobody else can know these bytes.
@@ -79,7 +80,7 @@ class LoanDesk:
         self._map = mmap.mmap(fd, _SIZE)
         self._words = memoryview(self._map).cast("Q")
         self._key = self._map[_KEY : _KEY + _KEY_BYTES]
-        self.shelves = Shelves(fd)
+        self.shelves = Shelves(fd, self._words[_BUDGET : _BUDGET + 1])
         self._lock_file = LockFile(fd)
         #: The locks of those who send, and who receive.
         self.sending = self._lock_file.lock(0)
@@ -202,12 +203,16 @@ class LoanDesk:
         close(fd)
 
 
-def new_file() -> int:
-    """Return a descriptor of the file for a new desk, which the caller owns. Raises `OSError`."""
+def new_file(budget: int = 0) -> int:
+    """Return a descriptor of the file for a new desk, which the caller owns. Raises `OSError`.
+
+    *budget*: how many bytes its leases may keep, 0 for the usual.
+    """
     fd = anonymous_file("procession-leases")
     try:
         if sys.platform != "win32":
             os.ftruncate(fd, TABLE + TABLE_SIZE)
+            os.pwrite(fd, _NUMBER.pack(budget), _BUDGET * 8)
             os.pwrite(fd, os.urandom(_KEY_BYTES), _KEY)
     except BaseException:
         os.close(fd)

@@ -97,6 +97,14 @@ class Mailbox(Exportable):
         """
         return self.get_pickle(timeout=timeout)
 
+    def lend_at_most(self, budget: int, /) -> None:
+        """Let what is lent, by all processes together, keep *budget* bytes at most.
+
+        That is about new memory: what is lent already stays so. A mailbox that lends nothing
+        has nothing to do.
+        """
+        return None
+
     def reserve(self, size: int, /) -> memoryview | None:
         """Return memory of *size* bytes, of any content, for the buffer of a message to put.
 

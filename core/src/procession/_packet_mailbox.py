@@ -13,6 +13,7 @@ from procession._packet_books import PacketBooks
 from procession._packet_bulk import LONGEST_LOGGED, PacketBulk
 from procession._packet_marks import (
     BOUNDED,
+    BUDGET,
     COUNTED,
     FRAMED,
     FULL,
@@ -168,6 +169,10 @@ class PacketMailbox(Mailbox):
         self._bulk = PacketBulk(memory, self._books, self._waits)
         self._poll = None
         self.closed = False
+
+    def lend_at_most(self, budget: int, /) -> None:
+        """See `Mailbox.lend_at_most`."""
+        self._words[BUDGET] = budget
 
     # -- putting
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 #: The hot words, by position: getters are asleep; puts, gets have to look closer before they
 #: use the lane; putters are asleep; somebody gets with leases.
 SLEEPING, PUTS, GETS, FULL, LEASING = 0, 1, 2, 3, 4
+#: And another one: how many bytes leases may keep, 0 for what is usual.
+BUDGET = 5
 #: Why they have to, in `PUTS` and `GETS`: the overflow log has messages, the mailbox was
 #: shut down, it has a maxsize, its messages are counted when they are taken.
 LOGGED, SHUT, BOUNDED, COUNTED = 1, 2, 4, 8

@@ -10,6 +10,7 @@ from procession._anonymous_file import anonymous_file
 from procession._file_lock import LockFile
 from procession._mailbox_state import SIZE, TABLE, TABLE_SIZE, MailboxState
 from procession._overflow_log import OverflowLog
+from procession._packet_marks import BUDGET
 from procession._spool import WINDOW, Spool
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
@@ -101,7 +102,8 @@ class PacketMemory:
         if shelves is None and self.spool.base == _SPOOL:
             from procession._shelves import Shelves
 
-            shelves = self._shelves = Shelves(self.fd, self._copy)
+            budget = self.words[BUDGET : BUDGET + 1]
+            shelves = self._shelves = Shelves(self.fd, budget, self._copy)
         return shelves
 
     def retire(self) -> None:

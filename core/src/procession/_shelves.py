@@ -33,6 +33,7 @@ import sys
 
 from procession._blocks import blocks
 from procession._mailbox_state import TABLE, TABLE_SIZE
+from procession._pickling import SHORTEST_BUFFER
 from procession._sparse_file import copy as copy_in_pieces
 from procession._sparse_file import give_back, read_all, write_all
 from procession._spool import END
@@ -50,11 +51,12 @@ Copy: TypeAlias = "Callable[[Buffer, Buffer], object]"
 
 #: How many there are; as many as the ledger has bits for.
 MOST = 64
-#: The most memory that all shelves of a mailbox keep together, in bytes.
-BUDGET = 1 << 30
 #: Where the first one lies in the file, and how far apart they are. The file is sparse.
 BASE = END
 _APART = 1 << 34
+#: The memory that all shelves of a mailbox keep together, in bytes: as a rule, and what can be
+#: chosen. What is shorter than the least is copied anyway.
+BUDGET, LEAST_BUDGET, MOST_BUDGET = 1 << 30, SHORTEST_BUFFER, _APART
 
 # The table: for each shelf, how many bytes of memory it has, and who was the last to be lent it.
 _WORDS = 16
@@ -85,12 +87,12 @@ class AllLent(Exception):
     *holders* is who holds them, *size* how much they keep, *most* how much there may be, in bytes.
     """
 
-    def __init__(self, holders: list[Holder], size: int, wanted: int) -> None:
-        super().__init__(holders, size, wanted)
+    def __init__(self, holders: list[Holder], size: int, wanted: int, most: int) -> None:
+        super().__init__(holders, size, wanted, most)
         self.holders = holders
         self.size = size
         self.wanted = wanted
-        self.most = BUDGET
+        self.most = most
 
 
 class Shelves:
@@ -99,14 +101,26 @@ class Shelves:
     Threads: any. Fork: the child goes on using it. The file's descriptor is borrowed.
     """
 
-    __slots__ = ("_copy", "_fd", "_maps", "_table")
+    __slots__ = ("_budget", "_copy", "_fd", "_maps", "_table")
 
-    def __init__(self, fd: int, copy: Copy | None = None) -> None:
+    def __init__(self, fd: int, budget: memoryview, copy: Copy | None = None) -> None:
+        """Use the file *fd*, which is borrowed.
+
+        *budget* is the word, shared by all processes, that says how many bytes all shelves may
+        keep together, 0 for the usual. *copy* copies what is mapped, where there is something
+        better than `_sparse_file.copy`.
+        """
         self._fd = fd
+        self._budget = budget
         self._copy = copy or copy_in_pieces
         # Mapping a shelf costs more than copying it: that is done once in each process.
         self._maps: dict[int, mmap.mmap] = {}
         self._table: memoryview | None = None
+
+    @property
+    def budget(self) -> int:
+        """The most memory that all shelves keep together, in bytes."""
+        return min(self._budget[0] or BUDGET, MOST_BUDGET)
 
     # -- what those do that put, with the lock of the large messages' writers held
 
@@ -116,7 +130,8 @@ class Shelves:
         *shelved* are those whose messages wait. Raises `AllLent` if it is leases that keep the
         memory, and more of it than the messages that wait.
         """
-        if size > BUDGET:
+        budget = self.budget
+        if size > budget:
             return None
         used = self.find_used(shelved, size)
         if used is not None:
@@ -124,19 +139,19 @@ class Shelves:
         rooms, idle = self._look_around(shelved)
         # Some more than is asked for: the next one may be a little longer.
         step = 1 << max(_SMALLEST_STEP, size.bit_length() - 4)
-        size = min(-(-size // step) * step, BUDGET)
+        size = min(-(-size // step) * step, budget)
         others = sum(rooms)
         for shelf in idle:
             if self._is_held(shelf):
                 continue
             others -= rooms[shelf]
-            if others + size <= BUDGET:
+            if others + size <= budget:
                 return shelf if self._make_room(shelf, size) else None
             self._empty(shelf, rooms[shelf])
         lent = [shelf for shelf in idle if rooms[shelf] and self._is_held(shelf)]
         kept = sum(rooms[shelf] for shelf in lent)
         if kept > sum(rooms) - sum(rooms[shelf] for shelf in idle):  # than what waits
-            raise AllLent(list(self._holders(lent)), kept, size)
+            raise AllLent(list(self._holders(lent)), kept, size, budget)
         return None
 
     def find_used(self, shelved: int, size: int) -> int | None:
@@ -283,7 +298,7 @@ class Shelves:
     def _view(self, shelf: int) -> memoryview:
         """Return the memory of *shelf*, all that is reserved."""
         room = self._words()[shelf * _WORDS]
-        if not 0 < room <= BUDGET:
+        if not 0 < room <= _APART:
             raise OSError(f"bad message: shelf {shelf} has {room} bytes")
         found = self._maps.get(shelf)
         if found is None or len(found) < room:
@@ -301,6 +316,7 @@ class Shelves:
 
     def close(self) -> None:
         """Let go of the mappings; those that somebody looks at go with the last view."""
+        self._budget.release()
         self._maps = {}
         self._table = None
 

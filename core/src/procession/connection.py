@@ -519,32 +519,33 @@ def pipe(
     transport: Transport,
     duplex: bool = True,
     encoder: Encoder | None = None,
-    leases: bool = False,
+    lease_budget: int | None = None,
     **options: Any,
 ) -> tuple[Connection, Connection]:
     """Return two connected ends over *transport*; with *duplex* both send and receive.
 
     Without, the first end only receives and the second only sends. *encoder* as for
-    `Connection.over`; with *leases* they lend memory; *options* are the transport's. Raises
-    `IncompatiblePluginsError` when the transport declares that it has no duplex pairs, and
-    `NothingToLendError` where there can be no leases.
+    `Connection.over`; with a *lease_budget* they lend memory, so many bytes in each direction
+    (0: as many as usual); *options* are the transport's. Raises `IncompatiblePluginsError`
+    when the transport declares that it has no duplex pairs, and `NothingToLendError` where
+    there can be no leases.
     """
     if duplex and not transport.features.duplex:
         raise IncompatiblePluginsError(
             f"transport {transport.name!r} has no duplex pairs, as it declares: ask for "
             f"Pipe(duplex=False), or choose another transport"
         )
-    if leases:
-        ends = _lending_pair(transport, duplex, options)
-    else:
+    if lease_budget is None:
         ends = transport.pair(duplex=duplex, **options)
+    else:
+        ends = _lending_pair(transport, duplex, lease_budget, options)
     first, second = (Connection.over(end, encoder) for end in ends)
     watch_each_other(first, second)
     return first, second
 
 
 def _lending_pair(
-    transport: Transport, duplex: bool, options: dict[str, Any]
+    transport: Transport, duplex: bool, budget: int, options: dict[str, Any]
 ) -> tuple[Channel, Channel]:
     """Return the channels of two ends that lend."""
     from procession._lending_channel import LendingChannel, obstacle
@@ -554,7 +555,7 @@ def _lending_pair(
         reason = f"processes at both ends, and those of transport {transport.name!r} are threads"
     if reason is not None:
         raise NothingToLendError(f"a pipe with leases needs {reason}; leave leases=True out")
-    return LendingChannel.pair(*transport.pair(duplex=duplex, **options))
+    return LendingChannel.pair(*transport.pair(duplex=duplex, **options), budget)
 
 
 def wait(object_list: Iterable[HasFileno | int], timeout: float | None = None) -> list[Any]:

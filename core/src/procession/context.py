@@ -52,8 +52,9 @@ class BaseContext:
     parent_process = staticmethod(process.parent_process)
     active_children = staticmethod(process.active_children)
 
-    # What `with_size` was given.
+    # What `with_size` and `with_lease_budget` were given.
     _size: int | None = None
+    _lease_budget: int | None = None
 
     @property  # type: ignore[misc]  # nobody sets it
     def __class__(self) -> type[Any]:
@@ -77,7 +78,12 @@ class BaseContext:
         return self._transport(), self._encoder()
 
     def Pipe(
-        self, duplex: bool = True, *, size: int | None = None, leases: bool = False
+        self,
+        duplex: bool = True,
+        *,
+        size: int | None = None,
+        leases: bool = False,
+        lease_budget: int | None = None,
     ) -> tuple[Connection, Connection]:
         """Return the two ends of a new pipe; the caller owns both.
 
@@ -85,48 +91,74 @@ class BaseContext:
         the second only sends. *size*: how many bytes can be on their way, in each direction,
         where the transport has a choice. With *leases*, large arrays can be received without
         copying them, by ``recv(lease=True)``; every message costs some microseconds more then.
+        *lease_budget*: how many bytes leases may keep in each direction.
         Raises `ResourceError` (an `OSError`) when descriptors or memory have run out, and
-        `ValueError` for a *size* that cannot be had, and for *leases* where there are none.
+        `ValueError` for a *size* or a *lease_budget* that cannot be had, or is given without
+        *leases*, and for *leases* where there are none.
         """
         from procession.connection import pipe
 
         transport, encoder = self._for_messages()
         options = self._size_option(transport, size)
-        return _made("pipe", lambda: pipe(transport, duplex, encoder, leases, **options))
+        if leases:
+            options["lease_budget"] = self._budget(lease_budget)
+        elif lease_budget is not None:
+            raise ValueError(
+                f"lease_budget is {lease_budget}, of a pipe that lends nothing: add leases=True"
+            )
+        return _made("pipe", lambda: pipe(transport, duplex, encoder, **options))
 
-    def Queue(self, maxsize: int = 0, *, size: int | None = None) -> Queue:
+    def Queue(
+        self, maxsize: int = 0, *, size: int | None = None, lease_budget: int | None = None
+    ) -> Queue:
         """Return a queue for any number of producers and consumers.
 
         *maxsize*: the most items it holds; zero or less for no limit. *size*: how many bytes
         of small items it holds before it becomes slower, where the transport has a choice.
-        Raises `TypeError` for what is no integer, and `ValueError` for a *size* that cannot
-        be had.
+        *lease_budget*: how many bytes leases may keep. Raises `TypeError` for what is no
+        integer, and `ValueError` for a *size* or *lease_budget* that cannot be had.
         """
         from procession.queues import Queue
 
         maxsize = index(maxsize)
-        mailbox, encoder = self._mailbox(size, maxsize=max(0, maxsize))
+        mailbox, encoder = self._mailbox(size, lease_budget, maxsize=max(0, maxsize))
         return Queue(maxsize, mailbox=mailbox, encoder=encoder)
 
-    def JoinableQueue(self, maxsize: int = 0, *, size: int | None = None) -> JoinableQueue:
+    def JoinableQueue(
+        self, maxsize: int = 0, *, size: int | None = None, lease_budget: int | None = None
+    ) -> JoinableQueue:
         """Return a queue whose consumers report each item as done, with `join`."""
         from procession.queues import JoinableQueue
 
         maxsize = index(maxsize)
-        mailbox, encoder = self._mailbox(size, maxsize=max(0, maxsize), joinable=True)
+        mailbox, encoder = self._mailbox(size, lease_budget, maxsize=max(0, maxsize), joinable=True)
         return JoinableQueue(maxsize, mailbox=mailbox, encoder=encoder)
 
-    def SimpleQueue(self, *, size: int | None = None) -> SimpleQueue:
+    def SimpleQueue(
+        self, *, size: int | None = None, lease_budget: int | None = None
+    ) -> SimpleQueue:
         """Return a queue with nothing but put, get, empty and close."""
         from procession.queues import SimpleQueue
 
-        mailbox, encoder = self._mailbox(size)
+        mailbox, encoder = self._mailbox(size, lease_budget)
         return SimpleQueue(mailbox=mailbox, encoder=encoder)
 
-    def _mailbox(self, size: int | None, **options: Any) -> tuple[Mailbox, Encoder | None]:
+    def _mailbox(
+        self, size: int | None, lease_budget: int | None, **options: Any
+    ) -> tuple[Mailbox, Encoder | None]:
         transport, encoder = self._for_messages()
         options.update(self._size_option(transport, size))
-        return _made("queue", lambda: transport.mailbox(**options)), encoder
+        budget = self._budget(lease_budget)
+        mailbox = _made("queue", lambda: transport.mailbox(**options))
+        if budget:
+            mailbox.lend_at_most(budget)
+        return mailbox, encoder
+
+    def _budget(self, given: int | None) -> int:
+        """Return how many bytes the leases of what is made now may keep; 0 if nobody says."""
+        from procession._limits import lease_budget
+
+        return lease_budget(self._lease_budget if given is None else given)
 
     def _size_option(self, transport: Transport, size: int | None) -> dict[str, int]:
         """Return what to tell *transport* about the size, if anything."""
@@ -343,6 +375,20 @@ class BaseContext:
         made.__dict__["_size"] = None if size is None else index(size)
         return made
 
+    def with_lease_budget(self, lease_budget: int | None) -> Self:
+        """Return a context like this one whose queues, and pipes that lend, have *lease_budget*.
+
+        See `Pipe` and `Queue`, where another one can be given. None stands for what the
+        environment or the configuration file says, or 1 GiB. Raises `ValueError` for what cannot
+        be had, and `TypeError` for what is no integer.
+        """
+        from procession._limits import check_lease_budget
+
+        made = self._copy()
+        budget = None if lease_budget is None else check_lease_budget(lease_budget)
+        made.__dict__["_lease_budget"] = budget
+        return made
+
     def _like(self, options: ProcessOptions) -> Self:
         """Return a context like this one, with other options."""
         made = self._copy()
@@ -421,7 +467,13 @@ class DefaultContext(BaseContext):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle as what follows the selection there."""
-        return _again, (self._size, None, None, self.Process.default_process_options)
+        return _again, (
+            self._size,
+            self._lease_budget,
+            None,
+            None,
+            self.Process.default_process_options,
+        )
 
 
 class Context(BaseContext):
@@ -501,7 +553,7 @@ class Context(BaseContext):
         """Pickle as the names."""
         names = self.get_start_method(), self.get_transport()
         options = self.Process.default_process_options
-        return _again, (self._size, *names, options, self.get_serializer())
+        return _again, (self._size, self._lease_budget, *names, options, self.get_serializer())
 
 
 default_context = DefaultContext()
@@ -539,10 +591,12 @@ def get_context(
     return _contexts[key]
 
 
-def _again(size: int | None, *arguments: Any) -> BaseContext:
+def _again(size: int | None, lease_budget: int | None, *arguments: Any) -> BaseContext:
     """Return the context that was pickled."""
     context = get_context(*arguments)
-    return context if size is None else context.with_size(size)
+    if size is not None:
+        context = context.with_size(size)
+    return context if lease_budget is None else context.with_lease_budget(lease_budget)
 
 
 def _made(what: str, make: Callable[[], T]) -> T:

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from procession._lane import Lane as Lane
     from procession._launch_plan import LaunchPlan as LaunchPlan
     from procession._launch_plan import Parcel as Parcel
+    from procession._limits import configured_number as configured_number
     from procession._mailbox import Mailbox as Mailbox
     from procession._packet_channel import PacketChannel as PacketChannel
     from procession._packet_lane import PacketLane as PacketLane
@@ -72,6 +73,7 @@ _HOMES = {
     "Buffer": "_channel",
     "Channel": "_channel",
     "Child": "_child_handle",
+    "configured_number": "_limits",
     "Exportable": "_handoff",
     "Handoff": "_handoff",
     "has_pidfd": "_child_handle",

@@ -227,12 +227,16 @@ class Queue(abc.Queue):
                 raise
         return done
 
-    def get_many(self, most: int, block: bool = True, timeout: float | None = None) -> list[Any]:
+    def get_many(
+        self, most: int, block: bool = True, timeout: float | None = None, *, lease: bool = False
+    ) -> list[Any]:
         """Take what is there, up to *most* objects, waiting for the first one as `get` does.
 
         So the list is never empty: `queue.Empty` when none comes in time. What keeps the next
         one from being taken, a shutdown say, is raised by the next call. A process that is
         killed meanwhile, or whose signal handler raises, takes at most these objects along.
+
+        *lease* as for `get`, for each of the objects.
 
         Raises what `get` raises, but `BatchError` when some of them cannot be unpickled: they
         are gone, and it has the others.
@@ -242,7 +246,11 @@ class Queue(abc.Queue):
         if self._closed:
             raise self._closed_error()
         try:
-            messages = self._mailbox.get_many(most, timeout=_seconds(block, timeout))
+            seconds = _seconds(block, timeout)
+            if lease:
+                messages = _get_many_leased(self._mailbox, most, seconds)
+            else:
+                messages = self._mailbox.get_many(most, timeout=seconds)
         except (OSError, ValueError) as error:
             self._fail(error, "get an object from the queue")
         objects: list[Any] = []
@@ -395,13 +403,13 @@ class SimpleQueue:
             _explain(error, "put this into the queue")
             raise
 
-    def get(self) -> Any:
-        """Wait for the next object and take it.
+    def get(self, *, lease: bool = False) -> Any:
+        """Wait for the next object and take it; *lease* as for `Queue.get`.
 
         Raises `OSError` after `close`, and `PeerDiedError` like `Queue.get`.
         """
         self._check_open()
-        body, buffers = self._mailbox.get()
+        body, buffers = self._mailbox.get_leased() if lease else self._mailbox.get()
         return loads(body, buffers)
 
     def empty(self) -> bool:
@@ -490,6 +498,19 @@ def _seconds(block: bool, timeout: float | None) -> float | None:
     if not block:
         return 0.0
     return None if timeout is None else max(0.0, timeout)
+
+
+def _get_many_leased(mailbox: Mailbox, most: int, timeout: float | None) -> list[Message]:
+    """Take up to *most* messages as `Mailbox.get_many` does, each with a lease."""
+    from procession.errors import Empty, ShutDown  # which others need not load
+
+    messages = [mailbox.get_leased(timeout=timeout)]
+    try:
+        while len(messages) < most:
+            messages.append(mailbox.get_leased(timeout=0.0))
+    except (Empty, ShutDown, OSError):
+        pass  # the next call tells
+    return messages
 
 
 def _explain(error: Exception, doing: str) -> None:

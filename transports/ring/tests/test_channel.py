@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -229,6 +230,23 @@ def test_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
             Ring()
     with pytest.raises(ValueError, match="size is 5; a ring has between"):
         Ring(size=5)
+
+
+def test_a_size_in_the_configuration_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It counts where neither a call nor the variable says anything, and is checked as well."""
+    monkeypatch.delenv(SIZE_VARIABLE, raising=False)
+    monkeypatch.delenv("PROCESSION_CONFIG", raising=False)
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "pyproject.toml"
+    file.write_text("[tool.procession]\nring-size = 40000\n")
+    assert 64 * KIB == Ring()._size
+    assert 16 * KIB == Ring(size=16 * KIB)._size
+    monkeypatch.setenv(SIZE_VARIABLE, "20000")
+    assert 32 * KIB == Ring()._size
+    monkeypatch.delenv(SIZE_VARIABLE)
+    file.write_text("[tool.procession]\nring-size = 500\n")
+    with pytest.raises(ValueError, match=r"ring-size in .*pyproject.toml is 500; a ring has betw"):
+        Ring()
 
 
 def context_over(transport: str) -> Any:

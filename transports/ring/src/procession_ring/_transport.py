@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 #: The environment variable that says how many bytes each ring has.
 VARIABLE = "PROCESSION_RING_SIZE"
+#: And the key of ``[tool.procession]`` that says it where the variable does not.
+KEY = "ring-size"
 #: The throughput of small messages is the same from here on (measured), and what it costs to
 #: make one, 0.5 ms for each 256 KiB, is not; where arrays are sent 1 MiB pays.
 DEFAULT_SIZE = 256 << 10
@@ -31,7 +33,8 @@ class Ring(Transport):
     """Messages travel through shared memory, without the kernel as long as both are awake.
 
     *size*: the bytes of each ring, rounded up to a power of two; without it, what the
-    environment variable ``PROCESSION_RING_SIZE`` says, or 256 KiB. Longer messages are
+    environment variable ``PROCESSION_RING_SIZE`` says, or ``ring-size`` in the configuration
+    file, or 256 KiB. Longer messages are
     streamed through, so that it limits nothing; it is how far a sender can be ahead.
     """
 
@@ -113,7 +116,10 @@ def _kept(opened: list[int], fd: int) -> int:
 def _configured_size() -> int:
     text = os.environ.get(VARIABLE)
     if not text:
-        return DEFAULT_SIZE
+        from procession.plugin import configured_number
+
+        found = configured_number(KEY)
+        return DEFAULT_SIZE if found is None else _checked_size(int(found[0]), found[1])
     try:
         size = int(text)
     except ValueError:
