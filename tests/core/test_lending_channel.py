@@ -21,18 +21,25 @@ import pytest
 if sys.platform != "linux":
     pytest.skip("only Linux has leases", allow_module_level=True)
 
-from procession import _shelves
+import procession
+from procession import _shelves, _twin
 from procession._channel import Channel
 from procession._lending_channel import LendingChannel
 from procession._loan_desk import LoanDesk
 from procession._shelves import MOST
 from procession._transport import Transport
 from procession.connection import Connection, pipe
-from procession.errors import BusyConnectionError, LeaseWarning, NothingToLendError
+from procession.errors import (
+    BrokenByDeathError,
+    BusyConnectionError,
+    LeaseWarning,
+    NothingToLendError,
+    PeerDiedError,
+)
 from procession.testing import shortage
 from procession.testing.forked import DEADLINE, Forked, crew, until
 from procession.testing.killing import Journal, chosen_kills, chosen_seed
-from procession.testing.lending import Block
+from procession.testing.lending import Block, hold
 
 channel = importlib.import_module("procession.testing.suites.channel")
 channel_signals = importlib.import_module("procession.testing.suites.channel_signals")
@@ -556,6 +563,37 @@ def test_transports_within_one_process_do_not_lend() -> None:
 
     with pytest.raises(NothingToLendError, match="threads"):
         pipe(Memory(), lease_budget=0)
+
+
+def test_who_waits_is_told_who_has_died(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also for a lease, and for room, and where this process has the other end open itself."""
+    numpy = pytest.importorskip("numpy")
+    monkeypatch.setattr(_twin, "_LONGEST_SLEEP", 0.05)
+    if "fork" not in procession.get_all_start_methods():
+        pytest.skip("needs fork")
+    transport_named("pipe")
+    ctx = procession.get_context("fork", transport="pipe")
+    here, there = ctx.Pipe(leases=True)
+    reports, reporter = ctx.Pipe()
+    child = ctx.Process(target=hold, args=(there, reporter))
+    child.start()
+    with here, there, reports:
+        here.send(Block(1, 100_000))
+        assert 1 == reports.recv()
+        child.kill()
+        with pytest.raises(PeerDiedError, match=f"pid {child.pid}"):
+            here.recv(lease=True)
+
+        def fill_and_send() -> None:
+            while True:
+                with here.send_empty(1 << 17, "u1") as array:
+                    array[:] = numpy.uint8(1)
+
+        with pytest.raises(BrokenByDeathError, match=f"pid {child.pid}"):
+            fill_and_send()
+    child.join(DEADLINE)
+    child.close()
+    reporter.close()
 
 
 # -- everybody is killed

@@ -61,11 +61,18 @@ class Twin:
 
         Raises `BrokenByDeathError` as well.
         """
+        self._await_room(sum(map(len, (body, *buffers))))
+        self._channel.send(body, buffers)
+
+    def send_reserved(self, body: Buffer, memory: memoryview, /) -> None:
+        """As `send`, by the channel's `send_reserved`."""
+        self._await_room(len(body))
+        self._channel.send_reserved(body, memory)
+
+    def _await_room(self, length: int) -> None:
         channel = self._channel
         if not self._leave_it_to_the_channel():
-            length = sum(map(len, (body, *buffers)))
             self._await(lambda seconds: channel.wait_for_room(length, seconds), _nothing_goes)
-        channel.send(body, buffers)
 
     def receive(self, into: memoryview | None = None, limit: int | None = None, /) -> Message:
         """Receive through the owner's channel; watch over the wait for a message.

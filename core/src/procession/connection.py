@@ -181,7 +181,9 @@ class Connection(abc.Connection):
         try:
             # Another serializer, or a reducer, may make something else of it.
             if memory is not None and [len(each) for each in buffers] == [len(memory)]:
-                self._channel.send_reserved(body, memory)
+                twin = self._twin
+                send_reserved = (self._channel if twin is None else twin).send_reserved
+                send_reserved(body, memory)
             else:
                 send(body, buffers)
         except OSError as error:
@@ -249,7 +251,7 @@ class Connection(abc.Connection):
             self._refuse("write-only")
         self._check_lending("recv()")
         twin = self._twin
-        receive = self._channel.receive_leased if twin is None else twin.receive_leased
+        receive = (self._channel if twin is None else twin).receive_leased
         limit = self._recv_limit
         try:
             body, buffers = receive(limit)
