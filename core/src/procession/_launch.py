@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import atexit
 import os
 import sys
@@ -111,6 +112,10 @@ def launch(child: process.Process) -> None:
             hooks=() if lifecycle is None else lifecycle.child,
             encoder=_encoder(child._serializer_name or bequest["names"].get("serializer")),
         )
+        if kind.features.inherits_memory and _thread._count():
+            # Whoever makes the first queue of a process loads them. A child would wait for ever
+            # for a module that another thread is just importing.
+            from procession import _packet_mailbox, queues  # noqa: F401
         if child._own_options is None:
             child._child = methods.get(kind).launch(plan)
         else:

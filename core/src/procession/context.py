@@ -46,7 +46,11 @@ class BaseContext:
     BufferTooShort = _errors.BufferTooShort
     TimeoutError = _errors.TimeoutError
     AuthenticationError = _errors.AuthenticationError
-    ShutDown = _errors.ShutDown
+
+    @property
+    def ShutDown(self) -> type[_errors.ShutDown]:
+        """The class of `procession.ShutDown`; from Python 3.13 on it brings `queue` along."""
+        return _errors.ShutDown
 
     current_process = staticmethod(process.current_process)
     parent_process = staticmethod(process.parent_process)

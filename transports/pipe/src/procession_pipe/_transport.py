@@ -8,6 +8,7 @@ import sys
 from procession.plugin import Transport, TransportFeatures
 
 from ._channel import PipeChannel
+from ._lane import PipeLane
 
 TYPE_CHECKING = False  # every module of the parent makes a fork dearer
 if TYPE_CHECKING:
@@ -53,8 +54,6 @@ class Pipe(Transport):
         """See `Transport.mailbox`."""
         # Not at the top: whoever makes no queue loads this transport, too.
         from procession.plugin import PacketMailbox
-
-        from ._lane import PipeLane
 
         return PacketMailbox(PipeLane.create(), maxsize=maxsize, joinable=joinable)
 

@@ -9,6 +9,7 @@ from procession.plugin import Transport, TransportFeatures
 
 from ._channel import RingChannel
 from ._implementation import NATIVE, implementation, obstacle
+from ._lane import RingLane
 from ._layout import HEADER_SIZE, STREAM_MAGIC
 from ._memory import new_bell, new_memory
 
@@ -101,8 +102,6 @@ class Ring(Transport):
         size = self._size if size is None else _checked_size(size, "size")
         # Not at the top: whoever makes no queue loads this transport, too.
         from procession.plugin import PacketMailbox
-
-        from ._lane import RingLane
 
         return PacketMailbox(RingLane.create(size), maxsize=maxsize, joinable=joinable)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from procession.plugin import PacketSocketChannel, Transport, TransportFeatures
+from procession.plugin import PacketSocketChannel, PacketSocketLane, Transport, TransportFeatures
 
 TYPE_CHECKING = False  # every module of the parent makes a fork dearer
 if TYPE_CHECKING:
@@ -35,6 +35,6 @@ class SocketPair(Transport):
     def mailbox(self, *, maxsize: int = 0, joinable: bool = False) -> Mailbox:
         """See `Transport.mailbox`."""
         # Not at the top: whoever makes no queue loads this transport, too.
-        from procession.plugin import PacketMailbox, PacketSocketLane
+        from procession.plugin import PacketMailbox
 
         return PacketMailbox(PacketSocketLane.create(), maxsize=maxsize, joinable=joinable)
