@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
 
 from procession._pool_desk import SLOTS
 from procession._pool_failures import cancelled
 from procession._pool_member import LONGEST_AHEAD
 
+TYPE_CHECKING = False  # every module of the parent makes a fork dearer
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 

@@ -6,13 +6,14 @@ holds up this message and nothing else.
 
 from __future__ import annotations
 
-import threading
 from _thread import allocate_lock, start_new_thread
-from collections import deque
-from typing import TYPE_CHECKING, Any
 
+from procession._pool_waiters import Waiters
+
+TYPE_CHECKING = False  # every module of the parent makes a fork dearer
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from procession._pool_member import Member
     from procession._pool_word import Word
@@ -30,8 +31,10 @@ class Carriers:
 
     def __init__(self, word: Word) -> None:
         self._word = word
-        self._under_way = 0
-        self._changed = threading.Condition()
+        # What the threads do, each a list of its own. Adding to it, removing from it and asking
+        # whether there is any are single steps.
+        self._under_way: list[list[Any]] = []
+        self._waiters = Waiters()
         self._turn = allocate_lock()
 
     def receive(self, member: Member, done: Callable[[Any, BaseException | None], None]) -> None:
@@ -66,21 +69,19 @@ class Carriers:
         """
         member.in_transit = True
         member.lend_channel()
-        with self._changed:
-            self._under_way += 1
-        errand = deque((member, work, done))
+        errand = [member, work, done]
+        self._under_way.append(errand)
         try:
             start_new_thread(self._run, (errand,))
         except RuntimeError:  # no thread is to be had
             self._run(errand)
 
-    def _run(self, errand: deque[Any]) -> None:
+    def _run(self, errand: list[Any]) -> None:
         self._do(*errand)
         # Who waits for us finds that nothing refers to a worker here.
         errand.clear()
-        with self._changed:
-            self._under_way -= 1
-            self._changed.notify_all()
+        self._under_way.remove(errand)  # it, or another one that has ended: they are equal now
+        self._waiters.wake()
 
     def _do(
         self,
@@ -103,5 +104,4 @@ class Carriers:
 
     def wait(self, seconds: float) -> None:
         """Wait until none is under way, but no longer than so many *seconds*."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._under_way, seconds)
+        self._waiters.wait(lambda: not self._under_way, seconds)

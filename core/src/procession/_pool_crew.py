@@ -8,10 +8,8 @@ worker that is at work fits into what its channel has room for.
 
 from __future__ import annotations
 
-import threading
 import time
 from _thread import get_ident, start_new_thread
-from typing import TYPE_CHECKING
 
 from procession import _pool_forks as forks
 from procession._pool_backlog import Backlog
@@ -24,11 +22,12 @@ from procession._pool_intake import Intake
 from procession._pool_member import LONGEST_AT_ONCE, LONGEST_ERRAND
 from procession._pool_outcomes import Outcomes
 from procession._pool_staff import Staff
-from procession._pool_waiters import End
+from procession._pool_waiters import End, Waiters
 from procession._pool_warden import Warden
 from procession._pool_word import Word
 from procession.errors import BrokenPoolError
 
+TYPE_CHECKING = False  # every module of the parent makes a fork dearer
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -43,6 +42,8 @@ if TYPE_CHECKING:
 _MOST_AT_ONCE = 15
 #: So long a fork waits for long messages that are under way, in seconds.
 _MOST_PAUSED = 1.0
+#: So often, in seconds, a fork looks whether the thread is in code of the program by now.
+_LOOKS_EVERY = 0.1
 #: When the workers have not ended by then, although they were told to, they are killed.
 _ENDING_SECONDS = 8.0
 
@@ -69,7 +70,7 @@ class Crew:
         self._thread: int | None = None
         self._excursion = forks.Excursion()
         self._pauses = False
-        self._pausing = threading.Condition()
+        self._pausing = Waiters()
         self._is_over = False
         # The thread that is about to fork, and waits for ours.
         self._forks: int | None = None
@@ -231,8 +232,7 @@ class Crew:
             if self._is_over:
                 self._announce_end()
             self._thread = None
-            with self._pausing:
-                self._pausing.notify_all()
+            self._pausing.wake()
 
     def _fail(self, error: BaseException) -> None:
         self.entrance.give_up(BrokenPoolError(f"the pool has failed: {error!r}"), error)
@@ -245,10 +245,12 @@ class Crew:
         self._forks = get_ident()
         self._pauses = True
         self._word.ring()
-        with self._pausing:
-            while self._thread is not None and not self._excursion.is_under_way:
-                self._pausing.wait(0.1)
+        while not self._pausing.wait(self._is_paused, _LOOKS_EVERY):
+            pass
         self._carriers.wait(_MOST_PAUSED)
+
+    def _is_paused(self) -> bool:
+        return self._thread is None or self._excursion.is_under_way
 
     def resume(self) -> None:
         """Have a thread again."""

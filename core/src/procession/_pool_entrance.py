@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import threading
-from typing import TYPE_CHECKING
+from _thread import RLock
 
 from procession import _pool_forks as forks
 from procession.errors import BrokenPoolError, TaskCancelledError
 
+TYPE_CHECKING = False  # every module of the parent makes a fork dearer
 if TYPE_CHECKING:
     from procession._pool_stream import Feeder
 
@@ -24,7 +24,7 @@ class Entrance:
         self._pid = os.getpid()
         self._generation = forks.generation
         #: Between what is submitted last and the closing.
-        self.lock = threading.RLock()
+        self.lock = RLock()
         #: Why the pool has stopped by itself, if it has.
         self.broken: BrokenPoolError | None = None
         self.closing = False
@@ -49,7 +49,7 @@ class Entrance:
 
     def renew_lock(self) -> None:
         """Have a free lock: in a forked child nobody is left to release the old one."""
-        self.lock = threading.RLock()
+        self.lock = RLock()
 
     # -- ending
 

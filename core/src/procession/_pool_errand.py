@@ -25,15 +25,16 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any
 
 from procession import _pool_wire as wire
 from procession._bell import Bell
 from procession._pickling import loads
 from procession._pool_failures import rebuild
 
+TYPE_CHECKING = False  # every module of the parent makes a fork dearer
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import Any
 
     from procession._pool_member import Member
     from procession._pool_results import ApplyResult

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import marshal
-from typing import TYPE_CHECKING, Any
 
 from procession import _pool_wire as wire
 from procession._pickling import loads
@@ -15,8 +14,10 @@ from procession.errors import (
     WorkerDiedError,
 )
 
+TYPE_CHECKING = False  # every module of the parent makes a fork dearer
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
     from procession._channel import Buffer
     from procession._pool_member import Member

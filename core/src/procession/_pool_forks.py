@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from _thread import RLock
 from weakref import WeakSet
 
 from procession._after_fork import in_forked_children
 
+TYPE_CHECKING = False  # every module of the parent makes a fork dearer
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from typing import Protocol
 
     class Pausing(Protocol):
@@ -34,7 +32,7 @@ if TYPE_CHECKING:
             """End."""
 
 
-_starting = threading.RLock()
+_starting = RLock()
 _pools: WeakSet[Pausing] = WeakSet()
 _watches = False
 #: How many forks there are between this process and the first one with a pool.
@@ -59,11 +57,9 @@ class Excursion:
         self.is_under_way = False
 
 
-@contextmanager
-def starting() -> Iterator[None]:
-    """Let nobody else fork meanwhile."""
-    with _starting:
-        yield
+def starting() -> RLock:
+    """Return what lets nobody else fork while it is held."""
+    return _starting
 
 
 def add(pool: Pausing) -> None:
@@ -107,7 +103,7 @@ def _after_in_parent() -> None:
 def _after_in_child() -> None:
     global _starting, generation
     generation += 1
-    _starting = threading.RLock()
+    _starting = RLock()
     for pool in list(_pools):
         pool.abandon()
     _pools.clear()

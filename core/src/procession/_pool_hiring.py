@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from procession._pool_events import TASK_RETRIED, WORKER_ENDED
 from procession._pool_failures import cancelled, died_before_work, died_with
 from procession.errors import BrokenPoolError
 
+TYPE_CHECKING = False  # every module of the parent makes a fork dearer
 if TYPE_CHECKING:
     from procession._pool_backlog import Backlog
     from procession._pool_entrance import Entrance

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
 from procession import _pool_wire as wire
 from procession._pool_events import WORKER_STARTED
 from procession._pool_failures import initializer_failed
 
+TYPE_CHECKING = False  # every module of the parent makes a fork dearer
 if TYPE_CHECKING:
     from collections.abc import Sequence
 

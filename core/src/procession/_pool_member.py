@@ -6,13 +6,13 @@ import marshal
 import os
 import time
 from collections import deque
-from typing import TYPE_CHECKING
 
 from procession import _pool_wire as wire
 from procession._anonymous_file import above_standard
 from procession._channel import Channel
 from procession._pool_desk import BEGUN, CLAIMED, RECALLED
 
+TYPE_CHECKING = False  # every module of the parent makes a fork dearer
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
@@ -50,7 +50,6 @@ class Member:
         self.pid = process.pid
         #: Its exit code, once it is buried, and how it has failed, if it has.
         self.exit_code: int | None = None
-        self.failure: FailureReport | None = None
         #: One of our own: a program may close the process, when it has ended.
         self.sentinel = above_standard(os.dup(process.sentinel))
         self.place = place
@@ -320,6 +319,14 @@ class Member:
         self.channel.close()
         os.close(self.sentinel)
 
+    @property
+    def failure(self) -> FailureReport | None:
+        """How it has failed, now that it is buried. Who was told to end need not be asked."""
+        try:
+            return self.process.failure
+        except ValueError:
+            return None  # the program has closed it
+
     def bury(self) -> None:
         """Collect the process, which has ended, and close what was open to it.
 
@@ -329,6 +336,5 @@ class Member:
         try:
             self.process.join()
             self.exit_code = self.process.exitcode
-            self.failure = self.process.failure
         except ValueError:
             return  # it has ended, and the program has closed it

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypedDict
-
-from procession._pool_progress import watch
-
+TYPE_CHECKING = False  # every module of the parent makes a fork dearer
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TypedDict
 
     from procession._pool_progress import Progress, Watch
     from procession._pool_task import FunctionReference, Task
 
+    class TaskOptions(TypedDict, total=False):
+        """Options of every method, for processes only."""
 
-class TaskOptions(TypedDict, total=False):
-    """Options of every method, for processes only."""
+        timeout: float | None
+        retries: int
 
-    timeout: float | None
-    retries: int
+    class MapOptions(TaskOptions, total=False):
+        """Options of those that make many tasks."""
 
-
-class MapOptions(TaskOptions, total=False):
-    """Options of those that make many tasks."""
-
-    progress: bool | Callable[[Progress], object]
+        progress: bool | Callable[[Progress], object]
 
 
 class Terms:
@@ -77,4 +73,8 @@ class MapTerms(Terms):
 
     def watch(self, function: FunctionReference, total: int | None) -> Watch | None:
         """Return what tells how far a map of *total* calls is, if that was asked for."""
+        if self._progress is False or self._progress is None:
+            return None
+        from procession._pool_progress import watch
+
         return watch(self._progress, function.name, total)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-import threading
-from typing import TYPE_CHECKING, Any
 
 from procession._pool_events import TASK_DONE, TASK_FAILED
 from procession._pool_failures import rebuild
 
+TYPE_CHECKING = False  # every module of the parent makes a fork dearer
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from procession._channel import Message
     from procession._pool_events import Events
@@ -66,6 +66,8 @@ def call_back(callback: Callable[[Any], object], value: Any) -> None:
     try:
         callback(value)
     except BaseException:
+        import threading
+
         kind, error, traceback = sys.exc_info()
         assert kind is not None
         threading.excepthook(threading.ExceptHookArgs((kind, error, traceback, None)))

@@ -78,15 +78,11 @@ class Watch:
         call_back(self._show, Progress(self._done, self._failed, total, is_over))
 
 
-def watch(
-    progress: bool | Callable[[Progress], object], name: str, total: int | None
-) -> Watch | None:
-    """Return what watches a map of the function *name*, if *progress* says so.
+def watch(progress: bool | Callable[[Progress], object], name: str, total: int | None) -> Watch:
+    """Return what watches a map of the function *name*, as *progress* says, which is not False.
 
-    Raises `TypeError` when it is neither a bool nor callable.
+    Raises `TypeError` when it is neither True nor callable.
     """
-    if progress is False or progress is None:
-        return None
     if progress is True:
         return Watch(_display(name), total)
     if not callable(progress):

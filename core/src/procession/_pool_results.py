@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from procession._pool_outcomes import call_back
 from procession._pool_task import FunctionReference, Task
 from procession._pool_waiters import Waiters
 from procession.errors import TimeoutError as _TimeoutError
 
+TYPE_CHECKING = False  # every module of the parent makes a fork dearer
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import Any
 
     from procession._pool_progress import Watch
 

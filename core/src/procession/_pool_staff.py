@@ -5,7 +5,6 @@ from __future__ import annotations
 import select
 import sys
 import time
-from typing import TYPE_CHECKING, Any
 
 from procession import _pool_desk as desk
 from procession._encoder import PICKLE
@@ -15,8 +14,10 @@ from procession._pool_member import Member
 from procession._pool_worker import work
 from procession._shared_map import SharedMap
 
+TYPE_CHECKING = False  # every module of the parent makes a fork dearer
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import Any
 
     from procession._bell import Bell
     from procession._encoder import Encoder

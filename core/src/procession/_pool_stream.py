@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import sys
-import threading
 from collections import deque
 from itertools import chain, islice, starmap
 from operator import length_hint
-from typing import TYPE_CHECKING, Any
 
 from procession._pool_task import FunctionReference, Task
 from procession._pool_waiters import Waiters
 from procession.errors import TimeoutError as _TimeoutError
 
+TYPE_CHECKING = False  # every module of the parent makes a fork dearer
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
-    from typing import Self
+    from typing import Any, Self
 
     from procession._pool_crew import Crew
     from procession._pool_progress import Watch
@@ -77,6 +76,8 @@ class Feeder:
         try:
             self._crew.add_feeder(self)
             if not self.is_at_hand:
+                import threading
+
                 threading.Thread(target=self._run, name="Pool-input", daemon=True).start()
         except BaseException:
             self._end(None)  # nobody has the stream

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 from types import BuiltinFunctionType, FunctionType, ModuleType
-from typing import TYPE_CHECKING
 
 from procession._pickling import dumper, explain, join
 
+TYPE_CHECKING = False  # every module of the parent makes a fork dearer
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any, Protocol, Self

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, Any
 
 from procession import _pool_wire as wire
 from procession._pool_entrance import Entrance
@@ -14,8 +13,10 @@ from procession._pool_outcomes import tell_outcome
 from procession._pool_waiters import End
 from procession.errors import BrokenPoolError
 
+TYPE_CHECKING = False  # every module of the parent makes a fork dearer
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from typing import Any
 
     from procession._pool_results import ApplyResult
     from procession._pool_stream import Feeder

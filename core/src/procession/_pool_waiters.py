@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from _thread import allocate_lock
-from typing import TYPE_CHECKING, Any
+from _thread import TIMEOUT_MAX, allocate_lock
 
+TYPE_CHECKING = False  # every module of the parent makes a fork dearer
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from procession._pool_crew import Crew
 
@@ -47,7 +47,7 @@ class Waiters:
             try:
                 self._locks.append(lock)
                 if not is_over():
-                    lock.acquire(timeout=min(left, threading.TIMEOUT_MAX))
+                    lock.acquire(timeout=min(left, TIMEOUT_MAX))
             finally:
                 if lock in self._locks:
                     self._locks.remove(lock)

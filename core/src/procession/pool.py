@@ -7,31 +7,30 @@ from __future__ import annotations
 
 import operator
 import sys
-import warnings
-from collections.abc import Sized
 from itertools import islice
-from typing import TYPE_CHECKING, Any, TypeVar
 
 from procession import _pool_wire as wire
 from procession._pool_crew import Crew
-from procession._pool_events import EventStream, PoolEvent
 from procession._pool_failures import RemoteTraceback
 from procession._pool_options import MapTerms, Terms
-from procession._pool_progress import Progress
 from procession._pool_results import ApplyResult, MapResult
 from procession._pool_staff import Recipe
-from procession._pool_stream import Feeder, IMapIterator, IMapUnorderedIterator
 from procession._pool_task import FunctionReference, FunctionReferences, Task
-from procession._pool_threads import ThreadCrew
 from procession.errors import MaybeEncodingError, TimeoutError
 
+TYPE_CHECKING = False  # every module of the parent makes a fork dearer
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
-    from typing import Self, Unpack
+    from typing import Any, Self, TypeVar, Unpack
 
+    from procession._pool_event_stream import EventStream, PoolEvent
     from procession._pool_options import MapOptions, TaskOptions
+    from procession._pool_progress import Progress
+    from procession._pool_stream import IMapIterator, IMapUnorderedIterator
     from procession.context import BaseContext
     from procession.process import Process
+
+    S = TypeVar("S", IMapIterator, IMapUnorderedIterator)
 
 __all__ = [
     "ApplyResult",
@@ -51,7 +50,14 @@ __all__ = [
 
 AsyncResult = ApplyResult
 
-S = TypeVar("S", IMapIterator, IMapUnorderedIterator)
+# What the first task of most pools does not need, and where it is.
+_LATER = {
+    "EventStream": "_pool_event_stream",
+    "IMapIterator": "_pool_stream",
+    "IMapUnorderedIterator": "_pool_stream",
+    "PoolEvent": "_pool_event_stream",
+    "Progress": "_pool_progress",
+}
 
 INIT, RUN, CLOSE, TERMINATE = "INIT", "RUN", "CLOSE", "TERMINATE"
 
@@ -60,6 +66,17 @@ INIT, RUN, CLOSE, TERMINATE = "INIT", "RUN", "CLOSE", "TERMINATE"
 _AHEAD_PER_WORKER, _QUICK_AHEAD_PER_WORKER = 32, 128
 # A map is cut into so many chunks per worker unless it is told otherwise.
 _CHUNKS_PER_WORKER = 4
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is needed later."""
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = f"procession.{_LATER[name]}"
+    __import__(module)
+    value = getattr(sys.modules[module], name)
+    globals()[name] = value
+    return value
 
 
 class Pool:
@@ -300,6 +317,8 @@ class Pool:
 
         Raises `ValueError`, and as `apply_async` does.
         """
+        from procession._pool_stream import IMapIterator
+
         return self._stream(IMapIterator, func, iterable, chunksize, buffersize, options)
 
     def imap_unordered(
@@ -312,6 +331,8 @@ class Pool:
         **options: Unpack[MapOptions],
     ) -> IMapUnorderedIterator:
         """Like `imap`, with the results in the order in which they come."""
+        from procession._pool_stream import IMapUnorderedIterator
+
         return self._stream(IMapUnorderedIterator, func, iterable, chunksize, buffersize, options)
 
     def _stream(
@@ -323,6 +344,8 @@ class Pool:
         ahead: int | None,
         options: MapOptions,
     ) -> S:
+        from procession._pool_stream import Feeder
+
         terms = MapTerms(**options)
         self._check(terms)
         _check_chunk_size(chunk_size)
@@ -333,7 +356,7 @@ class Pool:
         elif ahead < 1:
             raise ValueError(f"buffersize must be 1 or more, or None, not {ahead!r}")
         function = FunctionReference(func, self._references.encoder)
-        total = len(iterable) if isinstance(iterable, Sized) else None
+        total = len(iterable) if hasattr(iterable, "__len__") else None  # type: ignore[arg-type]
         stream = kind(self, function, terms.watch(function, total))
 
         def make_task(chunk: tuple[Any, ...], position: int, number: int) -> Task:
@@ -407,13 +430,14 @@ class Pool:
 
     def __del__(
         self,
-        warn: Callable[..., None] = warnings.warn,
         is_finalizing: Callable[[], bool] = sys.is_finalizing,
     ) -> None:
         if self._state != RUN or is_finalizing() or self._crew.ended.is_set():
             return
         self._crew.terminate(wait=False)
         if self._crew.entrance.is_mine():
+            from warnings import warn
+
             warn(f"unclosed running pool {self!r}", ResourceWarning, source=self, stacklevel=2)
 
 
@@ -431,6 +455,8 @@ class ThreadPool(Pool):
         initializer: Callable[..., object] | None = None,
         initargs: Iterable[Any] = (),
     ) -> None:
+        from procession._pool_threads import ThreadCrew
+
         self._begin(processes, initializer)
         self._crew = ThreadCrew(self._size, initializer, tuple(initargs))
         self._state = RUN
