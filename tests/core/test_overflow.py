@@ -19,7 +19,7 @@ from procession._anonymous_file import anonymous_file
 from procession._mailbox_state import SIZE, Ledger, MailboxState
 from procession._message_frame import frame, unframe
 from procession._overflow_log import CHUNK, OverflowLog
-from procession._packet_padding import MODULUS, PADDING, capacity, count, strip
+from procession._packet_padding import MODULUS, capacity, count, padding, strip
 from procession._patience import NAP, Patience
 from procession._spool import Spool
 
@@ -55,7 +55,7 @@ def test_padding_makes_lengths_countable() -> None:
     for length in range(2000):
         for kind in (0, 1):
             packet = b"p" * length
-            padded = packet + PADDING[kind][length % MODULUS]
+            padded = packet + padding(length, kind)
             assert MODULUS - 1 == len(padded) % MODULUS
             assert (packet, kind) == strip(padded)
 
@@ -72,8 +72,8 @@ def test_capacity_is_the_longest_that_fits() -> None:
     """One byte more would be padded beyond the longest packet."""
     for longest in (511, 4096, 32768):
         fits = capacity(longest)
-        assert fits + len(PADDING[0][fits % MODULUS]) <= longest
-        assert fits + 1 + len(PADDING[0][(fits + 1) % MODULUS]) > longest
+        assert fits + len(padding(fits, 0)) <= longest
+        assert fits + 1 + len(padding(fits + 1, 0)) > longest
 
 
 def test_frame() -> None:

@@ -8,7 +8,7 @@ import os
 import struct
 import sys
 import time
-from weakref import WeakSet
+from _weakrefset import WeakSet  # `weakref` would bring more
 
 from procession._after_fork import in_forked_children
 

@@ -6,7 +6,7 @@ import os
 import sys
 
 from procession._lane import Lane
-from procession._packet_padding import MODULUS, PADDING, capacity, count, strip
+from procession._packet_padding import MODULUS, PADDING, capacity, count, padding, strip
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
@@ -48,9 +48,10 @@ class PacketLane(Lane):
 
     def send(self, packet: bytes, kind: int = 0, /) -> bool:
         """See `Lane.send`."""
-        padding = _OTHER if kind else _PLAIN
+        made = _OTHER if kind else _PLAIN
+        length = len(packet)
         try:
-            _write(self._writer, packet + padding[len(packet) & _LAST])
+            _write(self._writer, packet + (made[length & _LAST] or padding(length, kind)))
         except BlockingIOError:
             return False
         return True

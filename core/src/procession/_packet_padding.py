@@ -14,9 +14,6 @@ _TRAILER = 2
 #: Set in the trailer of packets of kind 1.
 KIND = 0x8000
 
-#: `PADDING[kind][length % MODULUS]` completes a packet of that length.
-PADDING: tuple[tuple[bytes, ...], tuple[bytes, ...]]
-
 
 def count(total: int) -> int:
     """Return how many packets have *total* bytes in all."""
@@ -36,12 +33,14 @@ def strip(padded: bytes) -> tuple[bytes, int]:
     return padded[: KIND - trailer], 1
 
 
-def _padding(length: int, kind: int) -> bytes:
+#: `PADDING[kind][length % MODULUS]` completes a packet of that length, if it is there already:
+#: all of them are 300 KB, and `padding` makes each when it is first wanted.
+PADDING: tuple[list[bytes], list[bytes]] = ([b""] * MODULUS, [b""] * MODULUS)
+
+
+def padding(length: int, kind: int) -> bytes:
+    """Return what completes a packet of *length* bytes. Threads: any; two may make the same."""
     missing = (MODULUS - 1 - _TRAILER - length) % MODULUS + _TRAILER
-    return bytes(missing - _TRAILER) + (missing | KIND * kind).to_bytes(_TRAILER, "little")
-
-
-PADDING = (
-    tuple(_padding(length, 0) for length in range(MODULUS)),
-    tuple(_padding(length, 1) for length in range(MODULUS)),
-)
+    trailer = (missing | KIND if kind else missing).to_bytes(_TRAILER, "little")
+    made = PADDING[1 if kind else 0][length % MODULUS] = bytes(missing - _TRAILER) + trailer
+    return made

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 
+import procession._pickle_accelerator  # noqa: F401 - makes the next import a cheap one
 from procession import _standard
 
 try:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
-
+from procession._deque import deque
 from procession._pool_desk import SLOTS
 from procession._pool_failures import cancelled
 from procession._pool_member import LONGEST_AHEAD

@@ -24,10 +24,10 @@ A caller that finds its offer settled waits for the result like everybody else.
 from __future__ import annotations
 
 import time
-from collections import deque
 
 from procession import _pool_wire as wire
 from procession._bell import Bell
+from procession._deque import deque
 from procession._pickling import loads
 from procession._pool_failures import rebuild
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
+from procession._deque import deque
 from procession._pool_waiters import Waiters
 from procession.errors import TimeoutError as _TimeoutError
 

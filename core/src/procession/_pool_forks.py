@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from _thread import RLock
-from weakref import WeakSet
+from _weakrefset import WeakSet  # `weakref` would bring more
 
 from procession._after_fork import in_forked_children
 

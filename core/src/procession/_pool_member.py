@@ -5,11 +5,11 @@ from __future__ import annotations
 import marshal
 import os
 import time
-from collections import deque
 
 from procession import _pool_wire as wire
 from procession._anonymous_file import above_standard
 from procession._channel import Channel
+from procession._deque import deque
 from procession._pool_desk import BEGUN, CLAIMED, RECALLED
 
 TYPE_CHECKING = False  # every module of the parent makes a fork dearer

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from procession._deque import deque
 from procession._pool_outcomes import call_back
 
 if TYPE_CHECKING:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections import deque
 from itertools import chain, islice, starmap
 from operator import length_hint
 
+from procession._deque import deque
 from procession._pool_task import FunctionReference, Task
 from procession._pool_waiters import Waiters
 from procession.errors import TimeoutError as _TimeoutError

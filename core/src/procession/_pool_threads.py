@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
 
 from procession import _pool_wire as wire
+from procession._deque import deque
 from procession._pool_entrance import Entrance
 from procession._pool_events import TASK_GIVEN, Events
 from procession._pool_failures import cancelled

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
-
 from procession._bell import Bell
+from procession._deque import deque
 
 TYPE_CHECKING = False  # every module of the parent makes a fork dearer
 if TYPE_CHECKING:

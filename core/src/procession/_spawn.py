@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
-from contextlib import ExitStack
 
 from procession._anonymous_file import above_standard
 
@@ -34,21 +32,31 @@ def spawn_interpreter(
     """
     if sys.platform == "win32":
         raise OSError("there is no posix_spawn on Windows")
-    with ExitStack() as moved:
-        numbers = []
+    from _signal import (  # type: ignore[import-not-found]  # `signal` would bring `enum`
+        SIG_BLOCK,
+        SIGINT,
+        pthread_sigmask,
+    )
+
+    numbers: list[int] = []
+    moved: list[int] = []
+    try:
         for fd in descriptors:
             if fd <= 2:
                 # In a program with a closed standard stream. The child's own standard
                 # streams are at these numbers.
                 fd = above_standard(os.dup(fd))
-                moved.callback(os.close, fd)
+                moved.append(fd)
             numbers.append(fd)
         arguments = command(numbers)
         # Duplicating a descriptor to its own number makes it inheritable in the child
         # alone (POSIX; glibc 2.29, musl).
         actions = [(os.POSIX_SPAWN_DUP2, fd, fd) for fd in dict.fromkeys(numbers)]
-        blocked = {*signal.pthread_sigmask(signal.SIG_BLOCK, ()), signal.SIGINT}
+        blocked = {*pthread_sigmask(SIG_BLOCK, ()), SIGINT}
         variables = os.environ if environment is None else environment
         return os.posix_spawn(
             arguments[0], arguments, variables, file_actions=actions, setsigmask=blocked
         )
+    finally:
+        for fd in moved:
+            os.close(fd)

@@ -5,8 +5,8 @@ Only parents of workers import this.
 
 from __future__ import annotations
 
-import operator
 import sys
+from _operator import index
 from itertools import islice
 
 from procession import _pool_wire as wire
@@ -137,7 +137,7 @@ class Pool:
             from procession._available_cpus import available_cpus
 
             processes = int(available_cpus())
-        self._size = operator.index(processes)
+        self._size = index(processes)
         if self._size < 1:
             raise ValueError("Number of processes must be at least 1")
         if initializer is not None and not callable(initializer):

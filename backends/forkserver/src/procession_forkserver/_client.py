@@ -4,9 +4,8 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
-import threading
+from _thread import allocate_lock
 
 assert sys.platform == "linux", "ask ForkServer.unavailable() first"
 
@@ -19,6 +18,7 @@ TYPE_CHECKING = False  # every module of the parent makes a fork dearer
 if TYPE_CHECKING:
     from procession.plugin import Child, LaunchPlan
 
+_SIGKILL = 9
 # A server that was killed is replaced; one that cannot even start is not tried for ever.
 _TRIES = 3
 
@@ -30,7 +30,7 @@ class Client:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = allocate_lock()
         self._server: ServerHandle | None = None
 
     def launch(self, plan: LaunchPlan, /) -> Child:
@@ -86,7 +86,7 @@ class Client:
 
     def abandon(self) -> None:
         """Close what a forked copy of the parent inherited."""
-        self._lock = threading.Lock()
+        self._lock = allocate_lock()
         server, self._server = self._server, None
         if server is not None:
             server.abandon()
@@ -118,7 +118,7 @@ def _ask(
         return ServedChild(number, pidfds[0], line.detach(), server.is_alive)
     except _protocol.NoRoom as error:
         # The child exists, but could not be watched.
-        os.kill(_protocol.parse_report(error.data)[1], signal.SIGKILL)
+        os.kill(_protocol.parse_report(error.data)[1], _SIGKILL)
         line.close()
         raise
     except BaseException:

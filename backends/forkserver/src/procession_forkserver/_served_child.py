@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from _thread import RLock
 
 assert sys.platform == "linux", "ask ForkServer.unavailable() first"
 
+from _signal import (  # type: ignore[import-not-found]  # `signal` would bring `enum`
+    pidfd_send_signal,
+)
 from _socket import AF_UNIX, MSG_PEEK, SOCK_SEQPACKET, socket
 
 from procession.plugin import LOST_EXIT_CODE, Child, wait_readable
@@ -80,7 +82,7 @@ class ServedChild(Child):
             if self._closed or self._exit_code is not None:
                 return
             try:
-                signal.pidfd_send_signal(self.sentinel, number)
+                pidfd_send_signal(self.sentinel, number)
             except ProcessLookupError:
                 return  # it has ended meanwhile
 

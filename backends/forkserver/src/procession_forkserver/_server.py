@@ -12,7 +12,6 @@ import gc
 import os
 import select
 import sys
-from _pickle import load
 
 assert sys.platform == "linux", "ask ForkServer.unavailable() first"
 
@@ -161,6 +160,10 @@ def _say_exit_code(line: socket, code: int) -> None:
 
 def _receive_preparation(requests: socket) -> tuple[dict[str, Any], int]:
     """Return the preparation and the reading end of the parent's lifeline."""
+    # Not at the top: `procession.child` has loaded it without functools, collections and others,
+    # which it imports for one name, and which all children would have.
+    from _pickle import load
+
     _, (file, lifeline) = _protocol.receive(requests)
     with open(file, "rb") as stream:
         preparation: dict[str, Any] = load(stream)

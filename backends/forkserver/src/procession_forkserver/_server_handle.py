@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import os
-import pickle
-import signal
 import sys
 
 assert sys.platform == "linux", "ask ForkServer.unavailable() first"
@@ -21,6 +19,7 @@ if TYPE_CHECKING:
     from typing import Any, Self
 
 _MODULE = "procession_forkserver._server"
+_SIGKILL = 9
 
 
 def packet_pair() -> tuple[socket, socket]:
@@ -53,7 +52,9 @@ class ServerHandle:
         finally:
             servers_end.close()
         server = cls(PidChild(pid), requests)
-        file = anonymous_file("procession-preparation", pickle.dumps(dict(preparation)))
+        from _pickle import dumps  # there already, without what it would bring; see the server
+
+        file = anonymous_file("procession-preparation", dumps(dict(preparation)))
         try:
             _protocol.send(requests, b"p", (file, lifeline))
         except _protocol.Ended:
@@ -81,7 +82,7 @@ class ServerHandle:
         self._requests.close()
         # It ends by itself at the end of its requests, unless it is still importing,
         # or stopped. There is nothing in it that could be lost.
-        self._process.signal(signal.SIGKILL)
+        self._process.signal(_SIGKILL)
         self._process.wait()
         self._process.close()
 

@@ -68,7 +68,7 @@ class Ring(Transport):
         size = self._size if size is None else _checked_size(size, "size")
         if sys.platform == "win32":
             raise OSError("this platform has no Unix sockets")
-        from _socket import AF_UNIX, SOCK_STREAM, socketpair  # `socket` would bring much more
+        import _socket  # `socket` would bring much more
 
         opened: list[int] = []
         made: list[Channel] = []
@@ -80,7 +80,7 @@ class Ring(Transport):
             other_memory = _kept(opened, os.dup(memory))
             other_bell = _kept(opened, os.dup(bell))
             other_back_bell = _kept(opened, os.dup(back_bell)) if duplex else -1
-            ends = socketpair(AF_UNIX, SOCK_STREAM)
+            ends = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM)
             peer, other_peer = (_kept(opened, end.detach()) for end in ends)
             one = (memory, bell, back_bell, peer)
             other = (other_memory, other_back_bell, other_bell, other_peer)
