@@ -118,17 +118,22 @@ def test_files_that_say_nothing(quotas: Tree, text: str) -> None:
     assert [] == quotas("0::/\n", V2_MOUNT, **{"cpu.max": text})
 
 
+def limit(source: str, cpus: float, detail: str) -> CpuLimit:
+    """A limit, in short."""
+    return CpuLimit(source=source, cpus=cpus, detail=detail)
+
+
 def decide(*limits: CpuLimit) -> AvailableCpus:
     """The answer from these limits."""
     return AvailableCpus(*_available_cpus._decide(list(limits)))
 
 
-MACHINE = CpuLimit("machine", 8, "processors online")
+MACHINE = limit("machine", 8, "processors online")
 
 
 def test_the_smallest_decides_and_is_named_first() -> None:
     """Everything else is kept, to see what would be next."""
-    found = decide(MACHINE, CpuLimit("affinity", 4, "here"), CpuLimit("cgroup", 1.5, "there"))
+    found = decide(MACHINE, limit("affinity", 4, "here"), limit("cgroup", 1.5, "there"))
 
     assert 2 == found
     assert "cgroup: 1.5 (there); affinity: 4 (here); machine: 8 (processors online)" == (
@@ -138,14 +143,14 @@ def test_the_smallest_decides_and_is_named_first() -> None:
 
 def test_a_part_of_a_cpu_is_one() -> None:
     """A pool of no workers would do nothing at all."""
-    assert 1 == decide(MACHINE, CpuLimit("cgroup", 0.2, "there"))
+    assert 1 == decide(MACHINE, limit("cgroup", 0.2, "there"))
 
 
 def test_a_setting_outranks_the_machine() -> None:
     """Who sets it knows better, upwards as well."""
     setting = _available_cpus._setting({"PYTHON_CPU_COUNT": "12"}, {})
 
-    assert CpuLimit("setting", 12, "PYTHON_CPU_COUNT") == setting
+    assert limit("setting", 12, "PYTHON_CPU_COUNT") == setting
     assert 12 == decide(MACHINE, setting)
 
 

@@ -114,8 +114,12 @@ THREADS = {"threading", "queue"}
             "queue = context.Queue(); queue.put(1); assert queue.get() == 1",
             DEAR | THREADS if sys.version_info < (3, 13) else DEAR - {"enum", "functools", "re"},
         ),
+        (
+            "pool = context.Pool(); assert pool.apply(abs, (-1,)) == 1; pool.terminate()",
+            DEAR | THREADS | {"pathlib", "tempfile"},
+        ),
     ],
-    ids=["process", "queue"],
+    ids=["process", "queue", "pool"],
 )
 def test_the_first_job_loads_what_it_needs(job: str, unwanted: set[str]) -> None:
     """It is as quick as the standard library's, and a small process is a cheap one to fork."""

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import os
 import sys
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 
-import attrs
+from procession._value import Value
 
+TYPE_CHECKING = False  # a pool asks, as a rule: every module is part of its first result
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from typing import Any, Self
@@ -17,8 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["AvailableCpus", "CpuLimit", "available_cpus"]
 
 
-@attrs.frozen
-class CpuLimit:
+class CpuLimit(Value):
     """Something that says how many CPUs there are, or are to be used."""
 
     source: str
@@ -78,20 +75,27 @@ def available_cpus() -> AvailableCpus:
     all of these. The answer is looked up anew each time; its `reason` says what decided.
     """
     environ = {} if sys.flags.ignore_environment else os.environ
-    return AvailableCpus(*_decide(_limits(Path("/"), environ, sys._xoptions)))
+    return AvailableCpus(*_decide(_limits("/", environ, sys._xoptions)))
 
 
 def _decide(limits: list[CpuLimit]) -> tuple[int, tuple[CpuLimit, ...]]:
-    ordered = sorted(limits, key=lambda limit: (limit.source != "setting", math.ceil(limit.cpus)))
-    return max(1, math.ceil(ordered[0].cpus)), tuple(ordered)
+    ordered = sorted(limits, key=lambda limit: (limit.source != "setting", _whole(limit.cpus)))
+    return max(1, _whole(ordered[0].cpus)), tuple(ordered)
 
 
-def _limits(root: Path, environ: Mapping[str, str], options: Mapping[str, Any]) -> list[CpuLimit]:
+def _whole(cpus: float) -> int:
+    """Return *cpus* with a part of one counted as one."""
+    return -int(-cpus // 1)
+
+
+def _limits(
+    root: str | os.PathLike[str], environ: Mapping[str, str], options: Mapping[str, Any]
+) -> list[CpuLimit]:
     """Return all limits; *root* is where ``proc`` and the mount points are found."""
-    found = [CpuLimit("machine", _machine(), "processors online")]
+    found = [CpuLimit(source="machine", cpus=_machine(), detail="processors online")]
     if sys.platform == "linux":
         affinity = len(os.sched_getaffinity(0))
-        found.append(CpuLimit("affinity", affinity, "sched_getaffinity"))
+        found.append(CpuLimit(source="affinity", cpus=affinity, detail="sched_getaffinity"))
     found += _quotas(root)
     setting = _setting(environ, options)
     return found if setting is None else [*found, setting]
@@ -117,15 +121,15 @@ def _setting(environ: Mapping[str, str], options: Mapping[str, Any]) -> CpuLimit
             return None
         # Python 3.13 refuses to start with other values; older ones know none of this.
         if isinstance(value, str) and value.isdecimal() and int(value) > 0:
-            return CpuLimit("setting", int(value), where)
+            return CpuLimit(source="setting", cpus=int(value), detail=where)
     return None
 
 
-def _quotas(root: Path) -> Iterator[CpuLimit]:
+def _quotas(root: str | os.PathLike[str]) -> Iterator[CpuLimit]:
     """Yield the quotas of the control groups of this process, from the innermost out."""
     try:
-        memberships = (root / "proc/self/cgroup").read_text()
-        mounts = (root / "proc/self/mountinfo").read_text()
+        memberships = _read(os.path.join(root, "proc/self/cgroup"))
+        mounts = _read(os.path.join(root, "proc/self/mountinfo"))
     except OSError:
         return  # not Linux, or no /proc
     groups = dict(_groups(memberships))
@@ -133,28 +137,34 @@ def _quotas(root: Path) -> Iterator[CpuLimit]:
         if version not in groups:
             continue
         for group in _upwards(groups[version], top):
-            folder = root / point.relative_to("/") / group
-            cpus = _quota(folder, version)
+            inside = [*_parts(point), *group]
+            cpus = _quota(os.path.join(root, *inside), version)
             if cpus is not None:
-                yield CpuLimit("cgroup", cpus, f"quota of {PurePosixPath('/', point, group)}")
+                detail = f"quota of /{'/'.join(inside)}"
+                yield CpuLimit(source="cgroup", cpus=cpus, detail=detail)
 
 
-def _groups(memberships: str) -> Iterator[tuple[int, PurePosixPath]]:
+def _read(path: str) -> str:
+    with open(path, encoding="utf-8", errors="surrogateescape") as file:
+        return file.read()
+
+
+def _groups(memberships: str) -> Iterator[tuple[int, str]]:
     """Yield the version and the path of the groups that can have a CPU quota."""
     for line in memberships.splitlines():
         number, controllers, path = line.split(":", 2)
         if number == "0" and not controllers:
-            yield 2, PurePosixPath(path)
+            yield 2, path
         elif "cpu" in controllers.split(","):
-            yield 1, PurePosixPath(path)
+            yield 1, path
 
 
-def _mounts(text: str) -> Iterator[tuple[int, PurePosixPath, PurePosixPath]]:
+def _mounts(text: str) -> Iterator[tuple[int, str, str]]:
     """Yield version, topmost group and mount point of the hierarchies with CPU quotas."""
     for line in text.splitlines():
         before, _, after = line.partition(" - ")
         fields, (kind, _, *options) = before.split(), after.split()
-        top, point = (PurePosixPath(_unescape(each)) for each in fields[3:5])
+        top, point = map(_unescape, fields[3:5])
         if kind == "cgroup2":
             yield 2, top, point
         elif kind == "cgroup" and options and "cpu" in options[0].split(","):
@@ -168,28 +178,32 @@ def _unescape(path: str) -> str:
     return path
 
 
-def _upwards(group: PurePosixPath, top: PurePosixPath) -> Iterator[PurePosixPath]:
-    """Yield *group* and all above it, relative to the mount whose root is *top*.
+def _parts(path: str) -> list[str]:
+    return [part for part in path.split("/") if part not in ("", ".")]
+
+
+def _upwards(group: str, top: str) -> Iterator[list[str]]:
+    """Yield *group* and all above it, as the parts below the mount whose root is *top*.
 
     A group outside of what is mounted is not visible; the mount itself is looked at then,
     which is this process's own group in a container with a view of its own.
     """
-    inside = group.relative_to(top) if group.is_relative_to(top) else PurePosixPath()
-    if ".." in inside.parts:
-        inside = PurePosixPath()
-    yield inside
-    if inside.parts:
-        yield from inside.parents
+    inside, above = _parts(group), _parts(top)
+    inside = inside[len(above) :] if inside[: len(above)] == above else []
+    if ".." in inside:
+        inside = []
+    for length in range(len(inside), -1, -1):
+        yield inside[:length]
 
 
-def _quota(folder: Path, version: int) -> float | None:
+def _quota(folder: str, version: int) -> float | None:
     """Return the CPUs that the quota of one group allows, None without one."""
     try:
         if version == 2:
-            quota, period = (folder / "cpu.max").read_text().split()
+            quota, period = _read(os.path.join(folder, "cpu.max")).split()
         else:
-            quota = (folder / "cpu.cfs_quota_us").read_text().strip()
-            period = (folder / "cpu.cfs_period_us").read_text().strip()
+            quota = _read(os.path.join(folder, "cpu.cfs_quota_us")).strip()
+            period = _read(os.path.join(folder, "cpu.cfs_period_us")).strip()
         if quota == "max" or int(quota) <= 0 or int(period) <= 0:
             return None
         return int(quota) / int(period)
