@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import ctypes
 from math import prod
+from typing import TYPE_CHECKING, Any
 
 import numpy
 
 from procession._heap import heap
 
-TYPE_CHECKING = False  # every module of the parent makes a fork dearer
 if TYPE_CHECKING:
-    from typing import Any
-
     from procession._heap import Block
 
 
