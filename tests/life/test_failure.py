@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+import procession
 from procession import _failure_record, _oom_kills, _post_mortem
 from procession.errors import ProcessFailedError
 from procession.testing import failing, payloads
@@ -421,3 +422,43 @@ def test_a_file_that_cannot_be_made(ctx: Any, monkeypatch: pytest.MonkeyPatch) -
     process.start()
     process.join(check=True)
     process.close()
+
+
+_WITHOUT_DESCRIPTORS = """
+import os, procession
+
+def fail():
+    raise ValueError("wrong")
+
+process = procession.get_context("fork").Process(target=fail)
+process.start()
+taken = []
+try:
+    while True:
+        taken.append(os.dup(0))
+except OSError:
+    pass
+process.join()
+failure = process.failure
+for fd in taken:
+    os.close(fd)
+assert failure.summary.endswith("failed with ValueError: wrong"), failure
+assert str(failure.exception) == "wrong"
+"""
+
+
+def test_a_report_needs_no_descriptor() -> None:
+    """What a program cannot import when it has none left was there before the child was."""
+    if "fork" not in procession.get_all_start_methods():
+        pytest.skip("fork is not installed")
+    program = (
+        "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (60, 60))\n"
+        + _WITHOUT_DESCRIPTORS
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", program], stderr=subprocess.PIPE, timeout=60, check=False
+    )
+
+    assert 0 == done.returncode, done.stderr.decode()
+    assert b"ValueError: wrong" in done.stderr  # the child's own

@@ -1,22 +1,33 @@
-"""What is known about a process that has failed. Only parents import this."""
+"""What is known about a process that has failed. Only parents import this.
+
+They do so before the first child is started: when one has failed, there may be no descriptor to
+import anything with.
+"""
 
 from __future__ import annotations
 
-import pickle
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from procession._value import Value
 
-import attrs
+try:
+    from _pickle import loads
+except ImportError:  # an interpreter without the C accelerator
+    from pickle import loads
 
+TYPE_CHECKING = False  # every module of the parent makes a fork dearer
 if TYPE_CHECKING:
+    from typing import Any
+
     from procession._limit_watch import LimitExceeded
 
 __all__ = ["ExceptionReport", "FailureReport"]
 
 
-@attrs.frozen(kw_only=True, slots=False, eq=False)
-class ExceptionReport:
+class ExceptionReport(Value):
     """An exception of another process."""
+
+    _hidden = frozenset({"traceback", "cause", "context", "suppress_context", "pickled"})
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
 
     type_name: str
     """The name of its class, with the module unless it is a built-in."""
@@ -24,35 +35,41 @@ class ExceptionReport:
     message: str
     """What ``str`` made of it."""
 
-    traceback: str = attrs.field(repr=False)
+    traceback: str
     """Its own traceback as the interpreter shows it, empty for an exit; without those of
     `cause` and `context`."""
 
     notes: tuple[str, ...] = ()
     """What was added to it by ``add_note``."""
 
-    cause: ExceptionReport | None = attrs.field(default=None, repr=False)
+    cause: ExceptionReport | None = None
     """The exception that it was raised from, its ``__cause__``."""
 
-    context: ExceptionReport | None = attrs.field(default=None, repr=False)
+    context: ExceptionReport | None = None
     """The exception that was being handled when it was raised, its ``__context__``."""
 
-    suppress_context: bool = attrs.field(default=False, repr=False)
+    suppress_context: bool = False
     """Whether `context` is not to be shown."""
 
-    pickled: bytes | None = attrs.field(default=None, repr=False)
+    pickled: bytes | None = None
     """The exception itself; None if it could not be pickled, or was too large."""
 
-    @cached_property
+    @property
     def exception(self) -> BaseException | None:
         """The exception itself, with its causes and notes; None if it cannot be had here.
 
         Unpickled when it is first asked for: that runs code of the program.
         """
+        if "exception" not in self.__dict__:
+            self.__dict__["exception"] = self._unpickle()
+        found: BaseException | None = self.__dict__["exception"]
+        return found
+
+    def _unpickle(self) -> BaseException | None:
         if self.pickled is None:
             return None
         try:
-            found = pickle.loads(self.pickled)
+            found = loads(self.pickled)
         except KeyboardInterrupt:
             raise  # of the user, who need not wait for it
         except BaseException:
@@ -73,12 +90,15 @@ class ExceptionReport:
         return f"{self.type_name}: {self.message}" if self.message else self.type_name
 
 
-@attrs.frozen(kw_only=True, eq=False)
-class FailureReport:
+class FailureReport(Value):
     """How a process failed. Its text, `str`, is for people and says all of it.
 
     Can be pickled, whatever the exception is.
     """
+
+    _hidden = frozenset({"traceback", "dump"})
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
 
     process: str
     """The name of the process."""
@@ -95,10 +115,10 @@ class FailureReport:
     error: ExceptionReport | None = None
     """The exception that ended it; also `SystemExit`, when it said how it is to end."""
 
-    traceback: str | None = attrs.field(default=None, repr=False)
+    traceback: str | None = None
     """What was printed about it on stderr, causes included; None if nothing was."""
 
-    dump: str | None = attrs.field(default=None, repr=False)
+    dump: str | None = None
     """The Python stacks of all threads at a fatal signal, as faulthandler writes them."""
 
     limit_exceeded: LimitExceeded | None = None

@@ -1,8 +1,8 @@
 """What a child writes down about the exception that ended it.
 
-Imported only in a child that fails. First comes what is certain to work, as plain data: names,
-messages, tracebacks. The exceptions themselves follow as far as they can be pickled, after all
-else, since pickling runs code of the program.
+Imported by parents, and in a child that fails. First comes what is certain to work, as plain
+data: names, messages, tracebacks. The exceptions themselves follow as far as they can be pickled,
+after all else, since pickling runs code of the program.
 """
 
 from __future__ import annotations

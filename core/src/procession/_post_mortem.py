@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # `signal` would bring `enum`
 import faulthandler  # noqa: F401 - imported in a forked child, it would copy a hundred pages there
 import marshal
 import os
@@ -9,6 +10,8 @@ import sys
 from _thread import RLock
 
 from procession._anonymous_file import anonymous_file
+from procession._failure import ExceptionReport, FailureReport
+from procession._failure_record import HEADER_SIZE, lengths
 from procession._oom_kills import oom_kills
 from procession._report_file import DUMP_AT
 
@@ -17,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from procession._failure import ExceptionReport, FailureReport
     from procession.process import BaseProcess
 
 # faulthandler bounds the frames and threads that it shows, but not by much.
@@ -90,8 +92,6 @@ class PostMortem:
             return self._failure
 
     def _examine(self, process: BaseProcess, exit_code: int) -> FailureReport:
-        from procession._failure import FailureReport
-
         text, error = _decode(self._record)
         limit_exceeded = process.limit_exceeded
         return FailureReport(
@@ -179,8 +179,6 @@ def _read(fd: int) -> tuple[bytes, bytes]:
 
 def _decode(data: bytes) -> tuple[str, ExceptionReport | None]:
     """Return the text that was printed and the exception, of a record as it was written."""
-    from procession._failure_record import HEADER_SIZE, lengths
-
     found = lengths(data)
     if found is None:
         return "", None
@@ -200,8 +198,6 @@ def _link(
     if number in made:
         found: ExceptionReport | None = made[number]
         return found
-    from procession._failure import ExceptionReport
-
     made[number] = None
     type_name, message, traceback, notes, cause, context, suppress = links[number]
     made[number] = ExceptionReport(
@@ -218,9 +214,9 @@ def _link(
 
 
 def _signal_name(number: int) -> str:
-    import signal
-
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
+    names = [
+        name
+        for name, value in vars(_signal).items()
+        if name.startswith("SIG") and "_" not in name and value == number
+    ]
+    return min(names, default=f"signal {number}")  # of several, the one that `signal` shows, too

@@ -30,6 +30,8 @@ class Value:
 
     _fields: ClassVar[tuple[str, ...]] = ()
     _required: ClassVar[frozenset[str]] = frozenset()
+    #: The fields that `repr` leaves out.
+    _hidden: ClassVar[frozenset[str]] = frozenset()
 
     def __init_subclass__(cls) -> None:
         own = cls.__annotations__
@@ -47,7 +49,8 @@ class Value:
 
     def replace(self, **changes: Any) -> Self:
         """Return a copy with other values of some fields."""
-        return type(self)(**{**self.__dict__, **changes})
+        given = {name: self.__dict__[name] for name in self._fields if name in self.__dict__}
+        return type(self)(**{**given, **changes})
 
     def as_dict(self) -> dict[str, Any]:
         """Return the values of all fields by name, defaults included."""
@@ -78,5 +81,9 @@ class Value:
         return hash((type(self), *self.as_dict().values()))
 
     def __repr__(self) -> str:
-        fields = ", ".join(f"{name}={value!r}" for name, value in self.as_dict().items())
-        return f"{type(self).__name__}({fields})"
+        shown = ", ".join(
+            f"{name}={value!r}"
+            for name, value in self.as_dict().items()
+            if name not in self._hidden
+        )
+        return f"{type(self).__name__}({shown})"
