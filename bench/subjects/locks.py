@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     from contenders import Contender
 
+#: How often a lock that several processes want is taken in all: for some 50 milliseconds. They
+#: look every millisecond whether they may begin, and must not have done before all of them have.
+TIMES_WANTED = 400_000
 #: Between two events when waking is measured: long enough for the waiter to fall asleep.
 PAUSE_SECONDS = 0.002
 
@@ -39,7 +42,7 @@ def alone(kind: str, contender: Contender, effort: Effort) -> Mapping[str, float
 def wanted(workers: int, contender: Contender, effort: Effort) -> Mapping[str, float]:
     """Acquire and release one lock from *workers* processes as fast as they can."""
     context = contender.context()
-    count = effort.of(20_000, 500) // workers
+    count = effort.of(TIMES_WANTED, 500) // workers
     lock = context.Lock()
     gate = 0
     with board(1 + 2 * workers) as (path, numbers):
