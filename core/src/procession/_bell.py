@@ -112,7 +112,8 @@ class Bell(Exportable):
 
 # What an eventfd takes as one more; a pipe takes it as eight bytes.
 _ONE = (1).to_bytes(8, sys.byteorder)
-_ALL = 65536
+# All that may be there to read.
+_ALL = 8 if sys.platform == "linux" else 65536
 
 
 def _make() -> tuple[int, int]:
