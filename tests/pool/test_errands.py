@@ -27,6 +27,7 @@ from procession.errors import (
     WorkerDiedError,
 )
 from procession.testing import pooled
+from procession.testing.garbage import none_collected
 
 SECONDS = float(os.environ.get("PROCESSION_ERRANDS", "0.7"))
 SEED = int(os.environ.get("PROCESSION_SEED", "0")) or random.randrange(1, 1 << 30)
@@ -75,7 +76,8 @@ def alarms() -> Iterator[list[bool]]:
 
     before = signal.signal(signal.SIGALRM, ring)
     try:
-        yield armed
+        with none_collected():
+            yield armed
     finally:
         armed[0] = False
         signal.setitimer(signal.ITIMER_REAL, 0)

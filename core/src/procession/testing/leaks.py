@@ -12,6 +12,7 @@ command line (a test may kill it), but helpers may not multiply.
 
 from __future__ import annotations
 
+import _thread
 import gc
 import os
 import re
@@ -49,6 +50,7 @@ class Snapshot:
 
     processes: tuple[Descendant, ...]
     threads: frozenset[threading.Thread]
+    thread_count: int
     descriptors: dict[int, str]
     files: frozenset[str]
     directories: tuple[Path, ...]
@@ -60,6 +62,7 @@ class Snapshot:
         return cls(
             processes=tuple(descendants()),
             threads=frozenset(threading.enumerate()),
+            thread_count=_thread._count(),
             descriptors=descriptors(),
             files=frozenset(_files(watched)),
             directories=watched,
@@ -69,8 +72,9 @@ class Snapshot:
         """One line for each thing that is new; empty when nothing is.
 
         Processes and threads that are already on their way out get ``timeout`` seconds, together,
-        to finish. Garbage is collected before a descriptor is called a leak, since an object in a
-        reference cycle closes its descriptor only then.
+        to finish, and so do descriptors that a thread may be about to close.
+        Garbage is collected before a descriptor is called a leak, since an object in a reference
+        cycle closes its descriptor only then.
         """
         deadline = time.monotonic() + timeout
         lines = [f"child process still alive: {each}" for each in self.new_processes(deadline)]
@@ -78,11 +82,9 @@ class Snapshot:
             _join(thread, deadline)
             if thread.is_alive():
                 lines.append(f"thread still alive: {thread!r}")
-        if self._new_descriptors():
-            gc.collect()
         lines += [
             f"descriptor still open: {number} -> {what}"
-            for number, what in sorted(self._new_descriptors().items())
+            for number, what in sorted(self._new_descriptors(deadline).items())
         ]
         lines += [f"file left behind: {path}" for path in sorted(self._new_files(deadline))]
         return lines
@@ -110,7 +112,23 @@ class Snapshot:
                 unexpected.append(each)
         return unexpected
 
-    def _new_descriptors(self) -> dict[int, str]:
+    def _new_descriptors(self, deadline: float) -> dict[int, str]:
+        """Those that were not there, or were of something else.
+
+        As long as there are more threads than there were, one of them may be about to close what
+        is found; it may be one that cannot be joined, which has until ``deadline``.
+        """
+        while True:
+            is_last_look = _thread._count() <= self.thread_count or time.monotonic() >= deadline
+            found = self._other_descriptors()
+            if found:
+                gc.collect()
+                found = self._other_descriptors()
+            if not found or is_last_look:
+                return found
+            time.sleep(_LOOK_AGAIN)
+
+    def _other_descriptors(self) -> dict[int, str]:
         now = descriptors()
         if len(now) <= len(self.descriptors):
             return {}  # at most something cached was replaced, as a restarted helper's socket is
