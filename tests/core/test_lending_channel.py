@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import importlib
 import os
-import random
 import select
 import signal
 import struct
@@ -23,7 +22,7 @@ if sys.platform != "linux":
 
 import procession
 from procession import _shelves, _twin
-from procession._channel import Channel
+from procession._channel import Channel, Message
 from procession._lending_channel import LendingChannel
 from procession._loan_desk import LoanDesk
 from procession._shelves import MOST
@@ -37,8 +36,9 @@ from procession.errors import (
     PeerDiedError,
 )
 from procession.testing import shortage
-from procession.testing.forked import DEADLINE, Forked, crew, until
-from procession.testing.killing import Journal, chosen_kills, chosen_seed
+from procession.testing.forked import DEADLINE, crew, until
+from procession.testing.killing import chosen_kills, chosen_seed
+from procession.testing.killing_lenders import LenderTrial
 from procession.testing.lending import Block, hold
 
 channel = importlib.import_module("procession.testing.suites.channel")
@@ -609,132 +609,61 @@ def test_senders_and_receivers_are_killed_at_random(name: str, users: int) -> No
     """
     seed = chosen_seed()
     try:
-        Trial(seed, lending(name)().pair(duplex=False), users).run()
+        Trial(seed, lending(name)().pair(duplex=False), users).run(KILLS)
     except BaseException:
         print(f"replay with PROCESSION_SEED={seed}")
         raise
 
 
-_NUMBERS = struct.Struct("=QQ")
-_SIZES = (0, 64 * KIBI, 70 * KIBI, 150 * KIBI)
 _AHEAD = 30
 
 
-class Trial:
-    """A pair that lends, *users* that send and as many that receive, and a killer."""
+class Trial(LenderTrial):
+    """A pair that lends."""
 
     def __init__(self, seed: int, ends: Ends, users: int) -> None:
-        self.chance = random.Random(seed)
+        super().__init__(seed, users, journal_size=1 << 18)
         self.reader, self.writer = ends
-        self.users = users
-        self.sent: dict[int, Journal] = {}
-        self.got: list[Journal] = []
-        self.stop, self.stopper = os.pipe()
 
-    def message(self, sender: int, number: int) -> tuple[bytes, bytes]:
-        """Return body and buffer, which show whether they belong together and are whole."""
-        body = _NUMBERS.pack(sender, number)
-        return body, body * (_SIZES[(sender * 7 + number) % len(_SIZES)] // len(body))
-
-    def check(self, body: bytes, buffers: list[memoryview]) -> tuple[int, int]:
-        """Return sender and number of a message, which must be whole."""
-        sender, number = _NUMBERS.unpack_from(body)
-        _, buffer = self.message(sender, number)
-        assert [buffer] * bool(buffer) == [*buffers], (sender, number, len(buffer))
-        return sender, number
-
-    def send(self, sender: int, journal: Journal) -> None:
-        """Send, or fill and send, until told to stop; never a copy, which a kill would tear."""
-        number = 0
+    def hold_back(self) -> None:
+        """Never have a copy sent, which a kill would tear: see `LenderTrial.hold_back`."""
         words = way_in(self.reader)._words
-        while not select.select([self.stop], [], [], 0)[0]:
-            while words[1] - words[0] > _AHEAD and self.reader.wait(0):
-                select.select([self.stop], [], [], 0.001)
-            body, buffer = self.message(sender, number)
-            memory = self.writer.reserve(len(buffer)) if number % 3 == 0 and buffer else None
-            if memory is not None:
-                memory[:] = buffer
-                self.writer.send_reserved(body, memory)
-            else:
-                self.writer.send(body, [buffer] if buffer else [])
-            journal.add(sender, number)
-            number += 1
+        while words[1] - words[0] > _AHEAD and self.reader.wait(0):
+            select.select([self._stop], [], [], 0.001)
 
-    def receive(self, journal: Journal) -> None:
-        """Receive for ever, some with leases; keep a few, and look at them to the last."""
-        kept: list[tuple[bytes, list[memoryview]]] = []
-        while True:
-            receive = self.reader.receive if len(journal) % 5 == 0 else self.reader.receive_leased
-            body, buffers = receive()
-            message = bytes(body), [memoryview(each) for each in buffers]
-            journal.add(*self.check(*message))
-            kept.append(message)
-            if len(kept) > 2:
-                self.check(*kept.pop(0))
+    def send(self, body: bytes, buffer: bytes) -> None:
+        """See `LenderTrial.send`."""
+        self.writer.send(body, [buffer] if buffer else [])
 
-    def run(self) -> None:
-        """Kill, replace, stop, take the rest, and compare."""
-        with crew() as fork:
+    def send_in_place(self, body: bytes, buffer: bytes) -> bool:
+        """See `LenderTrial.send_in_place`."""
+        memory = self.writer.reserve(len(buffer))
+        if memory is None:
+            return False
+        memory[:] = buffer
+        self.writer.send_reserved(body, memory)
+        return True
 
-            def sender() -> Forked:
-                number = len(self.sent)
-                journal = self.sent[number] = Journal(1 << 18)
-                return fork(lambda: self.send(number, journal))
+    def receive(self, lease: bool) -> Message:
+        """See `LenderTrial.receive`."""
+        return self.reader.receive_leased() if lease else self.reader.receive()
 
-            def receiver() -> Forked:
-                journal = Journal(1 << 18)
-                self.got.append(journal)
-                return fork(lambda: self.receive(journal))
+    def await_end(self) -> None:
+        """See `LenderTrial.await_end`."""
+        until(lambda: not self.reader.wait(0))
 
-            senders = [sender() for _ in range(self.users)]
-            receivers = [receiver() for _ in range(self.users)]
-            for _ in range(KILLS):
-                select.select([], [], [], self.chance.random() * 0.006)
-                users, new = self.chance.choice([(senders, sender), (receivers, receiver)])
-                victim = users.pop(self.chance.randrange(self.users))
-                assert not victim.stopped(), "it failed by itself"
-                victim.kill()
-                users.append(new())
-            os.write(self.stopper, b"x")
-            assert [0] * self.users == [each.join() for each in senders]
-            until(lambda: not self.reader.wait(0))
-            for each in receivers:
-                assert not each.stopped(), "it failed by itself"
-                each.kill()
+    def rest(self) -> list[Message]:
+        """See `LenderTrial.rest`."""
         assert [] == held(self.reader), "somebody dead has a lease"
         rest = []
         while self.reader.wait(0):
-            body, buffers = self.reader.receive_leased()
-            rest.append(self.check(bytes(body), [memoryview(each) for each in buffers]))
-        self.compare(rest)
+            rest.append(self.reader.receive_leased())
+        return rest
+
+    def close(self) -> None:
+        """See `LenderTrial.close`."""
         send(self.writer, 1)
         assert is_lent(lease(self.reader, 1))
         assert [] == waiting(self.reader)
-        self.close()
-
-    def compare(self, rest: list[tuple[int, int]]) -> None:
-        """Compare what was sent with what was received."""
-        sequences = [journal.pairs() for journal in self.got] + [rest]
-        everything = Counter(pair for sequence in sequences for pair in sequence)
-        assert [] == [pair for pair, times in everything.items() if times > 1]
-        accepted = {pair for journal in self.sent.values() for pair in journal.pairs()}
-        lost = accepted - set(everything)
-        assert len(lost) <= len(self.got), sorted(lost)
-        for sender, number in set(everything) - accepted:
-            # It was killed in send: the message may be there, but only that one.
-            assert len(self.sent[sender]) == number
-        for sequence in sequences:
-            last: dict[int, int] = {}
-            for sender, number in sequence:
-                assert last.get(sender, -1) < number
-                last[sender] = number
-        assert everything
-
-    def close(self) -> None:
-        """Close everything."""
         self.reader.close()
         self.writer.close()
-        os.close(self.stop)
-        os.close(self.stopper)
-        for journal in [*self.sent.values(), *self.got]:
-            journal.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import random
 import resource
 import select
 import struct
@@ -23,17 +22,18 @@ if sys.platform != "linux":
 import fcntl
 
 from procession import _shelves
-from procession._channel import Buffer
+from procession._channel import Buffer, Message
 from procession._packet_lane import PacketLane
 from procession._packet_mailbox import PacketMailbox
 from procession._shelves import MOST, AllLent, Shelves
 from procession._spool import WINDOW
 from procession.errors import LeaseWarning, ShutDown
 from procession.testing import shortage
-from procession.testing.forked import DEADLINE, Forked, crew, until
-from procession.testing.killing import Journal, chosen_seed
+from procession.testing.forked import DEADLINE, crew, until
+from procession.testing.killing import chosen_kills, chosen_seed
+from procession.testing.killing_lenders import LenderTrial
 
-KILLS = int(os.environ.get("PROCESSION_KILLS", "20"))
+KILLS = chosen_kills(20)
 KIBI, MIB = 1 << 10, 1 << 20
 Make = Callable[..., PacketMailbox]
 
@@ -601,137 +601,50 @@ def test_killed_users(maxsize: int, joinable: bool, copies: bool, budget: int) -
     try:
         mailbox = new_mailbox(maxsize=maxsize, joinable=joinable, copies=copies)
         mailbox.lend_at_most(budget)
-        Trial(seed, mailbox).run()
+        Trial(seed, mailbox).run(KILLS)
     except BaseException:
         print(f"replay with PROCESSION_SEED={seed}")
         raise
 
 
-_NUMBERS = struct.Struct("=QQ")
-_SIZES = (0, 64 * KIBI, 70 * KIBI, 150 * KIBI)
-_USERS = 3
-
-
-class Trial:
-    """A mailbox, a crew that uses it with leases, and a killer."""
+class Trial(LenderTrial):
+    """A mailbox that is used with leases."""
 
     def __init__(self, seed: int, mailbox: PacketMailbox) -> None:
-        self.chance = random.Random(seed)
+        super().__init__(seed, users=3, journal_size=1 << 22)
         self.mailbox = mailbox
-        self.put: dict[int, Journal] = {}
-        self.got: list[Journal] = []
-        self.stop, self.stopper = os.pipe()
 
-    def message(self, producer: int, number: int) -> tuple[bytes, bytes]:
-        """Return body and buffer, which show whether they belong together and are whole."""
-        body = _NUMBERS.pack(producer, number)
-        return body, body * (_SIZES[(producer * 7 + number) % len(_SIZES)] // len(body))
-
-    def check(self, body: bytes, buffers: list[memoryview]) -> tuple[int, int]:
-        """Return producer and number of a message, which must be whole."""
-        producer, number = _NUMBERS.unpack_from(body)
-        _, buffer = self.message(producer, number)
-        if [buffer] * bool(buffer) != [*buffers]:
-            found = [
-                (is_lent(each), len(each), Counter(_NUMBERS.iter_unpack(each)).most_common(3))
-                for each in buffers
-            ]
-            raise AssertionError(f"{producer} {number} {len(buffer)}: {found}")
-        return producer, number
-
-    def produce(self, producer: int, journal: Journal) -> None:
-        """Put, or fill and put, until told to stop."""
+    def send(self, body: bytes, buffer: bytes) -> None:
+        """See `LenderTrial.send`."""
         warnings.simplefilter("ignore", LeaseWarning)
-        number = 0
-        while not select.select([self.stop], [], [], 0)[0]:
-            body, buffer = self.message(producer, number)
-            memory = self.mailbox.reserve(len(buffer)) if number % 3 == 0 and buffer else None
-            if memory is not None:
-                memory[:] = buffer
-                self.mailbox.put_reserved(body, memory, timeout=DEADLINE)
-            else:
-                self.mailbox.put(body, [buffer] if buffer else [], timeout=DEADLINE)
-            journal.add(producer, number)
-            number += 1
+        self.mailbox.put(body, [buffer] if buffer else [], timeout=DEADLINE)
 
-    def consume(self, journal: Journal) -> None:
-        """Get for ever, some with leases; keep a few of them, and look at them to the last."""
-        kept: list[tuple[bytes, list[memoryview]]] = []
-        while True:
-            get = self.mailbox.get if len(journal) % 5 == 0 else self.mailbox.get_leased
-            body, buffers = get(timeout=DEADLINE)
-            message = bytes(body), [memoryview(each) for each in buffers]
-            journal.add(*self.check(*message))
-            kept.append(message)
-            if len(kept) > 2:
-                self.check(*kept.pop(0))
-            if self.mailbox._waits.settled:
-                self.mailbox.task_done()
+    def send_in_place(self, body: bytes, buffer: bytes) -> bool:
+        """See `LenderTrial.send_in_place`."""
+        memory = self.mailbox.reserve(len(buffer))
+        if memory is None:
+            return False
+        memory[:] = buffer
+        self.mailbox.put_reserved(body, memory, timeout=DEADLINE)
+        return True
 
-    def take(self) -> tuple[int, int]:
-        """Get one message that is there."""
-        body, buffers = self.mailbox.get_leased(timeout=0)
-        return self.check(bytes(body), [memoryview(each) for each in buffers])
+    def receive(self, lease: bool) -> Message:
+        """See `LenderTrial.receive`."""
+        get = self.mailbox.get_leased if lease else self.mailbox.get
+        message = get(timeout=DEADLINE)
+        if self.mailbox._waits.settled:
+            self.mailbox.task_done()
+        return message
 
-    def run(self) -> None:
-        """Kill, replace, stop, take the rest, and compare."""
-        with crew() as fork:
-
-            def producer() -> Forked:
-                number = len(self.put)
-                journal = self.put[number] = Journal()
-                return fork(lambda: self.produce(number, journal))
-
-            def consumer() -> Forked:
-                journal = Journal()
-                self.got.append(journal)
-                return fork(lambda: self.consume(journal))
-
-            producers = [producer() for _ in range(_USERS)]
-            consumers = [consumer() for _ in range(_USERS)]
-            for _ in range(KILLS):
-                select.select([], [], [], self.chance.random() * 0.006)
-                users, new = self.chance.choice([(producers, producer), (consumers, consumer)])
-                victim = users.pop(self.chance.randrange(_USERS))
-                assert not victim.stopped(), "it failed by itself"
-                victim.kill()
-                users.append(new())
-            os.write(self.stopper, b"x")
-            assert [0] * _USERS == [each.join() for each in producers]
-            for each in consumers:
-                assert not each.stopped(), "it failed by itself"
-                each.kill()
+    def rest(self) -> list[Message]:
+        """See `LenderTrial.rest`."""
         assert [] == held(self.mailbox), "somebody dead has a lease"
-        rest = [self.take() for _ in range(self.mailbox.size())]
-        self.compare(rest)
+        return [self.mailbox.get_leased(timeout=0) for _ in range(self.mailbox.size())]
+
+    def close(self) -> None:
+        """See `LenderTrial.close`."""
         assert 0 == self.mailbox._memory.state.load().shelved
         assert sum(rooms(self.mailbox)) <= shelves_of(self.mailbox).budget
         kept = sum(rooms(self.mailbox)) + WINDOW + MIB
         assert os.fstat(self.mailbox._memory.fd).st_blocks * 512 <= kept
-        self.close()
-
-    def compare(self, rest: list[tuple[int, int]]) -> None:
-        """Compare what was put with what was got."""
-        sequences = [journal.pairs() for journal in self.got] + [rest]
-        everything = Counter(pair for sequence in sequences for pair in sequence)
-        assert [] == [pair for pair, times in everything.items() if times > 1]
-        accepted = {pair for journal in self.put.values() for pair in journal.pairs()}
-        lost = accepted - set(everything)
-        assert len(lost) <= len(self.got), sorted(lost)
-        for producer, number in set(everything) - accepted:
-            # Its producer was killed in put: the message may be there, but only that one.
-            assert len(self.put[producer]) == number
-        for sequence in sequences:
-            last: dict[int, int] = {}
-            for producer, number in sequence:
-                assert last.get(producer, -1) < number
-                last[producer] = number
-        assert everything
-
-    def close(self) -> None:
-        """Close everything."""
         self.mailbox.close()
-        os.close(self.stop)
-        os.close(self.stopper)
-        for journal in [*self.put.values(), *self.got]:
-            journal.close()
