@@ -134,6 +134,15 @@ def test_what_locks_are_made_of(run: Any) -> None:
     assert "locks are made of:     python  because: PROCESSION_PRIMITIVE" in result.stdout
 
 
+def test_what_leases_may_keep(run: Any) -> None:
+    """How much, and who says so: the same as whoever makes a queue then."""
+    by_default = run("plugins").stdout
+    by_variable = run("plugins", PROCESSION_LEASE_BUDGET="268435456").stdout
+
+    assert "leases may keep:       1073741824 bytes  by the default" in by_default
+    assert "leases may keep:       268435456 bytes  by PROCESSION_LEASE_BUDGET" in by_variable
+
+
 def test_a_broken_primitive_is_listed_and_not_used(run: Any, tmp_path: Path) -> None:
     """Locks go on being made of what works, and the list says why not of that one."""
     site = tmp_path / "site"

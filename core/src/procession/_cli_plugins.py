@@ -13,11 +13,12 @@ from rich.text import Text
 
 import procession
 from procession._installed import InstalledPlugin, take_inventory
-from procession._limits import recv_limit, silence
+from procession._limits import lease_budget, recv_limit, silence
 from procession._primitive_choice import choose
 from procession._registry import KINDS, NOUNS
 from procession._selection import plugins as switched_on
 from procession._selection import registry
+from procession._shelves import BUDGET
 from procession.errors import PluginUnavailableError
 
 __all__ = ["plugins"]
@@ -60,9 +61,11 @@ def plugins() -> None:
     )
     seconds, told = silence()
     longest, by = recv_limit()
+    budget, by_whom = lease_budget()
     for noun, value, source in (
         ("other hosts answer in:", f"{seconds:g} s", told),
         ("longest message:", "any" if longest is None else f"{longest} bytes", by),
+        ("leases may keep:", f"{budget or BUDGET} bytes", by_whom),
     ):
         console.print(
             f"[dim]{noun:<23}[/][bold]{value}[/]  [dim]by[/] {escape(source)}", soft_wrap=True

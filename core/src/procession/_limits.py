@@ -63,19 +63,20 @@ def recv_limit(argument: int | None = None) -> tuple[int | None, str]:
     return int(found[0]), found[1]
 
 
-def lease_budget(argument: int | None = None) -> int:
-    """Return how many bytes the leases of a queue or pipe may keep; 0 if nobody says.
+def lease_budget(argument: int | None = None) -> tuple[int, str]:
+    """Return how many bytes the leases of a queue or pipe may keep, and where that is from.
 
-    Raises like `silence`, and `TypeError` for an *argument* that is no integer.
+    0 bytes if nobody says. Raises like `silence`, and `TypeError` for an *argument* that is no
+    integer.
     """
     if argument is not None:
-        return check_lease_budget(argument)
+        return check_lease_budget(argument), "given by the program"
     found = _configured(LEASE_VARIABLE, LEASE_KEY)
     if found is None:
-        return 0
+        return 0, "the default"
     number, source = found
     try:
-        return check_lease_budget(int(number))
+        return check_lease_budget(int(number)), source
     except ValueError as error:
         raise ConfigurationError(f"{error} (by {source})", key=LEASE_KEY) from None
 

@@ -162,7 +162,7 @@ class BaseContext:
         """Return how many bytes the leases of what is made now may keep; 0 if nobody says."""
         from procession._limits import lease_budget
 
-        return lease_budget(self._lease_budget if given is None else given)
+        return lease_budget(self._lease_budget if given is None else given)[0]
 
     def _size_option(self, transport: Transport, size: int | None) -> dict[str, int]:
         """Return what to tell *transport* about the size, if anything."""
