@@ -391,7 +391,7 @@ def nothing_left_behind(warm: None, temporary_directory: Path) -> Iterator[None]
     before = leaks.Snapshot.take(temporary_directory)
     yield
     left = before.leaks()
-    for process in before.new_processes(0):
-        leaks.kill(process)
     if left:
+        for process in before.new_processes(0):
+            leaks.kill(process)
         pytest.fail("left behind:\n  " + "\n  ".join(left), pytrace=False)

@@ -13,6 +13,7 @@ command line (a test may kill it), but helpers may not multiply.
 from __future__ import annotations
 
 import _thread
+import functools
 import gc
 import os
 import re
@@ -30,6 +31,8 @@ _PR_SET_CHILD_SUBREAPER = 36
 _CLONE_NEWNS = 0x20000
 _MS_REC, _MS_PRIVATE = 1 << 14, 1 << 18
 _LOOK_AGAIN = 0.05
+#: How often children are listed anew, if some have just come or gone.
+_LISTINGS = 3
 
 
 @dataclass(frozen=True)
@@ -174,26 +177,83 @@ def descriptors() -> dict[int, str]:
 
 def descendants() -> list[Descendant]:
     """Live processes below the calling one, at any distance; zombies are not listed."""
+    found = []
+    for pid, parent in _family():
+        state = _state(pid)
+        if state is not None and state not in b"ZX":
+            found.append(Descendant(pid, parent, _command(pid)))
+    return found
+
+
+def _family() -> list[tuple[int, int]]:
+    """Every process below the calling one and its parent, zombies included.
+
+    This is done before and after every test, and there may be a thousand processes: what the
+    kernel says of whose children they are is asked first. While one ends another may be missing
+    there, so only what is the same twice is believed.
+    """
+    children = _children_by_kernel if _has_children_files() else _children_by_scan
+    previous = children()
+    for _ in range(_LISTINGS):
+        again = children()
+        if again == previous:
+            return again
+        previous = again
+    return _children_by_scan()
+
+
+@functools.cache
+def _has_children_files() -> bool:
+    """Whether the kernel was built to have them."""
+    return (_PROC / f"self/task/{_thread.get_native_id()}/children").exists()
+
+
+def _children_by_kernel() -> list[tuple[int, int]]:
+    found: list[tuple[int, int]] = []
+    parents = [os.getpid()]
+    while parents:
+        parent = parents.pop()
+        try:
+            threads = os.listdir(f"/proc/{parent}/task")
+        except OSError:  # it ended meanwhile, and its children are the reaper's
+            continue
+        for thread in threads:
+            try:
+                with open(f"/proc/{parent}/task/{thread}/children", "rb", buffering=0) as file:
+                    pids = [int(pid) for pid in file.read().split()]
+            except OSError:
+                continue
+            found += [(pid, parent) for pid in pids]
+            parents += pids
+    return sorted(found)
+
+
+def _children_by_scan() -> list[tuple[int, int]]:
     children: dict[int, list[int]] = {}
-    states: dict[int, bytes] = {}
     for pid in _processes():
         try:
-            # This is done before and after every test, and there may be a thousand processes.
             with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
-                state, parent = file.read().rpartition(b")")[2].split(None, 2)[:2]
+                parent = int(file.read().rpartition(b")")[2].split(None, 2)[1])
         except OSError:  # it ended meanwhile
             continue
-        children.setdefault(int(parent), []).append(pid)
-        states[pid] = state
+        children.setdefault(parent, []).append(pid)
     found = []
     parents = [os.getpid()]
     while parents:
-        parent_pid = parents.pop()
-        for pid in children.get(parent_pid, ()):
-            parents.append(pid)
-            if states[pid] not in b"ZX":
-                found.append(Descendant(pid, parent_pid, _command(pid)))
-    return found
+        parent = parents.pop()
+        pids = children.get(parent, ())
+        found += [(pid, parent) for pid in pids]
+        parents += pids
+    return sorted(found)
+
+
+def _state(pid: int) -> bytes | None:
+    """Return the letter for the state of a process; None when there is none."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
+            return file.read().rpartition(b")")[2].split(None, 1)[0]
+    except OSError:
+        return None
 
 
 def mount_shared_memory() -> bool:

@@ -74,9 +74,9 @@ class Suite:
         before = leaks.Snapshot.take(prepared_process)
         yield
         left = before.leaks()
-        for process in before.new_processes(0):
-            leaks.kill(process)
         if left:
+            for process in before.new_processes(0):
+                leaks.kill(process)
             pytest.fail("left behind:\n  " + "\n  ".join(left), pytrace=False)
 
     @pytest.fixture
