@@ -74,11 +74,12 @@ def interpreter_flags() -> list[str]:
     return options
 
 
-def child_command(parcel: int, descriptors: Sequence[int]) -> list[str]:
+def child_command(parcel: int, descriptors: Sequence[int], opening: str = "") -> list[str]:
     """Return the command line of an interpreter that opens a parcel and runs it.
 
     *parcel* is the descriptor of the parcel's file and *descriptors* are the ones
-    that came with it, both numbered as the child will see them.
+    that came with it, both numbered as the child will see them. *opening*: lines of code that
+    come before.
     """
     numbers = ",".join(map(str, (parcel, *descriptors)))
     if getattr(sys, "frozen", False):
@@ -87,7 +88,7 @@ def child_command(parcel: int, descriptors: Sequence[int]) -> list[str]:
         get_executable(),
         *interpreter_flags(),
         "-c",
-        _bootstrap(f"from procession.child import main; main({numbers})"),
+        _bootstrap(f"{opening}from procession.child import main; main({numbers})"),
         CHILD_ARGUMENT,
     ]
 
@@ -122,4 +123,4 @@ def _bootstrap(statement: str, module: str = "procession") -> str:
     # Of a program run by ``procession run``, where the word multiprocessing means us.
     redirect = sys.modules.get("procession._run.redirect")
     first = "" if redirect is None else redirect.bootstrap()
-    return f"import sys; sys.path[:0] = {list(folders)!r}; {first}{statement}"
+    return f"import sys; sys.path[:0] = {list(folders)!r}; {first}\n{statement}"

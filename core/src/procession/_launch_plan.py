@@ -59,9 +59,15 @@ class Parcel(Value):
         """Return a descriptor of an anonymous file that holds the data, at its start.
 
         The caller owns it. A file, unlike a pipe, takes any amount without a reader,
-        so that a start never waits for its child. Raises `OSError` when memory is out.
+        so that a start never waits for its child. Behind the data comes what `command` tells
+        an interpreter to look for there. Raises `OSError` when memory is out.
         """
-        return anonymous_file("procession-parcel", self.data)
+        from procession import _bundle
+
+        try:
+            return anonymous_file("procession-parcel", self.data + _bundle.bundle())
+        except OSError:  # a limit on the size of files, perhaps; the data alone is enough
+            return anonymous_file("procession-parcel", self.data)
 
     def command(self, parcel: int, descriptors: Sequence[int]) -> list[str]:
         """Return the command line of an interpreter that carries the plan out.
@@ -69,7 +75,10 @@ class Parcel(Value):
         *parcel* and *descriptors* are the numbers that the file of `open` and the
         parcel's descriptors have in the child.
         """
-        return _interpreter.child_command(parcel, descriptors)
+        from procession import _bundle
+
+        opening = _bundle.opening(parcel, len(self.data))
+        return _interpreter.child_command(parcel, descriptors, opening)
 
 
 class LaunchPlan(Value):
@@ -126,6 +135,14 @@ class LaunchPlan(Value):
     def main_module(self) -> tuple[str, str] | None:
         """How a child finds the main module: by name, by path, or not at all."""
         return _main_module.describe()
+
+    @property
+    def compiled_main(self) -> tuple[tuple[int, int], bytes] | None:
+        """The main script as it was compiled for this process, for `procession.child.import_main`.
+
+        None where a child has to compile it, if there is one.
+        """
+        return _main_module.compiled()
 
     def run(self) -> int:
         """Carry the plan out in this process, which is a fork of the parent.
@@ -227,6 +244,7 @@ class LaunchPlan(Value):
             "log": self.log,
             "hooks": bool(self.hooks),
             "main": self.main_module,
+            "compiled": self.compiled_main,
             "bequest": self.bequest,
             "root": _inheritance.family_root(),
             "standard": _bequest_of_standard(handoff),

@@ -207,7 +207,7 @@ def _open(
                 from procession import _child_hooks
 
                 _child_hooks.start(ParcelUnpickler(file, takeover).load())
-            _main_module.import_again(preparation["main"])
+            _main_module.import_again(preparation["main"], preparation["compiled"])
             child = ParcelUnpickler(file, takeover).load()
     finally:
         takeover.close()

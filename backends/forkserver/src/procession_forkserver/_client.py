@@ -10,6 +10,7 @@ from _thread import allocate_lock
 assert sys.platform == "linux", "ask ForkServer.unavailable() first"
 
 from procession.errors import ProcessError
+from procession.plugin import anonymous_file
 from procession_forkserver import _protocol
 from procession_forkserver._served_child import ServedChild
 from procession_forkserver._server_handle import ServerHandle, packet_pair
@@ -36,7 +37,8 @@ class Client:
     def launch(self, plan: LaunchPlan, /) -> Child:
         """Start the process of *plan*. See `StartMethod.launch`."""
         parcel = plan.pack(environ=True)
-        file = parcel.open()
+        # Not `parcel.open`, which adds modules for an interpreter that has none yet.
+        file = anonymous_file("procession-parcel", parcel.data)
         try:
             for _ in range(_TRIES):
                 server = self._running_server(plan)
@@ -59,6 +61,7 @@ class Client:
                         "path": [os.path.abspath(entry) for entry in sys.path],
                         "argv": list(getattr(sys, "argv", ())),
                         "main": plan.main_module,
+                        "compiled": plan.compiled_main,
                         "modules": plan.preload,
                     },
                     plan.lifeline,

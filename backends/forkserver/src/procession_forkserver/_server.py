@@ -181,7 +181,7 @@ def _import(modules: Sequence[str], preparation: dict[str, Any]) -> None:
     for module in modules:
         try:
             if module == "__main__":
-                import_main(preparation["main"])
+                import_main(preparation["main"], preparation["compiled"])
             else:
                 __import__(module)
         except (Exception, SystemExit) as error:
