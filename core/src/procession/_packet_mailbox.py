@@ -110,6 +110,9 @@ class PacketMailbox(Mailbox):
         opened: list[Bell] = []
         fd = -1
         try:
+            # What it takes to count is loaded now: done after a fork, it would cost the parent and
+            # the child a hundred pages that they could have in common.
+            lane.pending()
             spool = place_of_spool()
             fd = new_file()
             for _ in range(2 + bool(maxsize) + joinable):
