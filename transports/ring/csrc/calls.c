@@ -180,9 +180,27 @@ take_side(End *self, struct half *half, int64_t end)
             PyErr_SetFromErrno(PyExc_OSError);
             return -1;
         }
+        if (!renew_size(half)) {
+            pthread_mutex_unlock(half->side);
+            close_end(self);
+            raise_outcome(self, CORRUPT);
+            return -1;
+        }
     }
     half->relying++;
     return 1;
+}
+
+bool
+renew_size(struct half *half)
+{
+    uint64_t size = atomic_load_explicit(&half->stream->size, memory_order_acquire);
+    if (size == half->size)
+        return true;
+    if (size < half->size || size > half->full || (size & (size - 1)) != 0)
+        return false;
+    half->size = size;
+    return true;
 }
 
 void

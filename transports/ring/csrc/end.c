@@ -5,6 +5,7 @@
 
 #include <structmember.h>
 #include <sys/epoll.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 
 /* -- methods ------------------------------------------------------------------------------ */
@@ -237,7 +238,7 @@ make_locks(struct stream *stream)
 
 /* Find the ring at *offset*, and the lock of its side, which lies *side* behind its beginning. */
 static int
-set_half(End *self, struct half *half, Py_ssize_t offset, size_t side, bool create)
+set_half(End *self, int memory, struct half *half, Py_ssize_t offset, size_t side, bool create)
 {
     if ((half->gate = new_gate()) == NULL)
         return -1;
@@ -255,6 +256,18 @@ set_half(End *self, struct half *half, Py_ssize_t offset, size_t side, bool crea
     half->data = header + HEADER_SIZE;
     half->stream = (struct stream *)header;
     half->side = (pthread_mutex_t *)(header + side);
+    half->full = half->stream->full;
+    size_t room = self->length - HEADER_SIZE - (size_t)offset;
+    if ((half->full & (half->full - 1)) != 0 || half->full < half->size || half->full > room) {
+        PyErr_SetString(PyExc_OSError, "not the memory of a ring, or of another version of it");
+        return -1;
+    }
+    /* Its pages, as far as they are there, are to cost no faults when they are used. */
+    if (mmap(header, HEADER_SIZE + half->size, PROT_READ | PROT_WRITE,
+             MAP_SHARED | MAP_FIXED | MAP_POPULATE, memory, offset) == MAP_FAILED) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
+    }
     return create ? make_locks(half->stream) : check_lock_size(half->stream->lock_size);
 }
 
@@ -279,10 +292,12 @@ End_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->memory = self->in_bell = self->out_bell = self->peer = self->epoll = -1;
     self->generation = fork_generation;
     self->take = Py_NewRef(take);
-    self->map = map_all(memory, &self->length);
+    self->map = map_all(memory, &self->length, false);
     if (self->map == NULL ||
-        set_half(self, &self->in, in_offset, offsetof(struct stream, getting), create) < 0 ||
-        set_half(self, &self->out, out_offset, offsetof(struct stream, putting), create) < 0) {
+        set_half(self, memory, &self->in, in_offset, offsetof(struct stream, getting),
+                 create) < 0 ||
+        set_half(self, memory, &self->out, out_offset, offsetof(struct stream, putting),
+                 create) < 0) {
         Py_DECREF(self);
         return NULL;
     }

@@ -9,7 +9,10 @@
 struct half {
     struct stream *stream; /* NULL when this end has not this direction */
     char *data;
-    uint64_t size;
+    /* As it was when we last looked, and the most that it can become; whether there was no memory
+       for that. */
+    uint64_t size, full;
+    bool stuck;
     /* The peer's position as it was last seen. Positions only grow, so that it is never too
        high; it is renewed whenever it does not suffice. Its lock's holder alone uses it. */
     uint64_t seen;
@@ -79,6 +82,9 @@ void unlock_half(struct half *half);
    come, or -1 with an exception. */
 int take_side(End *self, struct half *half, int64_t end);
 void leave_side(End *self, struct half *half);
+/* Look how large the ring is now; false if it cannot be. It does not change as long as there is
+   anything to read, nor without the writers' side. */
+bool renew_size(struct half *half);
 /* Run signal handlers; false with an exception, also in a child that one of them forked. */
 bool look_for_signals(void);
 /* The same, in a wait for a message to begin: it is also time to look after the other side. */

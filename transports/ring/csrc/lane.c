@@ -358,7 +358,7 @@ Lane_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     /* The descriptors become ours at the very end: until then they are the caller's. */
     self->memory = self->bell = -1;
     self->generation = fork_generation;
-    self->map = map_all(memory, &self->length);
+    self->map = map_all(memory, &self->length, true);
     if (self->map == NULL)
         goto failed;
     struct lane *lane = (struct lane *)self->map;

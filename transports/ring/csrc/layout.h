@@ -14,7 +14,7 @@
 #include <stdint.h>
 
 /* "PRRING", "PRLANE", and the version of the layout. */
-#define STREAM_MAGIC UINT64_C(0x3230474e49525250)
+#define STREAM_MAGIC UINT64_C(0x3330474e49525250)
 #define LANE_MAGIC UINT64_C(0x3130454e414c5250)
 
 /* A header has a page of its own, and the data come behind it. */
@@ -35,8 +35,11 @@ struct alarm {
    are their holders. */
 struct stream {
     uint64_t magic;
-    uint64_t size; /* of the data, a power of two */
+    /* Of the data, a power of two. The writer makes it as large as `full`, once, while nothing is
+       there to be read. */
+    _Atomic uint64_t size;
     uint64_t lock_size;
+    uint64_t full;
 
     /* Written by the writer: how many bytes were ever committed; on which CPU it last was,
        plus one. A message ends at a multiple of `ALIGNMENT`, and a part of one never does, so

@@ -20,7 +20,7 @@ count_fork(void)
 }
 
 void *
-map_all(int fd, size_t *length)
+map_all(int fd, size_t *length, bool populated)
 {
     struct stat status;
     if (fstat(fd, &status) < 0) {
@@ -33,7 +33,8 @@ map_all(int fd, size_t *length)
         return NULL;
     }
     *length = (size_t)status.st_size;
-    void *map = mmap(NULL, *length, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, 0);
+    int flags = populated ? MAP_SHARED | MAP_POPULATE : MAP_SHARED;
+    void *map = mmap(NULL, *length, PROT_READ | PROT_WRITE, flags, fd, 0);
     if (map == MAP_FAILED) {
         PyErr_SetFromErrno(PyExc_OSError);
         return NULL;
@@ -125,10 +126,11 @@ offsets(PyObject *module, PyObject *unused)
     (void)module;
     (void)unused;
     return Py_BuildValue(
-        "[(ssi),(ssi),(ssi),(ssi),(ssi),(ssi),(ssi),(ssi),(ssi),(ssi),(ssi),(ssi),(ssi),(ssi),(ssi),(ssi),(ssi),(ssi),(ssi),(ssi),(ssi)]",
+        "[(ssi),(ssi),(ssi),(ssi),(ssi),(ssi),(ssi),(ssi),(ssi),(ssi),(ssi),(ssi),(ssi),(ssi),(ssi),(ssi),(ssi),(ssi),(ssi),(ssi),(ssi),(ssi)]",
         WORD(stream, magic),
         WORD(stream, size),
         WORD(stream, lock_size),
+        WORD(stream, full),
         WORD(stream, tail),
         WORD(stream, writer_cpu),
         WORD(stream, head),

@@ -47,6 +47,8 @@ available_at(struct half *half, uint64_t position, uint64_t needed, uint64_t *av
     int64_t seen = (int64_t)(half->seen - position);
     if (seen < 0 || (uint64_t)seen < needed || (uint64_t)seen > half->size) {
         half->seen = atomic_load_explicit(&half->stream->tail, memory_order_acquire);
+        if (!renew_size(half))
+            return false;
         seen = (int64_t)(half->seen - position);
     }
     *available = (uint64_t)seen;

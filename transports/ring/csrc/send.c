@@ -2,7 +2,9 @@
 
 #include "end.h"
 
+#include <fcntl.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 
 struct span {
     const char *start;
@@ -57,7 +59,50 @@ struct stream_out {
     size_t count, index;
     uint64_t done; /* of the current span */
     uint64_t begun, position, committed;
+    bool grows; /* the ring is to, as soon as it can */
 };
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+
+/* Make the ring as large as it can be. What is read soon after it was written is still in the cache
+   of the processor that wrote it, which has to give it away: a stream through a ring that is larger
+   than that cache is quicker. Only streams need that, and its memory costs something: so it is done
+   for the first of them. Without memory the ring stays as it is. */
+static void
+grow(End *self)
+{
+    struct half *half = &self->out;
+    char *more = half->data + half->size;
+    uint64_t size = half->full - half->size;
+    int error = posix_fallocate(self->memory, more - self->map, (off_t)size);
+    if (error != 0) {
+        half->stuck = error != EINTR;
+        return;
+    }
+    /* An older kernel does not do that; then they come one by one. */
+    (void)madvise(more, size, MADV_POPULATE_WRITE);
+    half->size = half->full;
+    atomic_store_explicit(&half->stream->size, half->size, memory_order_release);
+}
+
+/* Let the ring grow if all that was committed was read, so that nobody looks for anything where it
+   was before. */
+static void
+grow_if_empty(End *self, struct stream_out *state)
+{
+    struct half *half = &self->out;
+    uint64_t size = half->size, left = state->position - state->committed;
+    char last[1];
+    half->seen = atomic_load_explicit(&half->stream->head, memory_order_acquire);
+    if (half->seen != state->committed || left > sizeof last)
+        return;
+    copy_out(half->data, size, state->committed, last, left);
+    grow(self);
+    copy_in(half->data, half->size, state->committed, last, left);
+    state->grows = false;
+}
 
 static void
 commit_part(End *self, struct stream_out *state)
@@ -74,6 +119,8 @@ static enum outcome
 write_spans(End *self, struct stream_out *state)
 {
     struct half *half = &self->out;
+    if (state->grows && state->position == state->begun)
+        grow_if_empty(self, state);
     while (state->index < state->count) {
         const struct span *span = &state->spans[state->index];
         uint64_t left = span->length - state->done;
@@ -88,13 +135,18 @@ write_spans(End *self, struct stream_out *state)
         if (room > half->size)
             return CORRUPT;
         if (room < least) {
-            if (state->position != state->begun)
-                commit_part(self, state);
             /* A reader of this message takes all that is there: let it take a good part. */
-            enum outcome outcome = wait_for_room(self, state->position, half->size / 4,
-                                                 LONGEST_SLEEP_NS);
+            uint64_t wanted = half->size / 4;
+            if (state->position != state->begun) {
+                commit_part(self, state);
+                if (state->grows)
+                    wanted = half->size - (state->position - state->committed);
+            }
+            enum outcome outcome = wait_for_room(self, state->position, wanted, LONGEST_SLEEP_NS);
             if (outcome != DONE)
                 return outcome;
+            if (state->grows)
+                grow_if_empty(self, state);
             continue;
         }
         uint64_t piece = PIECE - (state->position - state->committed);
@@ -113,10 +165,11 @@ write_spans(End *self, struct stream_out *state)
 }
 
 static PyObject *
-send_stream(End *self, const struct span *spans, size_t count)
+send_stream(End *self, const struct span *spans, size_t count, uint64_t total)
 {
     struct half *half = &self->out;
     struct stream_out state = {.spans = spans, .count = count};
+    state.grows = total > half->size && half->size < half->full && !half->stuck;
     state.begun = state.position = state.committed =
         atomic_load_explicit(&half->stream->tail, memory_order_relaxed);
     half->busy = true;
@@ -228,7 +281,7 @@ send_spans(End *self, const char *body, uint64_t length, PyObject *buffers, Py_s
         total += lengths[held];
     }
     spans[3 + count] = (struct span){padding, aligned(total) - total};
-    result = send_stream(self, spans, spans_count);
+    result = send_stream(self, spans, spans_count, total);
 done:
     while (held-- > 0)
         PyBuffer_Release(&views[held]);

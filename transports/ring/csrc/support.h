@@ -35,8 +35,8 @@ PyObject *set_people(PyObject *module, PyObject *args);
 /* What an argument in seconds, or None, is in nanoseconds; -1 with an exception. */
 int read_timeout(PyObject *timeout, int64_t *longest);
 
-/* Map the whole of *fd*, whose size is stored, with its pages there already. */
-void *map_all(int fd, size_t *length);
+/* Map the whole of *fd*, whose size is stored; if it is *populated*, its pages are there already. */
+void *map_all(int fd, size_t *length, bool populated);
 
 /* The mapping of a ring that begins at *offset* of *length* mapped bytes must have this
    magic number and a size that is a power of two and ends within it; 0 if it has not. */

@@ -56,22 +56,32 @@ fuzz = settings(
 
 
 @fuzz
-@given(head=positions, tail=positions, place=st.integers(0, SIZE // 16 - 8), record=records)
-def test_a_connection(head: int, tail: int, place: int, record: bytes) -> None:
+@given(
+    head=positions,
+    tail=positions,
+    size=st.one_of(st.just(None), st.sampled_from([SIZE // 4, 4 * SIZE, 8 * SIZE]), positions),
+    place=st.integers(0, SIZE // 16 - 8),
+    record=records,
+)
+def test_a_connection(head: int, tail: int, size: int | None, place: int, record: bytes) -> None:
     """No position and no length makes a reader read or write outside, or wait for ever."""
-    reader, writer = Ring(size=SIZE).pair(duplex=False)
+    ring = Ring(size=SIZE)
+    ring._full = 4 * SIZE
+    reader, writer = ring.pair(duplex=False)
     memory = reader.export(Shown())[0][0]
     writer.send(b"first", [memoryview(b"buffer")])
     os.pwrite(memory, record, HEADER_SIZE + 16 * place)
     os.pwrite(memory, head.to_bytes(8, sys.byteorder), OFFSETS["head"])
     os.pwrite(memory, tail.to_bytes(8, sys.byteorder), OFFSETS["tail"])
+    if size is not None:
+        os.pwrite(memory, size.to_bytes(8, sys.byteorder), OFFSETS["size"])
     writer.close()
     try:
         for _ in range(20):
             if not reader.wait(0):
                 break
             body, buffers = reader.receive()
-            assert len(body) + sum(map(len, buffers)) <= 20 * SIZE
+            assert len(body) + sum(map(len, buffers)) <= 80 * SIZE
     except (EOFError, OSError, MemoryError):
         pass  # these, and nothing else, and no crash
     reader.close()

@@ -7,8 +7,8 @@ import os
 from procession.plugin import Lane
 
 from ._implementation import NATIVE, implementation
-from ._layout import LANE_COUNTERS, LANE_MAGIC
-from ._memory import new_bell, new_memory
+from ._layout import LANE_COUNTERS
+from ._memory import new_bell, new_lane_memory
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class RingLane(Lane):
     @classmethod
     def create(cls, size: int) -> Self:
         """Make a new one of *size* bytes. Raises `OSError` when something has run out."""
-        memory = new_memory("procession-lane", LANE_MAGIC, size)
+        memory = new_lane_memory(size)
         bell = -1
         try:
             bell = new_bell()

@@ -12,18 +12,21 @@ import sys
 HEADER_SIZE = 4096
 
 #: "PRRING" and "PRLANE", and the version of the layout.
-STREAM_MAGIC = 0x3230474E49525250
+STREAM_MAGIC = 0x3330474E49525250
 LANE_MAGIC = 0x3130454E414C5250
 
 #: What each header begins with: the magic number and the size of the data.
 BEGINNING = struct.Struct("=QQ")
+#: Of a stream, also the kind of its locks, 0 for those of files, and how large it can become.
+STREAM_BEGINNING = struct.Struct("=QQQQ")
 
 #: Where the words of a stream's header lie, in bytes. Positions have eight bytes, as have the
-#: first three, and other words four; the last two are locks of the C library.
+#: first four, and other words four; the last two are locks of the C library.
 OFFSETS = {
     "magic": 0,
     "size": 8,
     "lock_size": 16,
+    "full": 24,
     "tail": 128,
     "writer_cpu": 136,
     "head": 256,

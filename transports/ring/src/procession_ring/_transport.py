@@ -10,8 +10,8 @@ from procession.plugin import Transport, TransportFeatures
 from ._channel import RingChannel
 from ._implementation import NATIVE, implementation, obstacle
 from ._lane import RingLane
-from ._layout import HEADER_SIZE, STREAM_MAGIC
-from ._memory import new_bell, new_memory
+from ._layout import HEADER_SIZE
+from ._memory import new_bell, new_stream_memory
 
 TYPE_CHECKING = False  # every module of the parent makes a fork dearer
 if TYPE_CHECKING:
@@ -24,8 +24,10 @@ VARIABLE = "PROCESSION_RING_SIZE"
 #: And the key of ``[tool.procession]`` that says it where the variable does not.
 KEY = "ring-size"
 #: The throughput of small messages is the same from here on (measured), and what it costs to
-#: make one, 0.5 ms for each 256 KiB, is not; where arrays are sent 1 MiB pays.
+#: make one, 0.5 ms for each 256 KiB, is not. Where arrays are sent, 1 MiB pays: a connection
+#: becomes so large when the first message comes that is longer than it.
 DEFAULT_SIZE = 256 << 10
+DEFAULT_FULL_SIZE = 1 << 20
 SMALLEST_SIZE = 16 << 10
 LARGEST_SIZE = 1 << 30
 
@@ -35,7 +37,7 @@ class Ring(Transport):
 
     *size*: the bytes of each ring, rounded up to a power of two; without it, what the
     environment variable ``PROCESSION_RING_SIZE`` says, or ``ring-size`` in the configuration
-    file, or 256 KiB. Longer messages are
+    file, or 256 KiB, and 1 MiB from the first longer message on. Longer messages are
     streamed through, so that it limits nothing; it is how far a sender can be ahead.
     """
 
@@ -47,7 +49,9 @@ class Ring(Transport):
 
     def __init__(self, *, size: int | None = None) -> None:
         """Raises `ValueError` for a size that no ring can have."""
-        self._size = _configured_size() if size is None else _checked_size(size, "size")
+        size = _configured_size() if size is None else _checked_size(size, "size")
+        self._size = DEFAULT_SIZE if size is None else size
+        self._full = DEFAULT_FULL_SIZE if size is None else size
 
     @classmethod
     def unavailable(cls) -> str | None:
@@ -65,16 +69,17 @@ class Ring(Transport):
 
     def pair(self, *, duplex: bool = True, size: int | None = None) -> tuple[Channel, Channel]:
         """See `Transport.pair`."""
-        size = self._size if size is None else _checked_size(size, "size")
+        full = self._full if size is None else _checked_size(size, "size")
+        size = self._size if size is None else full
         if sys.platform == "win32":
             raise OSError("this platform has no Unix sockets")
         import _socket  # `socket` would bring much more
 
         opened: list[int] = []
         made: list[Channel] = []
-        there = HEADER_SIZE + size if duplex else -1
+        there = HEADER_SIZE + full if duplex else -1
         try:
-            memory = _kept(opened, new_memory("procession-ring", STREAM_MAGIC, size, 1 + duplex))
+            memory = _kept(opened, new_stream_memory(size, full, 1 + duplex))
             bell = _kept(opened, new_bell())
             back_bell = _kept(opened, new_bell()) if duplex else -1
             other_memory = _kept(opened, os.dup(memory))
@@ -112,13 +117,14 @@ def _kept(opened: list[int], fd: int) -> int:
     return fd
 
 
-def _configured_size() -> int:
+def _configured_size() -> int | None:
+    """Return the size that was chosen for this program, if any."""
     text = os.environ.get(VARIABLE)
     if not text:
         from procession.plugin import configured_number
 
         found = configured_number(KEY)
-        return DEFAULT_SIZE if found is None else _checked_size(int(found[0]), found[1])
+        return None if found is None else _checked_size(int(found[0]), found[1])
     try:
         size = int(text)
     except ValueError:

@@ -68,6 +68,8 @@ class TwinEnd(TwinSending):
         available = half.longs[TAIL] - position
         if not available:
             return None
+        if not half.renew_size():
+            self._corrupt()
         if not MARK <= available <= half.size:
             self._corrupt()
         length, count, mark = RECORD.unpack_from(half.data, position & half.mask)
@@ -88,7 +90,8 @@ class TwinEnd(TwinSending):
         if first + length <= half.size:
             body = bytes(half.data[first : first + length])
         else:
-            body = b"".join((half.data[first:], half.data[: first + length - half.size]))
+            rest = first + length - half.size
+            body = b"".join((half.data[first : half.size], half.data[:rest]))
         self._consume(half, end)
         return body, ()
 
@@ -168,7 +171,7 @@ class TwinEnd(TwinSending):
         """Fill *target* from *position* on and return where that ends."""
         while target:
             available = half.longs[TAIL] - position
-            if not 0 <= available <= half.size:
+            if not half.renew_size() or not 0 <= available <= half.size:
                 self._corrupt()
             if not available:
                 # That is the end of a message, and by its own account there must be more.

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from procession.plugin import LockFile
 
-_LOCK_SIZE, TAIL, HEAD, WANTED = (
-    OFFSETS[name] // 8 for name in ("lock_size", "tail", "head", "room_wanted")
+_SIZE, _LOCK_SIZE, _FULL, TAIL, HEAD, WANTED = (
+    OFFSETS[name] // 8 for name in ("size", "lock_size", "full", "tail", "head", "room_wanted")
 )
 ARMED, WATCHED, STOPPED, LEFT = (
     OFFSETS[name] // 4 for name in ("armed", "watched", "stopped", "left")
@@ -32,7 +32,9 @@ class Half:
     __slots__ = (
         "busy",
         "data",
+        "full",
         "lock",
+        "offset",
         "longs",
         "look",
         "mask",
@@ -41,6 +43,7 @@ class Half:
         "side",
         "since",
         "size",
+        "stuck",
         "words",
     )
 
@@ -62,9 +65,17 @@ class Half:
         first_lock = 2 if offset else 0
         self.side = file.lock(first_lock + side)
         self.other_side = file.lock(first_lock + 1 - side)
-        self.data = memory[offset + HEADER_SIZE : offset + HEADER_SIZE + size]
+        # As it was when we last looked, and the most that it can become; whether there was no
+        # memory for that.
         self.size = size
         self.mask = size - 1
+        self.full = full = self.longs[_FULL]
+        self.stuck = False
+        if full & (full - 1) or not size <= full <= len(memory) - offset - HEADER_SIZE:
+            raise OSError("not the memory of a ring, or of another version of it")
+        #: Where the data begin in the memory.
+        self.offset = offset + HEADER_SIZE
+        self.data = memory[self.offset : self.offset + full]
         # Called once a second while somebody waits here, and since when he does, or when it
         # was last called; 0 at the beginning of a call.
         self.look: Callable[[], object] | None = None
@@ -86,6 +97,38 @@ class Half:
     def has_data(self) -> bool:
         """Return whether there is something to receive."""
         return self.longs[TAIL] != self.longs[HEAD]
+
+    def renew_size(self) -> bool:
+        """Look how large the ring is now; return False if it cannot be.
+
+        It does not change as long as there is anything to read, nor without the writers' side.
+        """
+        size = self.longs[_SIZE]
+        if size != self.size:
+            if size < self.size or size > self.full or size & (size - 1):
+                return False
+            self.set_size(size)
+        return True
+
+    def set_size(self, size: int) -> None:
+        """Use so much of the memory."""
+        self.size = size
+        self.mask = size - 1
+
+    def grow(self, fd: int) -> None:
+        """Make the ring in the file *fd* as large as it can be; all that was sent was read.
+
+        Without memory for that, it stays as it is.
+        """
+        if sys.platform in ("win32", "darwin"):
+            raise OSError("this platform cannot reserve memory of a file")
+        try:
+            os.posix_fallocate(fd, self.offset + self.size, self.full - self.size)
+        except OSError:
+            self.stuck = True
+            return
+        self.set_size(self.full)
+        self.longs[_SIZE] = self.full
 
     def copy_in(self, position: int, source: memoryview) -> None:
         """Copy *source* to *position*, around the end of the memory if need be."""

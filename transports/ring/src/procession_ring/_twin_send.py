@@ -55,6 +55,8 @@ class TwinSending(TwinCalls):
             self._exclusively(half, None, self._send, body, buffers)
 
     def _send(self, half: Half, body: Buffer, buffers: Sequence[Buffer]) -> None:
+        if not half.renew_size():
+            self._corrupt()
         if self._is_broken(half):
             raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
         length = len(body)
@@ -100,10 +102,14 @@ class TwinSending(TwinCalls):
             b"".join(len(buffer).to_bytes(8, sys.byteorder) for buffer in data[1:])
         )
         parts = [memoryview(mark), lengths, *data]
-        parts.append(memoryview(bytes(-sum(map(len, parts)) % ALIGNMENT)))
+        total = sum(map(len, parts))
+        parts.append(memoryview(bytes(-total % ALIGNMENT)))
         begun = committed = position = half.longs[TAIL]
         half.busy = True
         try:
+            grows = total > half.size and half.size < half.full and not half.stuck
+            if grows:
+                grows = not self._grow_if_empty(half, position, committed)
             for part in parts:
                 while part:
                     room = half.size - (position - half.longs[HEAD])
@@ -111,11 +117,16 @@ class TwinSending(TwinCalls):
                         self._corrupt()
                     # A part of a mark would be nothing that a reader can begin with.
                     if room < (2 * MARK if position == begun else 1):
+                        wanted = half.size // 4
                         if position != begun:
                             committed = self._commit_part(half, position, committed)
-                        self._wait_for_room(half, position, half.size // 4)
+                            if grows:
+                                wanted = half.size - (position - committed)
+                        self._wait_for_room(half, position, wanted)
                         if committed == begun:
                             self._look_around(half)
+                        if grows:
+                            grows = not self._grow_if_empty(half, position, committed)
                         continue
                     piece = part[: min(room, PIECE - (position - committed))]
                     part = part[len(piece) :]
@@ -133,6 +144,20 @@ class TwinSending(TwinCalls):
             raise
         finally:
             half.busy = False
+
+    def _grow_if_empty(self, half: Half, position: int, committed: int) -> bool:
+        """Let the ring grow if all that was committed was read; return whether we tried.
+
+        What lies between *committed* and *position*, a byte at most, is moved. See `grow` in
+        `csrc/send.c`.
+        """
+        if half.longs[HEAD] != committed:
+            return False
+        last = memoryview(bytearray(position - committed))
+        half.copy_out(committed, last)
+        half.grow(self._descriptors[0])
+        half.copy_in(committed, last)
+        return True
 
     def _commit_part(self, half: Half, position: int, committed: int) -> int:
         """Commit what there is up to *position*; return up to where it is committed then."""
@@ -166,6 +191,8 @@ class TwinSending(TwinCalls):
             half.lock.release()
 
     def _wait_until_it_could_begin(self, half: Half, needed: int, end: float | None) -> bool:
+        if not half.renew_size():
+            self._corrupt()
         while not self._could_begin(half, needed):
             left = None if end is None else end - time.monotonic()
             if left is not None and left <= 0:
