@@ -119,6 +119,17 @@ class LosesTheLastByte(Sockets):
     channel = LosingChannel
 
 
+class HastyChannel(PacketSocketChannel):
+    def sender(self, body: bytes, /) -> Any:
+        self.send(body)
+        return lambda: None
+
+
+@breaks("test_sender")
+class SendsTooEarly(Sockets):
+    channel = HastyChannel
+
+
 class BodiesChannel(PacketSocketChannel):
     def send(self, body: Any, buffers: Any = (), /) -> None:
         super().send(body)

@@ -8,6 +8,7 @@ import linecache
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
@@ -30,6 +31,8 @@ _POOLS: dict[str, Callable[[int], Any]] = {
 # others for each version of the interpreter. PROCESSION_STRIDE=1 is all of them.
 _STRIDE = int(os.environ.get("PROCESSION_STRIDE", "7"))
 _SECONDS = 30
+#: Less than it takes until a caller is thought to have stopped, or to look by itself.
+_AT_ONCE = 0.9
 _ITEMS = 4
 _ROUNDS = int(os.environ.get("PROCESSION_ROUNDS", "20"))
 _OWN = (procession.pool.__file__, _pool_stream.__file__.removesuffix("_stream.py"))
@@ -44,9 +47,10 @@ def start_method() -> None:
 def _at_line(number: int, handle: Callable[[], object]) -> Callable[..., Any]:
     """Return a tracer that calls *handle* at the line *number* that is run of a pool.
 
-    So a signal handler is run there, whenever the signal comes; no timer could do that. The
-    line of a ``with`` is left out: it comes again at the end of the block, where a tracer can
-    raise before the end is made, which no signal handler can.
+    So a signal handler is run there, whenever the signal comes; no timer could do that. Where no
+    handler can be called, a tracer still can, and so two kinds of lines are left out: what is one
+    step with the line before, and says so, since nothing is called in between; and that of a
+    ``with``, which comes again at the end of the block, before the end is made.
     """
     lines = 0
 
@@ -54,7 +58,7 @@ def _at_line(number: int, handle: Callable[[], object]) -> Callable[..., Any]:
         nonlocal lines
         if not frame.f_code.co_filename.startswith(_OWN):
             return None
-        if event == "line" and not _source_line(frame).startswith("with "):
+        if event == "line" and not _is_left_out(_source_line(frame)):
             lines += 1
             if lines == number:
                 sys.settrace(None)
@@ -68,6 +72,10 @@ def _numbers(kind: str) -> Iterator[int]:
     """Return the numbers of the lines that have their turn."""
     stride = 1 if kind == "threads" else _STRIDE
     return itertools.count(1 + sys.version_info.minor % stride, stride)
+
+
+def _is_left_out(line: str) -> bool:
+    return line.startswith("with ") or line.endswith("# one step")
 
 
 def _source_line(frame: Any) -> str:
@@ -141,6 +149,30 @@ def test_a_handler_that_ends_the_pool_at_any_line(kind: str, call: str) -> None:
         if not ended:
             break  # it has no so many lines
     assert number > 20
+
+
+@pytest.mark.parametrize("call", ["apply", "apply-async", "map", "imap"])
+def test_a_handler_that_calls_the_pool_at_any_line(call: str) -> None:
+    """Both calls are done at once, by the only worker, and once: nobody waits for anybody."""
+    with _POOLS["processes"](1) as pool:
+        worker = pool.apply(pooled.pid)
+        for number in itertools.count(1):
+            found: list[int] = []
+
+            def interfere(found: list[int] = found) -> None:
+                found.append(pool.apply(pooled.same, (-1,)))
+
+            begun = time.monotonic()
+            results = _interrupted(number, interfere, partial(_CALLS[call], pool))
+            assert time.monotonic() - begun < _AT_ONCE, number
+            assert list(range(_ITEMS)) == results
+            if not found:
+                break
+            assert [-1] == found
+        assert number > 20
+        assert worker == pool.apply(pooled.pid)
+        pool.close()
+        pool.join()
 
 
 class _Interrupt(BaseException):

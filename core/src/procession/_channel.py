@@ -9,7 +9,10 @@ from procession._handoff import Exportable
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from functools import partial as partial
     from typing import TypeAlias
+else:
+    from _functools import partial  # functools itself brings much more
 
 # Anything with the buffer protocol; a pickle body or one out-of-band buffer.
 Buffer: TypeAlias = "bytes | bytearray | memoryview"
@@ -66,6 +69,15 @@ class Channel(Exportable):
         been written, this end is closed, so that the peer sees a truncated message
         rather than a wrong one.
         """
+
+    def sender(self, body: bytes, /) -> Callable[[], object]:
+        """Return what sends the message *body*, without buffers, each time that it is called.
+
+        For an end that nobody else sends through meanwhile, and with room for the message:
+        then no lock is needed. A channel that can has it be one step: a function of the
+        interpreter's, during which no signal handler runs. Raises what `send` raises.
+        """
+        return partial(self.send, body)
 
     @abstractmethod
     def receive(self, into: memoryview | None = None, limit: int | None = None, /) -> Message:

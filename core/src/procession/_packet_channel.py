@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from procession._blocks import SMALLEST_BLOCK, blocks
+from procession._channel import partial
 from procession._descriptor_channel import FREE, TORN, UNDER_WAY, DescriptorChannel
 from procession._vectors import fill, read_more, write_all
 from procession.errors import BrokenConnectionError, MessageTooLongError
@@ -20,7 +21,7 @@ from procession.framing import (
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import ClassVar, NoReturn
 
     from procession._channel import Buffer, Message
@@ -59,6 +60,12 @@ class PacketChannel(DescriptorChannel):
             if self.sending:
                 self.refuse("sending")
             _write(self.writer, packet)
+
+    def sender(self, body: bytes, /) -> Callable[[], object]:
+        """See `Channel.sender`; one step for a body that is sent as one packet."""
+        if len(body) >= self.longest_packet:
+            return partial(self.send, body)
+        return partial(_write, self.writer, body + WHOLE)
 
     def _send_long(self, body: Buffer, buffers: Sequence[Buffer]) -> None:
         rest = [memoryview(body)]

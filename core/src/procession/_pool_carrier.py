@@ -68,7 +68,7 @@ class Carriers:
         is done here and now.
         """
         member.in_transit = True
-        member.lend_channel()
+        member.lend_channel(self)
         errand = [member, work, done]
         self._under_way.append(errand)
         try:
@@ -99,7 +99,7 @@ class Carriers:
             member.in_transit = False
             done(result, error)
 
-        if member.give_back_channel():
+        if member.give_back_channel(self):
             self._word.leave(arrive)
 
     def wait(self, seconds: float) -> None:

@@ -10,20 +10,32 @@ An offer takes these steps, each of them one that no signal handler and no threa
 step       made by                          if the caller stops there (a handler has raised)
 =========  ===============================  =================================================
 offered    the pool                         the pool can withdraw it
-taken      a caller, out of the queue       the worker is killed
-sent       `is_sent`, after it was sent     the pool takes the task over
-settled    a claim, of which there is one:  by the pool: no harm; by the caller: the worker is
-           the caller's, or the pool's      killed
+prepared   a caller, with all it will send  the same
+taken      the caller, out of the queue     the pool takes the worker back, or sends the task
+sent       the first one to `send`: the     the pool takes the task over
+           caller, or the pool
+settled    a claim, of which there is one:  by the pool: no harm; by the caller: the pool takes
+           the caller's, or the pool's      the worker back
+offered    the caller, in place of the old  the pool can withdraw it
+           offer
 =========  ===============================  =================================================
 
-A caller says that it stops there; if it could not even do that, some seconds make it clear.
+So the pool need never wait for a caller to go on. A caller may be long in coming: a signal
+handler has interrupted it, and waits for a call of its own.
+
+Over a channel whose `sender` is made of more than one step, a caller can also be *sending*. Where
+it stops there, the worker is killed; if the caller cannot even say so, some seconds make it clear.
 
 A caller that finds its offer settled waits for the result like everybody else.
+
+A line that says that it is "one step" is one with the line before it: nothing is called between
+the two, and so neither a signal handler nor another thread comes in between.
 """
 
 from __future__ import annotations
 
 import time
+from _operator import call
 
 from procession import _pool_wire as wire
 from procession._bell import Bell
@@ -33,7 +45,7 @@ from procession._pool_failures import rebuild
 
 TYPE_CHECKING = False  # every module of the parent makes a fork dearer
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from typing import Any
 
     from procession._pool_member import Member
@@ -41,21 +53,32 @@ if TYPE_CHECKING:
     from procession._pool_task import Task
     from procession._pool_word import Word
 
-#: How long a step may take before the caller is thought to have stopped there, in seconds.
+#: How long a caller may be sending before it is thought to have stopped there, in seconds.
 _LONGEST_STEP = 5.0
 #: How often a caller looks whether somebody has forgotten to wake it, in seconds.
 _LONGEST_WAIT = 1.0
 
 
+_UNSENT = object()
+_pop = deque.pop
+
+
 class Offer:
     """A worker that has nothing to do, for one call."""
 
-    __slots__ = ("_claims", "is_left", "is_sent", "is_void", "member", "noticed_at", "task")
+    __slots__ = (
+        "_claims", "_function", "_number", "_sent", "_unsent", "is_left", "is_void", "member",
+        "noticed_at", "task",
+    )  # fmt: skip
 
     def __init__(self, member: Member) -> None:
         self.member = member
         self.task: Task | None = None
-        self.is_sent = False
+        self._number = member.answered + 1
+        self._function = 0
+        # What sends the task: whoever takes it out does so. And what that has returned.
+        self._unsent: deque[Callable[[], object]] = deque()
+        self._sent: object = _UNSENT
         #: Whether the caller has left it, in whatever step it was.
         self.is_left = False
         #: Whether the worker has ended.
@@ -64,10 +87,37 @@ class Offer:
         self.noticed_at: float | None = None
         self._claims = deque((True,))
 
+    def prepare(self, task: Task) -> None:
+        """Have *task*, which is packed, for it. Nothing has happened before it is taken."""
+        self._unsent = deque((self.member.errand(task),))
+        self._function = task.job.function.number
+        self.task = task
+        self.is_left = False
+
+    def send(self) -> None:
+        """Send the task, if nobody else has begun to."""
+        try:
+            # One step of the interpreter takes it out, calls it, and notes that.
+            for self._sent in map(call, map(_pop, (self._unsent,))):  # noqa: B020
+                break
+        except IndexError:
+            return
+        except OSError:
+            self._sent = None  # the worker has ended, which the pool learns soon
+
     @property
-    def is_open(self) -> bool:
-        """Whether nobody has settled it."""
-        return bool(self._claims)
+    def is_unsent(self) -> bool:
+        """Whether nobody has begun to send the task."""
+        return bool(self._unsent)
+
+    @property
+    def is_sent(self) -> bool:
+        """Whether the task was sent."""
+        return self._sent is not _UNSENT
+
+    def book(self) -> None:
+        """Have the worker done with the task, of which the caller has the answer. Idempotent."""
+        self.member.book(self._number, self._function)
 
     def claim(self) -> bool:
         """Return True to the one who is to settle it."""
@@ -94,11 +144,16 @@ class Errands:
 
     def offer(self, member: Member) -> None:
         """Offer *member*, which has nothing to do."""
-        member.lend_channel()
-        member.offer = offer = Offer(member)
-        self._offers.append(offer)
-        if member.has_ended:  # perhaps nobody else saw this offer
-            self.void(member)
+        self._offer(Offer(member), None)
+
+    def _offer(self, offer: Offer, previous: Offer | None) -> None:
+        """Offer a worker, which has *previous* now; does nothing if the pool has taken it back."""
+        member = offer.member
+        if member.offer is previous:
+            member.offer = member.borrower = offer  # one step
+            self._offers.append(offer)  # one step
+            if member.has_ended:  # perhaps nobody else saw this offer
+                self.void(member)
 
     def withdraw(self, member: Member) -> bool:
         """Return whether *member* is the pool's own, from now on if it was on offer."""
@@ -108,19 +163,29 @@ class Errands:
         return self._take_back(member)
 
     def _take_back(self, member: Member) -> bool:
-        offer = member.offer
-        if offer is None:
-            return True
-        try:
-            self._offers.remove(offer)
-        except ValueError:
-            if not (offer.is_sent and offer.claim()):
-                return False
+        while (offer := member.offer) is not None:
+            try:
+                self._offers.remove(offer)
+            except ValueError:  # it was taken
+                if not self._conclude(offer):
+                    return False
+            # If it is another one now, its caller has been as quick.
+            if member.offer is offer:
+                member.offer = member.borrower = None  # one step
+        return True
+
+    def _conclude(self, offer: Offer) -> bool:
+        """Do what is left to do about *offer*, which was taken; return False if nobody can yet."""
+        if offer.is_left and offer.is_unsent:
+            return True  # nobody waits for it
+        offer.send()
+        if not offer.is_sent:
+            return False
+        if offer.claim():
             assert offer.task is not None
-            member.adopt(offer.task)
+            offer.member.adopt(offer.task)
         else:
-            member.give_back_channel()
-        member.offer = None
+            offer.book()
         return True
 
     def take_over(self, members: Iterable[Member]) -> None:
@@ -143,13 +208,16 @@ class Errands:
         offer, member.offer = member.offer, None
         if offer is None:
             return
-        offer.is_void = True  # in this order: the caller sets the task, and then looks
+        offer.is_void = True  # in this order: the caller takes it, and then looks
         try:
             self._offers.remove(offer)
-            member.give_back_channel()
+            member.give_back_channel(offer)
         except ValueError:  # it was taken
-            if offer.task is not None and offer.claim():
+            assert offer.task is not None
+            if offer.claim():
                 member.adopt(offer.task)
+            else:
+                offer.book()
         self.wake_caller()
 
     def deadline(self, member: Member) -> float | None:
@@ -195,29 +263,38 @@ class Errands:
 
     def _run(self, task: Task, result: ApplyResult) -> bool:
         try:
-            offer = self._offers.pop()
+            offer = self._offers[-1]
         except IndexError:
             return False
+        if not offer.member.has_room_for(task.job.function.number):
+            return False
         try:
-            return self._make(offer, task, result)
+            offer.prepare(task)
+            self._offers.remove(offer)
+        except ValueError:
+            return False  # the pool was faster
         except BaseException:
-            offer.is_left = True
-            self._word.ring()
+            self._leave(offer)
+            raise
+        try:
+            return self._make(offer, result)
+        except BaseException:
+            self._leave(offer)
             raise
 
-    def _make(self, offer: Offer, task: Task, result: ApplyResult) -> bool:
+    def _leave(self, offer: Offer) -> None:
+        offer.is_left = True
+        self._word.ring()
+
+    def _make(self, offer: Offer, result: ApplyResult) -> bool:
         bell, member = self.bell, offer.member
-        message = member.errand(task)
-        offer.task = task  # from now on it may be settled by the pool at any time
-        if bell is None or offer.is_void:
-            member.give_back_channel()
-            # The worker ended before this was seen: it is ours, or it was seen.
-            return not offer.claim()
         try:
-            member.send_errand(message)
-        except OSError:
-            pass  # it has ended, which the pool learns soon
-        offer.is_sent = True
+            if bell is None or offer.is_void:
+                # The worker ended before this was seen: it is ours, or it was seen.
+                return not offer.claim()
+            offer.send()
+        finally:
+            member.give_back_channel(offer)
         if self._is_wanted:
             self._word.ring()
         while not result.ready():
@@ -233,10 +310,8 @@ class Errands:
         if answer[-1] != wire.DONE or not offer.claim():
             self._word.ring()  # the worker has rung for us, and it is the pool's thread's
             return False
-        member = offer.member
-        member.given += 1
-        member.answered += 1
-        self.offer(member)
+        offer.book()
+        self._offer(Offer(offer.member), offer)
         result._finish(True, _loads(answer))
         return True
 

@@ -14,7 +14,7 @@ from procession._pool_desk import BEGUN, CLAIMED, RECALLED
 
 TYPE_CHECKING = False  # every module of the parent makes a fork dearer
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from procession._channel import Message
@@ -82,7 +82,9 @@ class Member:
         #: the worker has ended meanwhile.
         self.in_transit = False
         self.has_ended = False
-        self._is_lent = self._is_left = False
+        #: Who uses the channel now, if that is not the pool's own thread.
+        self.borrower: object = None
+        self._is_left = False
         # Of the two that may close it, the one who takes this.
         self._closing = deque((True,))
         #: What is offered to callers, or under way, see `procession._pool_errand`; and whether
@@ -133,6 +135,7 @@ class Member:
         buffers: Sequence[Any] = ()
         for task in tasks:
             entries.append(self._entry(task, task.mode))
+            self._note_function(task)
             if task.packed and task.packed[1]:
                 buffers = task.packed[1]
         if not self.outstanding:
@@ -149,8 +152,13 @@ class Member:
         function = None
         if reference.number not in self._functions:
             function = reference.pickled()
-            wire.remember(self._functions, reference.number, True)
         return reference.number, function, mode, task.packed[0]
+
+    def _note_function(self, task: Task) -> None:
+        """Note that the worker has got *task*, or will, and its function with it."""
+        number = task.job.function.number
+        if number not in self._functions:
+            wire.remember(self._functions, number, True)
 
     def _forget_recall(self) -> None:
         """Have a recall that nothing was left for not read for what comes now."""
@@ -158,23 +166,33 @@ class Member:
         self.recall_settles_at = None
         self._desk.words[RECALLED] = 0
 
-    def errand(self, task: Task) -> bytes:
-        """Return the message by which a caller gives *task*, which is nowhere outstanding."""
-        return marshal.dumps([self._entry(task, task.mode | wire.CALLER)])
+    def has_room_for(self, function: int) -> bool:
+        """Return whether the worker need not forget others to remember *function*."""
+        return function in self._functions or len(self._functions) < wire.MOST_FUNCTIONS
 
-    def send_errand(self, message: bytes) -> None:
-        """Send what `errand` has returned, with the channel that was lent. Raises `OSError`."""
-        try:
-            self.channel.send(message)
-        finally:
-            self.give_back_channel()
+    def errand(self, task: Task) -> Callable[[], object]:
+        """Return what gives *task* for a caller, over the channel that is lent for it.
+
+        Nothing is changed here: it may be called or not.
+        """
+        return self.channel.sender(marshal.dumps([self._entry(task, task.mode | wire.CALLER)]))
 
     def adopt(self, task: Task) -> None:
         """Have *task* outstanding, which was sent for a caller."""
+        self._note_function(task)
         self.outstanding.append(task)
         self.given += 1
         self.at_work_since = time.monotonic()
         self.is_adopted = True
+
+    def book(self, number: int, function: int) -> None:
+        """Have done task *number*, of *function*, which was answered to its caller. Idempotent.
+
+        Whoever comes late with it finds it done (for "one step" see `procession._pool_errand`).
+        """
+        if self.answered < number:
+            self._functions[function] = True  # one step
+            self.answered = self.given = number  # one step
 
     def length(self, task: Task) -> int:
         """Return about how long a message *task* makes; it is packed."""
@@ -284,17 +302,21 @@ class Member:
         assert self.pid is not None
         return _resident(self.pid)
 
-    def give_back_channel(self) -> bool:
-        """End the use of the channel by somebody else; return False if nobody wants it back."""
+    def give_back_channel(self, borrower: object) -> bool:
+        """End the use of the channel by *borrower*; return False if nobody wants it back.
+
+        A borrower that comes late, when somebody else has it, changes nothing.
+        """
         # First what we do, and then a look at what the other side does: one of the two sees both.
-        self._is_lent = False
-        if self._is_left:
+        if self.borrower is borrower:
+            self.borrower = None  # one step
+        if self._is_left and self.borrower is None:
             self._close_channel()
         return not self._is_left
 
-    def lend_channel(self) -> None:
-        """Let somebody else use the channel, who gives it back."""
-        self._is_lent = True
+    def lend_channel(self, borrower: object) -> None:
+        """Let *borrower* use the channel, who gives it back."""
+        self.borrower = borrower
 
     def prepare_offer(self) -> None:
         """Be ready to be offered. Only the pool's own thread may do this."""
@@ -303,7 +325,7 @@ class Member:
     def close(self) -> None:
         """Close the channel, unless it is in use: then its user does it; and the sentinel."""
         self._is_left = True
-        if not self._is_lent:
+        if self.borrower is None:
             self._close_channel()
         os.close(self.sentinel)
 

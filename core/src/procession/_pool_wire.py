@@ -69,7 +69,8 @@ SHORT = 3500
 #: Far more than a processor needs to make a write visible.
 SETTLING_SECONDS = 0.001
 
-_MOST_FUNCTIONS = 64
+#: So many functions are remembered.
+MOST_FUNCTIONS = 64
 
 
 def remember(functions: dict[int, Any], function_id: int, function: Any) -> None:
@@ -77,7 +78,7 @@ def remember(functions: dict[int, Any], function_id: int, function: Any) -> None
 
     Both sides do this in the same order, and so remember the same ones.
     """
-    if len(functions) >= _MOST_FUNCTIONS:
+    if len(functions) >= MOST_FUNCTIONS:
         functions.clear()
     functions[function_id] = function
 

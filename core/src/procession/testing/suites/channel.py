@@ -148,6 +148,22 @@ class ChannelPromises(OverChannels):
         assert b"before" == bytes(received)
         assert [b"beside"] * len(buffers) == [bytes(other) for other in others]
 
+    def test_sender(self, ends: tuple[Channel, Channel]) -> None:
+        """What `sender` returns sends its message each time, and not before.
+
+        `Channel.sender`: "Return what sends the message *body*, without buffers, each time
+        that it is called."
+        """
+        reader, writer = ends
+        for length in (0, 1, 3500, 100_000):
+            body = bytes(range(250)) * (length // 250) + b"x" * (length % 250)
+            send = writer.sender(body)
+            assert not reader.wait(0)
+            writer.send(b"before")
+            both = in_thread(lambda send=send: (send(), send()))  # type: ignore[misc]
+            assert [b"before", body, body] == [bytes(reader.receive()[0]) for _ in range(3)]
+            both.join()
+
     @pytest.mark.parametrize("length", [0, 5, 4095, 4096, 100_000])
     def test_receive_into(self, ends: tuple[Channel, Channel], length: int) -> None:
         """A message that fits is received where the caller wants it, and nothing beyond.
