@@ -7,7 +7,9 @@ from struct import Struct
 
 from procession._blocks import blocks
 from procession._host_channel import HostChannel
+from procession._lookout import Lookout
 from procession._stream_channel import StreamChannel
+from procession._waiting import asker
 from procession.errors import BrokenConnectionError, MessageTooLongError
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
@@ -31,7 +33,7 @@ class CallLine:
     the line is of no use any more: close it.
     """
 
-    __slots__ = ("_at_once", "_channel", "_connection", "_reader", "_writer")
+    __slots__ = ("_at_once", "_channel", "_connection", "_has_come", "_look", "_reader", "_writer")
 
     def __init__(self, connection: Connection, channel: StreamChannel) -> None:
         """*channel* is the connection's."""
@@ -39,6 +41,8 @@ class CallLine:
         self._channel = channel
         self._reader = channel.reader
         self._writer = channel.writer
+        self._has_come = asker(channel.reader)
+        self._look = Lookout().look
         limit = connection.recv_limit
         # Of a message that is too long, less has come than was announced.
         self._at_once = _AT_ONCE if limit is None else min(_AT_ONCE, 4 + limit)
@@ -58,6 +62,7 @@ class CallLine:
 
     def receive(self) -> bytes | memoryview:
         """Wait for one message. Raises `EOFError` at the end, and `OSError`."""
+        self._look(self._has_come)
         try:
             data = read(self._reader, self._at_once)
         except BlockingIOError:  # it is a long call: the channel looks whether the other side lives

@@ -40,8 +40,10 @@ from _operator import call
 from procession import _pool_wire as wire
 from procession._bell import Bell
 from procession._deque import deque
+from procession._lookout import Lookout
 from procession._pickling import loads
 from procession._pool_failures import rebuild
+from procession._waiting import asker
 
 TYPE_CHECKING = False  # every module of the parent makes a fork dearer
 if TYPE_CHECKING:
@@ -134,6 +136,8 @@ class Errands:
         self._word = word
         #: What a worker rings for a caller. None when the pool has ended.
         self.bell: Bell | None = Bell()
+        self._rings = asker(self.bell.fileno())
+        self._lookout = Lookout()
         self._offers: deque[Offer] = deque()
         # One caller at a time: they have one bell.
         self._permits = deque((True,))
@@ -301,7 +305,8 @@ class Errands:
             answer = member.look()
             if answer is not None and self._finish(offer, answer, result):
                 return True
-            bell.wait(_LONGEST_WAIT)
+            if not self._lookout.look(self._rings):
+                bell.wait(_LONGEST_WAIT)
             bell.silence()
         return True
 

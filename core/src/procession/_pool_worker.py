@@ -10,8 +10,11 @@ import marshal
 
 from procession import _pool_wire as wire
 from procession._after_fork import in_forked_children
+from procession._descriptor_channel import DescriptorChannel
+from procession._lookout import Lookout
 from procession._pickling import dumper, dumps, explain, loads
 from procession._pool_desk import BEGUN, CLAIMED, RECALLED, Desk
+from procession._waiting import asker
 from procession.errors import MaybeEncodingError
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
@@ -73,7 +76,13 @@ def _serve(channel: Channel, desk: Desk, bells: tuple[Bell, Bell], encoder: Enco
     functions: dict[int, Any] = {}
     words = desk.words
     number = 0
+    bell = pools_bell
+    # Other channels look by themselves, if that is of use.
+    has_come = asker(channel.fileno()) if isinstance(channel, DescriptorChannel) else None
+    lookout = Lookout()
     while True:
+        if bell is callers_bell and has_come is not None:
+            lookout.look(has_come)  # who waits for each call makes the next one soon
         try:
             body, buffers = channel.receive()
         except EOFError:

@@ -7,7 +7,7 @@ import sys
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 #: The longest wait poll() can be asked for is 24 days; a longer one is asked for in parts.
 _LONGEST_POLL = 1_000_000.0
@@ -32,6 +32,19 @@ def wait_writable(fd: int, timeout: float | None) -> bool:
 def wait_for_any(fds: Iterable[int], timeout: float | None) -> set[int]:
     """Wait like `wait_readable` for any of *fds*, and return those that are ready."""
     return _wait(fds, _READABLE, timeout)
+
+
+def asker(fd: int) -> Callable[[], object]:
+    """Return what says, by a true value, whether *fd* is readable or at its end: at once.
+
+    For one thread at a time. It lets go of the GIL each time that it is called.
+    """
+    if sys.platform == "win32":
+        raise OSError("asking descriptors needs poll(), which Windows does not have")
+    poller = select.poll()
+    poller.register(fd, _READABLE)
+    poll = poller.poll
+    return lambda: poll(0)
 
 
 def _wait(fds: Iterable[int], event: int, timeout: float | None) -> set[int]:
