@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 import threading
+from collections.abc import Iterator
 
 import pytest
 
@@ -16,9 +17,11 @@ MIB = 1 << 20
 
 
 @pytest.fixture
-def blocks() -> Blocks:
+def blocks() -> Iterator[Blocks]:
     """Blocks of this test's own, of which 32 MiB are kept."""
-    return Blocks(32 * MIB)
+    blocks = Blocks(32 * MIB)
+    yield blocks
+    blocks.forget()  # what looks after forks keeps it
 
 
 def memory_of(view: memoryview) -> int:
@@ -47,10 +50,11 @@ def test_used_again_when_free(blocks: Blocks) -> None:
     assert first == memory_of(blocks.take(4 * MIB))
 
 
+@pytest.mark.parametrize("size", [4 * MIB, 40 * MIB])
 @pytest.mark.parametrize("keep", ["view", "part", "part of part", "array"])
-def test_never_used_again_while_looked_at(blocks: Blocks, keep: str) -> None:
+def test_never_used_again_while_looked_at(blocks: Blocks, keep: str, size: int) -> None:
     """Any view of a block, however it was made, keeps its content."""
-    view = blocks.take(4 * MIB)
+    view = blocks.take(size)
     view[:4] = b"kept"
     kept: object = view
     if keep == "part":
@@ -62,7 +66,7 @@ def test_never_used_again_while_looked_at(blocks: Blocks, keep: str) -> None:
         kept = numpy.frombuffer(view, dtype="u1")[:16].reshape(4, 4)
     del view
     for _ in range(20):
-        other = blocks.take(4 * MIB)
+        other = blocks.take(size)
         other[:4] = b"new!"
 
     assert b"kept" == bytes(kept)[:4]  # type: ignore[call-overload]
@@ -110,11 +114,87 @@ def test_dropped_blocks_are_freed(blocks: Blocks) -> None:
 
     gc.collect()
     before = mapped()
-    view = blocks.take(512 * MIB)
-    assert mapped() >= before + 512 * MIB
+    view = blocks.take(_blocks.LONGEST_KEPT + MIB)
+    assert mapped() >= before + _blocks.LONGEST_KEPT
     del view
 
     assert mapped() < before + 64 * MIB
+
+
+def lazily_free(address: int) -> int:
+    """How many bytes of the memory at *address* the system may take back."""
+    with open("/proc/self/smaps") as file:
+        inside = False
+        for line in file:
+            name = line.split()[0]
+            if not name.endswith(":"):
+                first, last = (int(part, 16) for part in name.split("-"))
+                inside = first <= address < last
+            elif inside and name == "LazyFree:":
+                return int(line.split()[1]) * 1024
+    raise AssertionError("there is no such memory")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("keep", ["view", "part", "array"])
+def test_long_blocks_are_lent_to_the_system_between_uses(blocks: Blocks, keep: str) -> None:
+    """What is longer than all that is kept is used again, and costs nothing meanwhile."""
+    numpy = pytest.importorskip("numpy")
+    view = blocks.take(40 * MIB)
+    view[:] = b"x" * len(view)
+    address = numpy.frombuffer(view, dtype="u1").ctypes.data
+    kept: object = view
+    if keep == "part":
+        kept = view[3 * MIB :][5:].cast("B")
+    elif keep == "array":
+        kept = numpy.ndarray((len(view),), "u1", view)[3 * MIB :]
+    del view
+    assert 0 == lazily_free(address)
+    other = blocks.take(40 * MIB)
+    other[:] = b"y" * len(other)
+    assert bytes(kept) == b"x" * len(bytes(kept))  # type: ignore[call-overload]
+    del other
+    del kept
+    assert 0 == blocks.kept
+    assert lazily_free(address) >= 38 * MIB
+
+    views = [blocks.take(39 * MIB) for _ in range(2)]
+    assert address in [numpy.frombuffer(view, dtype="u1").ctypes.data for view in views]
+    for number, view in enumerate(views):
+        view[:] = bytes([number]) * len(view)
+    assert [bytes([number]) * 39 * MIB for number in range(2)] == views
+    assert 0 == lazily_free(address)
+
+
+def test_few_long_blocks_are_kept(blocks: Blocks) -> None:
+    """Those in use are not given away; when they come back, most of them go."""
+    held = [blocks.take(40 * MIB) for _ in range(5)]
+    for number, view in enumerate(held):
+        view[:4] = bytes([number]) * 4
+    assert [bytes([number]) * 4 for number in range(5)] == [bytes(view[:4]) for view in held]
+    assert not blocks._long
+    del held, view
+    assert len(blocks._long) <= _blocks.MOST_LONG
+    assert not blocks._watches
+
+
+def test_a_forked_child_keeps_no_long_block(blocks: Blocks) -> None:
+    """It would be the parent's, and be touched twice."""
+    view = blocks.take(40 * MIB)
+    view[:4] = b"mine"
+    blocks.take(40 * MIB)
+
+    def child() -> None:
+        nonlocal view
+        assert not blocks._long
+        other = blocks.take(40 * MIB)
+        other[:4] = b"new!"
+        assert b"mine" == view[:4]
+        del view
+        assert not blocks._long
+
+    with crew() as fork:
+        assert 0 == fork(child).join()
 
 
 def test_a_long_block_is_not_spent_on_a_short_buffer(blocks: Blocks) -> None:

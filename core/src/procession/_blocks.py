@@ -8,6 +8,9 @@ block any more (the array in it is gone), the next buffer is received into it.
 A block has one buffer, so that an array which is kept keeps nothing but itself; small
 buffers are ordinary bytearrays. Huge pages are asked for the part of a block that fills
 them, so that a block costs no more memory than what is in it.
+
+Long blocks are kept as well, but the system is told that it may have their memory back as soon
+as nobody looks at them: it takes it when memory is short, and else they are used again.
 """
 
 from __future__ import annotations
@@ -15,8 +18,15 @@ from __future__ import annotations
 import mmap
 import sys
 from _thread import RLock
+from _weakref import ref
+from functools import partial
 
 from procession._after_fork import in_forked_children
+
+TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
 
 #: Below this, a bytearray is as quick as a block and costs no mapping (measured).
 SMALLEST_BLOCK = 256 << 10
@@ -24,6 +34,8 @@ SMALLEST_BLOCK = 256 << 10
 MOST_KEPT = 128 << 20
 #: The most blocks kept.
 MOST_BLOCKS = 32
+#: So many blocks are kept that are longer than that, up to this length.
+MOST_LONG, LONGEST_KEPT = 2, 1 << 30
 
 _HUGE_PAGE = 2 << 20
 
@@ -45,6 +57,10 @@ class Blocks:
         # The oldest first. Blocks in use are here too: that is how we see them come back.
         self._blocks: list[mmap.mmap] = []
         self._kept = 0
+        # The long ones that are idle, and what tells that one in use comes back, by its number, as
+        # it has no hash.
+        self._long: list[mmap.mmap] = []
+        self._watches: dict[int, ref[Any]] = {}
 
     def take(self, length: int) -> memoryview:
         """Return *length* bytes of writable memory of any content.
@@ -54,6 +70,8 @@ class Blocks:
         """
         if length < SMALLEST_BLOCK:
             return memoryview(bytearray(length))
+        if length > self._most_kept:
+            return self._take_long(length)
         with self._lock:
             for index, block in enumerate(self._blocks):
                 # A block of up to twice the length will do: what it has too much was
@@ -66,17 +84,61 @@ class Blocks:
         view = memoryview(block)[:length]
         if len(block) <= self._most_kept:
             with self._lock:
-                if not self._watches_forks:
-                    in_forked_children(self.forget)
-                    self._watches_forks = True
+                self._watch_forks()
                 self._blocks.append(block)
                 self._kept += len(block)
         return view
 
+    def _watch_forks(self) -> None:
+        if not self._watches_forks:
+            in_forked_children(self.forget)
+            self._watches_forks = True
+
+    def _take_long(self, length: int) -> memoryview:
+        """Do the same for a length of which too few could be kept if their memory stayed ours."""
+        block = None
+        with self._lock:
+            for index, idle in enumerate(self._long):
+                if length <= len(idle) <= 2 * length:
+                    block = self._long.pop(index)
+                    break
+        if block is None:
+            block = _new_block(length)
+        if len(block) > LONGEST_KEPT:
+            return memoryview(block)[:length]
+        try:
+            import ctypes
+        except ImportError:
+            return memoryview(block)[:length]
+        # All views of the block, and arrays on it, keep this alive, whatever they are made of.
+        exporter: Any = (ctypes.c_char * len(block)).from_buffer(block)
+        with self._lock:
+            self._watch_forks()
+            watch = ref(exporter, partial(self._come_back, block))
+            self._watches[id(watch)] = watch
+        return memoryview(exporter).cast("B")[:length]
+
+    def _come_back(
+        self,
+        block: mmap.mmap,
+        watch: ref[Any],
+        is_finalizing: Callable[[], bool] = sys.is_finalizing,
+    ) -> None:
+        """Keep a long block that nobody looks at any more, but let the system have its memory.
+
+        Called in any thread, at any time, also with the lock held by the same thread.
+        """
+        if is_finalizing():
+            return  # everything goes
+        with self._lock:
+            self._watches.pop(id(watch), None)
+            while len(self._long) >= MOST_LONG:
+                self._long.pop(0)
+            if _may_be_taken(block):
+                self._long.append(block)
+
     def _make_room(self, length: int) -> None:
         """Let go of old blocks until one of *length* may be kept; the lock is held."""
-        if length > self._most_kept:
-            return
         while self._blocks and (
             self._kept + length + _HUGE_PAGE > self._most_kept or len(self._blocks) >= MOST_BLOCKS
         ):
@@ -108,6 +170,17 @@ def _new_block(length: int) -> mmap.mmap:
         except OSError:  # a kernel without huge pages: small ones do as well, if slower
             pass
     return block
+
+
+def _may_be_taken(block: mmap.mmap) -> bool:
+    """Let the system take the memory of *block* when it is short; return whether it would."""
+    if sys.platform != "linux":
+        return False
+    try:
+        block.madvise(mmap.MADV_FREE)
+    except OSError:  # it is locked in memory, say
+        return False
+    return True
 
 
 def _is_idle(block: mmap.mmap) -> bool:
