@@ -189,7 +189,7 @@ def test_a_forked_child_keeps_no_long_block(blocks: Blocks) -> None:
         assert not blocks._long
         other = blocks.take(40 * MIB)
         other[:4] = b"new!"
-        assert b"mine" == view[:4]
+        assert b"mine" == bytes(view[:4])
         del view
         assert not blocks._long
 

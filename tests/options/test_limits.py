@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import mmap
 import os
 import sys
 import threading
@@ -44,6 +45,22 @@ def test_memory(finish: Finish) -> None:
     assert exceeded.used > 128 * MIB
     assert str(exceeded).startswith("killed: used ")
     assert str(exceeded).endswith(" MB, limit was 128 MB")
+
+
+def test_memory_that_was_offered_to_the_system_does_not_count() -> None:
+    """Large messages are received into memory that is used again, and is the system's meanwhile."""
+    if sys.platform != "linux":
+        pytest.skip("the system takes no such offers")
+    with mmap.mmap(-1, 64 * MIB, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
+        for page in range(0, len(memory), mmap.PAGESIZE):
+            memory[page] = 1
+        used = _limit_watch.resident(os.getpid(), 0)
+        memory.madvise(mmap.MADV_FREE)
+        left = _limit_watch.resident(os.getpid(), 0)
+        unasked = _limit_watch.resident(os.getpid(), 1 << 60)
+
+    assert used - left > 60 * MIB
+    assert unasked - left > 60 * MIB
 
 
 def test_cpu_seconds(finish: Finish) -> None:

@@ -19,9 +19,10 @@ import mmap
 import sys
 from _thread import RLock
 from _weakref import ref
-from functools import partial
 
 from procession._after_fork import in_forked_children
+from procession._channel import partial
+from procession._deque import deque
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
@@ -57,9 +58,9 @@ class Blocks:
         # The oldest first. Blocks in use are here too: that is how we see them come back.
         self._blocks: list[mmap.mmap] = []
         self._kept = 0
-        # The long ones that are idle, and what tells that one in use comes back, by its number, as
-        # it has no hash.
-        self._long: list[mmap.mmap] = []
+        # The long ones that are idle, without the lock: they come back in the middle of anything.
+        # And what tells that one in use does, by its number, as it has no hash.
+        self._long: deque[mmap.mmap] = deque(maxlen=MOST_LONG)
         self._watches: dict[int, ref[Any]] = {}
 
     def take(self, length: int) -> memoryview:
@@ -96,14 +97,7 @@ class Blocks:
 
     def _take_long(self, length: int) -> memoryview:
         """Do the same for a length of which too few could be kept if their memory stayed ours."""
-        block = None
-        with self._lock:
-            for index, idle in enumerate(self._long):
-                if length <= len(idle) <= 2 * length:
-                    block = self._long.pop(index)
-                    break
-        if block is None:
-            block = _new_block(length)
+        block = self._idle_long(length) or _new_block(length)
         if len(block) > LONGEST_KEPT:
             return memoryview(block)[:length]
         try:
@@ -114,9 +108,23 @@ class Blocks:
         exporter: Any = (ctypes.c_char * len(block)).from_buffer(block)
         with self._lock:
             self._watch_forks()
-            watch = ref(exporter, partial(self._come_back, block))
-            self._watches[id(watch)] = watch
+        watch = ref(exporter, partial(self._come_back, block))
+        self._watches[id(watch)] = watch
         return memoryview(exporter).cast("B")[:length]
+
+    def _idle_long(self, length: int) -> mmap.mmap | None:
+        """Take out a long block that will do for *length*, if there is one."""
+        others = []
+        try:
+            while True:
+                block = self._long.pop()
+                if length <= len(block) <= 2 * length:
+                    return block
+                others.append(block)
+        except IndexError:
+            return None
+        finally:
+            self._long.extendleft(others)
 
     def _come_back(
         self,
@@ -126,16 +134,13 @@ class Blocks:
     ) -> None:
         """Keep a long block that nobody looks at any more, but let the system have its memory.
 
-        Called in any thread, at any time, also with the lock held by the same thread.
+        Called in any thread, at any time.
         """
         if is_finalizing():
             return  # everything goes
-        with self._lock:
-            self._watches.pop(id(watch), None)
-            while len(self._long) >= MOST_LONG:
-                self._long.pop(0)
-            if _may_be_taken(block):
-                self._long.append(block)
+        self._watches.pop(id(watch), None)
+        if _may_be_taken(block):
+            self._long.append(block)
 
     def _make_room(self, length: int) -> None:
         """Let go of old blocks until one of *length* may be kept; the lock is held."""

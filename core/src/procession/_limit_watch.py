@@ -77,7 +77,7 @@ class Watch:
         if self._max_seconds is not None:
             again = min(again, self._started + self._max_seconds)
         if self._max_rss is not None:
-            used = _resident(self._child.pid)
+            used = resident(self._child.pid, self._max_rss)
             # Asked again: only while the child has not ended is the number its own.
             if used > self._max_rss and self._child.poll() is None:
                 self._kill("max_rss", self._max_rss, used)
@@ -193,13 +193,30 @@ def watch(child: Child, options: ProcessOptions) -> Watch:
     return made
 
 
-def _resident(pid: int) -> int:
-    """Return how many bytes of a process are resident; 0 when it has ended."""
+def resident(pid: int, limit: float) -> int:
+    """Return how many bytes of a process are resident; 0 when it has ended.
+
+    What it has offered to the system, which takes it when memory is short (`MADV_FREE`), does
+    not count. To find out about that takes long, so it is done beyond *limit* only.
+    """
     if sys.platform != "linux":
         raise OSError(f"the memory of a process cannot be watched on {sys.platform}")
     try:
         with open(f"/proc/{pid}/statm", "rb", buffering=0) as file:
-            fields = file.read().split()
+            pages = int(file.read().split()[1])
     except (FileNotFoundError, ProcessLookupError):
         return 0
-    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
+    found = pages * os.sysconf("SC_PAGE_SIZE")
+    return found if found <= limit else found - _offered(pid)
+
+
+def _offered(pid: int) -> int:
+    """Return how many bytes of a process the system may take; 0 where it does not say."""
+    try:
+        with open(f"/proc/{pid}/smaps_rollup", "rb") as file:
+            for line in file:
+                if line.startswith(b"LazyFree:"):
+                    return int(line.split()[1]) << 10
+    except OSError:  # it has ended, or is not ours to be looked at
+        return 0
+    return 0

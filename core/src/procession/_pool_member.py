@@ -295,12 +295,12 @@ class Member:
         """Return for how many seconds it has existed."""
         return time.monotonic() - self.begun_at
 
-    def resident(self) -> int:
-        """Return how many bytes of it are resident; 0 when it has ended."""
-        from procession._limit_watch import _resident
+    def resident(self, limit: float) -> int:
+        """Return how many bytes of it are resident, exactly beyond *limit*; 0 when it has ended."""
+        from procession._limit_watch import resident
 
         assert self.pid is not None
-        return _resident(self.pid)
+        return resident(self.pid, limit)
 
     def give_back_channel(self, borrower: object) -> bool:
         """End the use of the channel by *borrower*; return False if nobody wants it back.

@@ -64,7 +64,7 @@ class Recipe:
             return True
         if self.max_age is not None and member.age() >= self.max_age:
             return True
-        return self.max_rss is not None and member.resident() > self.max_rss
+        return self.max_rss is not None and member.resident(self.max_rss) > self.max_rss
 
 
 class Staff:
