@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import fcntl
 import os
+import random
 import re
 import select
 import subprocess
 import sys
 import termios
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +24,12 @@ from procession.testing.forked import sleeps, until
 assert sys.platform == "linux"  # pidfds show that a process has ended
 
 _SECONDS = 30
+#: ``PROCESSION_SEED`` repeats the same decisions.
+SEED = int(os.environ.get("PROCESSION_SEED", "0")) or random.randrange(1, 1 << 30)
 _NEVER = "(?!)"
+_chance = random.Random(SEED)
 
 _PROGRAM = """
-import signal  # here: what Ctrl-C raises in a callback of an import is lost, as in any program
 import sys
 import procession
 from procession.testing import payloads
@@ -77,6 +81,38 @@ def _read_until(fd: int, pattern: str) -> str:
 )
 def test_ctrl_c(method: str, policy: str, daemon: int, tracebacks: int, tmp_path: Path) -> None:
     """One traceback, from the parent, unless the children were asked for theirs; all end."""
+
+    def wait(pid: int, children: list[int]) -> None:
+        # The third child computes.
+        until(lambda: sleeps(pid) and sum(map(sleeps, children)) >= 2)
+
+    _press(method, policy, daemon, tracebacks, tmp_path, wait)
+
+
+@pytest.mark.parametrize(("policy", "tracebacks"), [("quiet", 1), ("raise", 4)])
+def test_ctrl_c_at_any_time(method: str, policy: str, tracebacks: int, tmp_path: Path) -> None:
+    """The same when some are just importing, or about to wait, and the interpreter may lose it."""
+
+    def wait(pid: int, children: list[int]) -> None:
+        longest = _chance.choice((0.0, 0.003, 0.03))
+        time.sleep(_chance.uniform(0.0, longest))
+
+    try:
+        _press(method, policy, 0, tracebacks, tmp_path, wait)
+    except BaseException as error:
+        error.add_note(f"seed {SEED}")
+        raise
+
+
+def _press(
+    method: str,
+    policy: str,
+    daemon: int,
+    tracebacks: int,
+    tmp_path: Path,
+    wait: Callable[[int, list[int]], None],
+) -> None:
+    """Press Ctrl-C in a program with children when *wait*, given their numbers, has returned."""
     program = tmp_path / "program.py"
     program.write_text(_PROGRAM)
     master, slave = os.openpty()
@@ -94,9 +130,7 @@ def test_ctrl_c(method: str, policy: str, daemon: int, tracebacks: int, tmp_path
         line = _read_until(master, r"pids( \d+){3}\r\n")
         pids = [int(pid) for pid in re.findall(r"\d+", line)]
         children = [os.pidfd_open(pid) for pid in pids]
-        # The third child computes. Who is just about to wait may not hear of a signal: a handler
-        # is called by the interpreter, which has looked for the last time then.
-        until(lambda: sleeps(process.pid) and sum(map(sleeps, pids)) >= 2)
+        wait(process.pid, pids)
 
         os.write(master, b"\x03")
         text = line + _read_until(master, _NEVER)

@@ -8,7 +8,15 @@ import os
 import sys
 import time
 
-from procession import _abandoned_memory, _inheritance, _preload, _selection, _standard, process
+from procession import (
+    _abandoned_memory,
+    _inheritance,
+    _preload,
+    _selection,
+    _sigint,
+    _standard,
+    process,
+)
 from procession._after_fork import in_forked_children
 from procession._encoder import PICKLE
 from procession._launch_plan import LaunchPlan
@@ -155,6 +163,9 @@ def _prepare_first() -> None:
     """Do what has to be done once, before the first child is started."""
     global _watches_end
     _watches_end = True
+    main_thread = _main_thread()
+    if main_thread is not None:
+        _sigint.listen(main_thread)
     _inheritance.family_root()  # known before a fork, so that the child knows it, too
     atexit.register(end_children)
     # The registration for the exit is inherited, too, unless procession itself forked: these
@@ -166,6 +177,15 @@ def _prepare_first() -> None:
         from procession._stack_file import arm
 
         arm(os.environ[process._DUMP_SIGNAL])
+
+
+def _main_thread() -> int | None:
+    """Return which thread is the main one, if that is known; without loading `threading`."""
+    threading = sys.modules.get("threading")
+    if threading is not None:
+        ident: int | None = threading.main_thread().ident
+        return ident
+    return None if _thread._count() else _thread.get_ident()
 
 
 def _launch_with_options(

@@ -152,8 +152,7 @@ class LaunchPlan(Value):
         process = self.process
         if process._daemon:
             end_with_parent(self.lifeline, process._parent_pid)
-        if process._sigint != _sigint.QUIET:
-            _sigint.apply(process._sigint)
+        _sigint.apply(process._sigint)
         begin_forked()
         if self.report is not None:
             report_file.adopt(self.report)

@@ -16,6 +16,7 @@ from procession._address import is_of_hosts
 from procession._handshake import LONGEST
 from procession._host_channel import HostChannel
 from procession._stream_channel import StreamChannel, pack_length
+from procession._waiting import LONGEST_SLEEP
 from procession.errors import AuthenticationError, EndOfConnectionError, HandshakeTimeoutError
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
@@ -223,9 +224,9 @@ class Handshake:
             poller = select.poll()
             poller.register(self.line, self.wants)
             if self.deadline is None:
-                poller.poll()
+                poller.poll(LONGEST_SLEEP * 1000)
             else:
-                left = self.deadline - monotonic()
+                left = min(self.deadline - monotonic(), LONGEST_SLEEP)
                 if not poller.poll(max(0.0, left) * 1000):
                     self.check(monotonic())
         return self.line.channel()

@@ -18,6 +18,7 @@ from procession._fork_gate import end_moment, moments
 from procession._handshake import accepting, accepts_md5, connecting, welcomed, welcoming
 from procession._line import HANDSHAKE_SECONDS, Handshake, Line
 from procession._resource_errors import explain
+from procession._waiting import LONGEST_SLEEP
 from procession.connection import Connection
 from procession.errors import AuthenticationError, ConnectionClosedError, HandshakeTimeoutError
 
@@ -192,14 +193,14 @@ class Listener:
         self._expire(monotonic())
         return self._welcome() if listening in ready else None
 
-    def _pause(self, now: float, one_by_one: bool) -> float | None:
-        """Return how long to wait, in milliseconds; None for ever."""
+    def _pause(self, now: float, one_by_one: bool) -> float:
+        """Return how long to wait before looking again, in milliseconds."""
         if not self._handshakes:
-            return None
+            return LONGEST_SLEEP * 1000
         ends = [each.deadline for each, _ in self._handshakes.values() if each.deadline is not None]
         if one_by_one:
             ends.append(self._moved + _PATIENCE)
-        return max(0.0, min(ends) - now) * 1000
+        return max(0.0, min(LONGEST_SLEEP, min(ends, default=now + LONGEST_SLEEP) - now)) * 1000
 
     def _advance(self, fd: int) -> Connection | None:
         """Go on with the handshake on *fd*; see `accept`."""

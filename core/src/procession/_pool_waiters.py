@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from _thread import TIMEOUT_MAX, allocate_lock
+from _thread import allocate_lock
+
+from procession._waiting import LONGEST_SLEEP
 
 TYPE_CHECKING = False  # every module of the parent makes a fork dearer
 if TYPE_CHECKING:
@@ -37,8 +39,8 @@ class Waiters:
             return True
         until = None if timeout is None else time.monotonic() + timeout
         while True:
-            left = -1.0 if until is None else until - time.monotonic()
-            if until is not None and left <= 0:
+            left = LONGEST_SLEEP if until is None else until - time.monotonic()
+            if left <= 0:
                 return is_over()
             if crew is not None:
                 crew.check_may_wait()
@@ -47,7 +49,7 @@ class Waiters:
             try:
                 self._locks.append(lock)
                 if not is_over():
-                    lock.acquire(timeout=min(left, TIMEOUT_MAX))
+                    lock.acquire(timeout=min(left, LONGEST_SLEEP))
             finally:
                 if lock in self._locks:
                     self._locks.remove(lock)

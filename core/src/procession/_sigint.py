@@ -4,11 +4,28 @@ A terminal sends SIGINT to every process of the program at once. `QUIET`, the de
 KeyboardInterrupt in the child, so that its ``finally`` clauses and handlers run, but leaves it
 to the parent to print a traceback. `RAISE` prints one for every child, as multiprocessing
 does. `IGNORE` leaves the whole matter to the parent.
+
+The interpreter itself may lose it. The KeyboardInterrupt can be raised in a callback of a weak
+reference, as an import has them, or in a ``__del__``: nothing that is raised there goes any
+further. And the signal may come when the interpreter has looked for signals for the last time
+before a system call, which then sleeps as if nothing had happened. So
+
+- what was raised in such a callback is raised once more, after it (`listen`);
+- no wait of procession's own is one long system call (`procession._waiting`);
+- a child whose parent has heard of a Ctrl-C and waits for its end is *nudged* (`wait_nudging`):
+  by a signal that does nothing but end a system call, so that the interpreter looks again.
 """
 
 from __future__ import annotations
 
 import sys
+from _thread import get_ident, interrupt_main
+
+TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
+if TYPE_CHECKING:
+    from typing import Any
+
+    from procession._child_handle import Child
 
 QUIET = "quiet"
 RAISE = "raise"
@@ -30,11 +47,105 @@ def apply(policy: str) -> None:
     ignored, as by nohup, keeps ignoring it in its children, and libraries such as asyncio
     look for the interpreter's own handler.
     """
-    if policy == IGNORE:
-        # The signal module itself would cost a child the import of `enum`.
-        from _signal import SIG_IGN, SIGINT, signal  # type: ignore[import-not-found]
+    # The signal module itself would cost a child the import of `enum`.
+    from _signal import SIG_DFL, SIG_IGN, SIGINT, getsignal, signal  # type: ignore[import-not-found]
 
+    if policy == IGNORE:
         signal(SIGINT, SIG_IGN)
+        return
+    listen(get_ident())
+    if sys.platform != "win32" and getsignal(_NUDGE) == SIG_DFL:
+        signal(_NUDGE, _do_nothing)
+
+
+# -- what was raised where nobody can catch it
+
+#: The thread in which signal handlers are called.
+_listener = 0
+_report: Any = None
+
+
+def listen(main_thread: int) -> None:
+    """Have a KeyboardInterrupt that was raised in vain raised again, in *main_thread*.
+
+    That is one of the interpreter's own handler. What else is raised in vain goes to the
+    ``sys.unraisablehook`` that was there.
+    """
+    global _listener, _report
+    _listener = main_thread
+    if sys.unraisablehook is not _raise_again:
+        _report = sys.unraisablehook
+        sys.unraisablehook = _raise_again
+
+
+def _raise_again(unraisable: sys.UnraisableHookArgs) -> None:
+    if _is_lost(unraisable):
+        # Called from C, and then nothing more is called here: it comes when this has returned.
+        for _ in map(interrupt_main, (_SIGINT,)):
+            return
+    _report(unraisable)
+
+
+def _is_lost(unraisable: sys.UnraisableHookArgs) -> bool:
+    if unraisable.exc_type is not KeyboardInterrupt or get_ident() != _listener:
+        return False
+    from _signal import default_int_handler, getsignal
+
+    # After an exit handler there is nobody left to raise it to.
+    is_exit = "atexit" in (unraisable.err_msg or "") or sys.is_finalizing()
+    return not is_exit and getsignal(_SIGINT) is default_int_handler
+
+
+# -- what was not noticed before a system call
+
+_SIGINT = 2
+#: SIGURG, which nearly nobody uses, and which does nothing where there is no handler.
+_NUDGE = 16 if sys.platform == "darwin" else 23
+_NUDGE_SECONDS = 1.0
+# Whether a KeyboardInterrupt has come out of a wait for a child.
+_heard = False
+
+
+def _do_nothing(number: int, frame: object) -> None:
+    """Handle a nudge: the interpreter looks for other signals as well."""
+
+
+def wait_for(child: Child, policy: str, timeout: float | None) -> int | None:
+    """Wait like `Child.wait`, and nudge *child*, of *policy*, if it may not have heard Ctrl-C."""
+    global _heard
+    if policy != IGNORE and _was_heard():
+        return _wait_nudging(child, timeout)
+    try:
+        return child.wait(timeout)
+    except KeyboardInterrupt:
+        _heard = True
+        raise
+
+
+def _was_heard() -> bool:
+    """Return whether this process is known to have heard a Ctrl-C: it is ending by it, say."""
+    return (
+        _heard
+        or sys.exc_info()[0] is KeyboardInterrupt
+        or getattr(sys, "last_type", None) is KeyboardInterrupt
+    )
+
+
+def _wait_nudging(child: Child, timeout: float | None) -> int | None:
+    from time import monotonic
+
+    until = None if timeout is None else monotonic() + timeout
+    left = _NUDGE_SECONDS
+    while True:
+        if until is not None:
+            left = min(_NUDGE_SECONDS, until - monotonic())
+        code = child.wait(left)
+        if code is not None or left < _NUDGE_SECONDS:
+            return code
+        try:
+            child.signal(_NUDGE)
+        except (NotImplementedError, OSError):
+            continue  # it is no process of its own, or somebody else's by now
 
 
 def unblock() -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import select
 import sys
+from time import monotonic
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-#: The longest wait poll() can be asked for is 24 days; a longer one is asked for in parts.
-_LONGEST_POLL = 1_000_000.0
+#: The longest single sleep, in seconds. A signal that comes in the moment before a system call,
+#: after the interpreter has looked for the last time, does not end it: who waits for long has to
+#: look again. (It is also why poll() need not be asked for more than the 24 days that it can.)
+LONGEST_SLEEP = 1.0
 
 _READABLE, _WRITABLE = 1, 4  # POLLIN and POLLOUT, which Windows does not have
 
@@ -53,12 +56,14 @@ def _wait(fds: Iterable[int], event: int, timeout: float | None) -> set[int]:
     poller = select.poll()
     for fd in fds:
         poller.register(fd, event)
-    if timeout is None:
-        return {fd for fd, _ in poller.poll()}
+    left = LONGEST_SLEEP if timeout is None else timeout
+    if left >= LONGEST_SLEEP:
+        until = None if timeout is None else monotonic() + timeout
+        while left >= LONGEST_SLEEP:
+            ready = poller.poll(LONGEST_SLEEP * 1000)
+            if ready:
+                return {fd for fd, _ in ready}
+            if until is not None:
+                left = until - monotonic()
     # poll() takes milliseconds and rounds up, so that it never spins at the end.
-    while timeout > _LONGEST_POLL:
-        ready = poller.poll(_LONGEST_POLL * 1000)
-        if ready:
-            return {fd for fd, _ in ready}
-        timeout -= _LONGEST_POLL
-    return {fd for fd, _ in poller.poll(max(0.0, timeout) * 1000)}
+    return {fd for fd, _ in poller.poll(max(0.0, left) * 1000)}

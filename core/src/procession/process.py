@@ -173,7 +173,7 @@ class BaseProcess(abc.Process):
         self._check_mine("join a child process")
         if self._child is None:
             raise _errors().ProcessNotStartedError("can only join a started process")
-        if self._child.wait(timeout) is not None:
+        if _sigint.wait_for(self._child, self._sigint, timeout) is not None:
             self._leave()
 
     async def wait(self) -> int:

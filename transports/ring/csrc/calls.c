@@ -71,8 +71,8 @@ look_around(struct half *half)
     return result != NULL && generation == fork_generation;
 }
 
-/* No single wait for a lock is longer. */
-#define LONGEST_LOCKING (NANOSECONDS * 1000)
+/* No single wait for a lock is longer: a signal that comes just before it does not end it. */
+#define LONGEST_LOCKING NANOSECONDS
 
 /* Wait until no thread has the lock of *half*; as `lock_half`. */
 static int
@@ -94,7 +94,7 @@ wait_for_half(struct half *half, int64_t longest)
         Py_END_ALLOW_THREADS
         if (status == PY_LOCK_ACQUIRED)
             half->open = false;
-        if (status == PY_LOCK_INTR && !look_for_signals()) {
+        if (status != PY_LOCK_ACQUIRED && !look_for_signals()) {
             result = -1;
             break;
         }
