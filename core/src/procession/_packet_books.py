@@ -93,14 +93,17 @@ class PacketBooks:
             return None
         return ledger
 
-    def find_place(self, size: int) -> tuple[int, int] | None:
+    def find_place(self, size: int, *, near: bool) -> tuple[int | None, int] | None:
         """Return where in the spool to write *size* bytes, and up to where it has its memory.
 
-        None when there is no room for a message.
+        With *near*, the place is None unless it stays in a cache. None when there is no room for
+        a message.
         """
         ledger = self.look_for_room()
         if ledger is None:
             return None
+        if near:
+            return self._spool.find_near(ledger, size), ledger.window_end
         place = self._spool.find(ledger, size)
         self._state.commit(ledger)
         return place, ledger.window_end

@@ -109,14 +109,23 @@ class PacketBulk:
         worth = size // BYTES_OF_WORTH
         # Waiting for longer than it saves would be a loss, however quick getters are.
         until = time.monotonic() + worth * REWARD
+        near_until = time.monotonic() + worth * REWARD / 2
         if deadline is not None:
-            until = min(until, deadline)
+            until, near_until = min(until, deadline), min(near_until, deadline)
+        near = True
         while True:
-            found = self._lock.run(self._books.find_place, size)
+            found = self._lock.run(self._books.find_place, size, near=near)
             if found is None:
                 return False
             place, memory_end = found
-            # Memory that was used before is worth waiting for, as long as getters are quick.
+            if near:
+                # Memory that is in a cache is worth waiting for, as long as getters are quick.
+                if place is not None:
+                    break
+                near = time.monotonic() < near_until and self._waits.nap(worth)
+                continue
+            assert place is not None
+            # And so is memory that was used before.
             if (
                 self._spool.is_inside(place)
                 or size > self._spool.window // 2
