@@ -23,6 +23,7 @@ from _thread import get_ident, interrupt_main
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from procession._child_handle import Child
@@ -81,7 +82,8 @@ def listen(main_thread: int) -> None:
 def _raise_again(unraisable: sys.UnraisableHookArgs) -> None:
     if _is_lost(unraisable):
         # Called from C, and then nothing more is called here: it comes when this has returned.
-        for _ in map(interrupt_main, (_SIGINT,)):
+        again: Callable[[Any], None] = interrupt_main
+        for _ in map(again, (_SIGINT,)):
             return
     _report(unraisable)
 

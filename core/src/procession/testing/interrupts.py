@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-import importlib._bootstrap  # type: ignore[import-untyped]
+import importlib
 import os
 import select
 import signal
@@ -16,10 +16,17 @@ from functools import partial
 from typing import Any
 from weakref import ref
 
-from procession import _pool_waiters, _sigint, _waiting
+from procession import _pool_waiters as _waiters
+from procession import _sigint
+from procession import _waiting as _polls
 from procession.testing.payloads import Spec, context, hold_for_ever
 
 assert sys.platform == "linux"
+
+
+#: What is patched, as the type checker does not want it.
+_waiting: Any = _polls
+_pool_waiters: Any = _waiters
 
 
 def in_one_step(*calls: Callable[[], object]) -> None:
@@ -69,6 +76,9 @@ def press_in_gc() -> None:
     gc.collect()
 
 
+_bootstrap: Any = importlib._bootstrap
+
+
 class _Imp:
     """The module `_imp`, with SIGINT when the lock of a module that was imported is forgotten."""
 
@@ -80,14 +90,14 @@ class _Imp:
 
     def acquire_lock(self) -> None:
         if sys._getframe(1).f_code.co_name == "cb":
-            importlib._bootstrap._imp = self._real
+            _bootstrap._imp = self._real
             press()
         self._real.acquire_lock()
 
 
 def press_in_import() -> None:
     """Get SIGINT in the weak reference's callback at the end of an import."""
-    importlib._bootstrap._imp = _Imp(importlib._bootstrap._imp)
+    _bootstrap._imp = _Imp(_bootstrap._imp)
     sys.modules.pop("colorsys", None)
     import colorsys  # noqa: F401
 
@@ -164,7 +174,7 @@ class _DeafLock:
 
     def acquire(self, *args: Any, **kwargs: Any) -> bool:
         if not kwargs:
-            return self._real.acquire(*args)
+            return bool(self._real.acquire(*args))
         _pool_waiters.allocate_lock = _lock
         in_one_step(interrupt_main, partial(self._real.acquire, **kwargs))
         return False
@@ -184,7 +194,7 @@ def look_often() -> None:
 def be_deaf_at_next_poll() -> None:
     """Have SIGINT come just before the next poll() of procession's."""
     look_often()
-    _waiting.select = _Select  # type: ignore[assignment]
+    _waiting.select = _Select
 
 
 def poll_deaf(connection: Any) -> None:
@@ -198,7 +208,7 @@ def wait_for_pool_deaf(spec: Spec) -> None:
     with context(spec).Pool(1) as pool:
         result = pool.apply_async(hold_for_ever)
         look_often()
-        _pool_waiters.allocate_lock = _DeafLock  # type: ignore[misc, assignment]
+        _pool_waiters.allocate_lock = _DeafLock
         result.get()
 
 
