@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -179,14 +181,23 @@ if __name__ == "__main__":
 
 
 def _run(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the program; nobody is left of it and its children if it hangs."""
     program = tmp_path / "program.py"
     program.write_text(_PROGRAM)
-    return subprocess.run(
-        (sys.executable, str(program), *arguments),
-        capture_output=True,
+    command = (sys.executable, str(program), *arguments)
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=_SECONDS,
-    )
+        start_new_session=True,
+    ) as process:
+        try:
+            out, errors = process.communicate(timeout=_SECONDS)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, out, errors)
 
 
 @pytest.mark.one_pair_per("method")

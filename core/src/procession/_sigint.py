@@ -54,9 +54,14 @@ def apply(policy: str) -> None:
     if policy == IGNORE:
         signal(SIGINT, SIG_IGN)
         return
+    global _heard
+    _heard = False  # a forked child has it from its parent
     listen(get_ident())
-    if sys.platform != "win32" and getsignal(_NUDGE) == SIG_DFL:
-        signal(_NUDGE, _do_nothing)
+    if sys.platform != "win32":
+        from _signal import SIGURG
+
+        if getsignal(SIGURG) == SIG_DFL:
+            signal(SIGURG, _do_nothing)
 
 
 # -- what was raised where nobody can catch it
@@ -80,7 +85,11 @@ def listen(main_thread: int) -> None:
 
 
 def _raise_again(unraisable: sys.UnraisableHookArgs) -> None:
-    if _is_lost(unraisable):
+    try:
+        is_lost = _is_lost(unraisable)
+    except KeyboardInterrupt:
+        is_lost = True  # another one
+    if is_lost:
         # Called from C, and then nothing more is called here: it comes when this has returned.
         again: Callable[[Any], None] = interrupt_main
         for _ in map(again, (_SIGINT,)):
@@ -101,8 +110,8 @@ def _is_lost(unraisable: sys.UnraisableHookArgs) -> bool:
 # -- what was not noticed before a system call
 
 _SIGINT = 2
-#: SIGURG, which nearly nobody uses, and which does nothing where there is no handler.
-_NUDGE = 16 if sys.platform == "darwin" else 23
+#: How often a child is nudged: by SIGURG, which nearly nobody uses, and which does nothing where
+#: there is no handler.
 _NUDGE_SECONDS = 1.0
 # Whether a KeyboardInterrupt has come out of a wait for a child.
 _heard = False
@@ -134,6 +143,9 @@ def _was_heard() -> bool:
 
 
 def _wait_nudging(child: Child, timeout: float | None) -> int | None:
+    if sys.platform == "win32":
+        return child.wait(timeout)
+    from _signal import SIGURG
     from time import monotonic
 
     until = None if timeout is None else monotonic() + timeout
@@ -145,7 +157,7 @@ def _wait_nudging(child: Child, timeout: float | None) -> int | None:
         if code is not None or left < _NUDGE_SECONDS:
             return code
         try:
-            child.signal(_NUDGE)
+            child.signal(SIGURG)
         except (NotImplementedError, OSError):
             continue  # it is no process of its own, or somebody else's by now
 
