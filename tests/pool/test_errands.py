@@ -21,6 +21,9 @@ from typing import Any, NoReturn
 import pytest
 
 from procession import _pool_errand
+from procession._pool_crew import Crew
+from procession._pool_staff import Staff
+from procession._waiting import wait_readable
 from procession.errors import (
     BrokenPoolError,
     MaybeEncodingError,
@@ -95,6 +98,43 @@ def test_no_other_thread_runs(make: Callable[..., Any]) -> None:
             assert (number, 1) == pool.apply(pooled.keyword, (number,), {"more": 1})
     finally:
         pool._crew.resume()
+
+
+def _slow_to_begin(monkeypatch: pytest.MonkeyPatch, ready: Callable[[Any], int]) -> None:
+    """Let a pool that is made find that of all workers *ready* can be read: who is quicker."""
+
+    def wait(staff: Staff, milliseconds: float | None) -> Any:
+        for member in staff.members:
+            assert wait_readable(ready(member), 30)
+        monkeypatch.undo()
+        return staff.wait(milliseconds)
+
+    monkeypatch.setattr(Staff, "wait", wait)
+
+
+def test_first_call_of_a_pool(make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers that are ready when their pool is made can be called at once, without its thread."""
+    _slow_to_begin(monkeypatch, lambda member: int(member.channel_fd))
+    with monkeypatch.context() as patch:
+        patch.setattr(Crew, "_start_thread", lambda crew: None)
+        pool = make(2)
+    try:
+        assert [1, 2, 3] == [pool.apply(pooled.same, (number,)) for number in (1, 2, 3)]
+    finally:
+        pool._crew._start_thread()
+
+
+def test_pool_that_fails_while_it_is_made(
+    make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers that have all ended by then leave no thread, and whoever calls hears of it."""
+    _slow_to_begin(monkeypatch, lambda member: int(member.sentinel))
+    pool = make(2, pooled.fail_to_initialize)
+
+    with pytest.raises(BrokenPoolError):
+        pool.apply(pooled.same, (1,))
+    assert pool._crew._thread is None
+    assert pool._crew.ended.is_set()
 
 
 def test_answers_of_all_kinds(make: Callable[..., Any]) -> None:

@@ -92,7 +92,11 @@ class Crew:
             for _ in range(size):
                 self._hiring.hire()
             forks.add(self)
-            self._start_thread()
+            # Who is ready by now is on offer before there is a thread.
+            if self._turn(0.0):
+                self._start_thread()
+            else:
+                self._announce_end()  # all of them have failed as quickly
         except BaseException:
             if self._thread is None:
                 self._end()
@@ -222,7 +226,7 @@ class Crew:
     def _run(self) -> None:
         self._thread = get_ident()
         try:
-            while self._turn():
+            while self._turn(self._patience()):
                 pass
         except BaseException as error:
             # Whatever it is, a defect or no memory: nobody may wait for ever.
@@ -271,11 +275,11 @@ class Crew:
 
     # -- what the thread does
 
-    def _turn(self) -> bool:
+    def _turn(self, milliseconds: float | None) -> bool:
         """Wait for something, and see to it; return whether there is more to come."""
         if self._pauses:
             return False
-        speaking, ended, is_rung = self._staff.wait(self._patience())
+        speaking, ended, is_rung = self._staff.wait(milliseconds)
         self._errands.take_over(self.members)
         if is_rung:
             # In this order: who lays down an answer afterwards rings again.
