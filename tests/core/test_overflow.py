@@ -228,6 +228,38 @@ def test_spool_s_window_is_a_circle(fd: int, state: MailboxState, seed: int) -> 
     assert os.fstat(fd).st_blocks * 512 <= window + 2 * SIZE
 
 
+def test_what_stays_in_a_cache_is_the_beginning_of_the_window(
+    fd: int, state: MailboxState
+) -> None:
+    """It is a circle of its own, which short messages do not leave; long ones have more of it."""
+    mib = 1 << 20
+    spool, ledger = Spool(fd, BASE), new_ledger(state)
+    spool.begin(ledger)
+    waiting = []
+    for _ in range(1000):
+        place = spool.find_near(ledger, mib)
+        if place is None:
+            token = waiting.pop(0)
+            spool.remove(ledger, token)
+            continue
+        assert BASE <= place <= BASE + 8 * mib
+        token = struct.pack("=QQ", place, mib)
+        spool.add(ledger, token)
+        waiting.append(token)
+    assert 7 <= len(waiting) <= 9
+    # Others go on behind it, and it is found again as soon as there is room.
+    assert spool.find(ledger, 9 * mib) >= BASE + 8 * mib
+    assert spool.find_near(ledger, 9 * mib) == spool.find(ledger, 9 * mib)
+    token = struct.pack("=QQ", spool.find(ledger, 30 * mib), 30 * mib)
+    assert spool.is_inside(struct.unpack_from("=Q", token)[0])
+    spool.add(ledger, token)
+    for each in waiting:
+        assert spool.find_near(ledger, 8 * mib) in (None, BASE)
+        spool.remove(ledger, each)
+    assert BASE == spool.find_near(ledger, 8 * mib)
+    assert spool.find_near(ledger, 72 * mib) is None
+
+
 def test_a_cleared_spool_begins_again(fd: int, state: MailboxState) -> None:
     """Inside the window and behind it."""
     spool, ledger = Spool(fd, BASE, 8 * mmap.PAGESIZE), new_ledger(state)

@@ -13,6 +13,8 @@ struct half {
        for that. */
     uint64_t size, full;
     bool stuck;
+    /* Whether a message that is longer than the ring was sent here. */
+    bool streamed;
     /* The peer's position as it was last seen. Positions only grow, so that it is never too
        high; it is renewed whenever it does not suffice. Its lock's holder alone uses it. */
     uint64_t seen;

@@ -62,14 +62,17 @@ struct stream_out {
     bool grows; /* the ring is to, as soon as it can */
 };
 
+/* So many times as long as the ring is a very long message. */
+#define VERY_LONG 32
+
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
 #endif
 
 /* Make the ring as large as it can be. What is read soon after it was written is still in the cache
    of the processor that wrote it, which has to give it away: a stream through a ring that is larger
-   than that cache is quicker. Only streams need that, and its memory costs something: so it is done
-   for the first of them. Without memory the ring stays as it is. */
+   than that cache is quicker. But its memory costs more than a single stream gains by it, unless that
+   is a very long one. Without memory the ring stays as it is. */
 static void
 grow(End *self)
 {
@@ -169,7 +172,11 @@ send_stream(End *self, const struct span *spans, size_t count, uint64_t total)
 {
     struct half *half = &self->out;
     struct stream_out state = {.spans = spans, .count = count};
-    state.grows = total > half->size && half->size < half->full && !half->stuck;
+    if (total > half->size) {
+        state.grows = half->size < half->full && !half->stuck &&
+                      (half->streamed || total / VERY_LONG > half->size);
+        half->streamed = true;
+    }
     state.begun = state.position = state.committed =
         atomic_load_explicit(&half->stream->tail, memory_order_relaxed);
     half->busy = true;

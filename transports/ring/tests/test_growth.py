@@ -1,4 +1,4 @@
-"""A ring becomes larger with the first message that is longer than it, and never loses anything."""
+"""A ring becomes larger when messages are longer than it, and never loses anything by that."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def pass_on(writer: Channel, reader: Channel, message: bytes) -> None:
 
 
 def test_each_direction_grows_when_it_has_to(both: tuple[Channel, Channel]) -> None:
-    """Memory is there from the first message on that is longer than a ring, and not before."""
+    """Memory is there from the second message on that is longer than a ring, and not before."""
     one, other = both
     header = 2 * HEADER_SIZE
     assert reserved(one) == header + 2 * SIZE
@@ -103,10 +103,13 @@ def test_each_direction_grows_when_it_has_to(both: tuple[Channel, Channel]) -> N
         other.receive()
     assert sizes(one) == (SIZE, SIZE)
     assert reserved(one) == header + 2 * SIZE
+    pass_on(other, one, os.urandom(3 * SIZE))  # a single one is not worth the memory
+    assert sizes(one) == (SIZE, SIZE)
+    assert reserved(one) == header + 2 * SIZE
     pass_on(other, one, os.urandom(3 * SIZE))
     assert sizes(one) == sizes(other) == (FULL, SIZE)
     assert reserved(one) == header + FULL + SIZE
-    pass_on(one, other, os.urandom(3 * FULL))
+    pass_on(one, other, os.urandom(33 * SIZE))  # unless it is very long
     assert sizes(one) == (FULL, FULL)
     for length in (0, 100, SIZE, FULL - 16, FULL, 5 * FULL + 3):
         pass_on(one, other, os.urandom(length))
@@ -125,7 +128,7 @@ def test_what_waits_is_received_before(both: tuple[Channel, Channel]) -> None:
         waiting = [os.urandom(2 * KIB) for _ in range(7)]
         for message in waiting:
             one.send(message)
-        long = os.urandom(3 * FULL)
+        long = os.urandom(9 * FULL)
         sender = threading.Thread(target=one.send, args=(long,))
         sender.start()
         assert [bytes(other.receive()[0]) for _ in waiting] == waiting
@@ -145,7 +148,7 @@ def test_ends_that_were_there_before_learn_of_it(both: tuple[Channel, Channel]) 
     for number, reader in enumerate(readers):
         writers[0].send(bytes([number]) * 3000)  # so that each has looked at the small one
         assert bytes([number]) * 3000 == bytes(reader.receive()[0])
-    pass_on(writers[0], readers[0], os.urandom(3 * FULL))
+    pass_on(writers[0], readers[0], os.urandom(9 * FULL))
     for writer in reversed(writers):
         for reader in reversed(readers):
             for length in (100, 5000, 2 * SIZE, 2 * FULL):
@@ -165,7 +168,7 @@ def test_a_peer_that_goes_before_it_can_grow(both: tuple[Channel, Channel]) -> N
         other.close()
         one.send(b"waits")
         with pytest.raises((BrokenPipeError, ConnectionResetError)):
-            one.send(bytes(3 * FULL))
+            one.send(bytes(9 * FULL))
 
     with crew() as fork:
         process = fork(send)

@@ -25,7 +25,7 @@ VARIABLE = "PROCESSION_RING_SIZE"
 KEY = "ring-size"
 #: The throughput of small messages is the same from here on (measured), and what it costs to
 #: make one, 0.5 ms for each 256 KiB, is not. Where arrays are sent, 1 MiB pays: a connection
-#: becomes so large when the first message comes that is longer than it.
+#: becomes so large when the second message comes that is longer than it, or a very long one.
 DEFAULT_SIZE = 256 << 10
 DEFAULT_FULL_SIZE = 1 << 20
 SMALLEST_SIZE = 16 << 10
@@ -37,8 +37,8 @@ class Ring(Transport):
 
     *size*: the bytes of each ring, rounded up to a power of two; without it, what the
     environment variable ``PROCESSION_RING_SIZE`` says, or ``ring-size`` in the configuration
-    file, or 256 KiB, and 1 MiB from the first longer message on. Longer messages are
-    streamed through, so that it limits nothing; it is how far a sender can be ahead.
+    file, or 256 KiB, and for connections 1 MiB from the second longer message on. Longer
+    messages are streamed through, so that it limits nothing; it is how far a sender can be ahead.
     """
 
     name: ClassVar[str] = "ring"

@@ -43,6 +43,7 @@ class Half:
         "side",
         "since",
         "size",
+        "streamed",
         "stuck",
         "words",
     )
@@ -71,6 +72,8 @@ class Half:
         self.mask = size - 1
         self.full = full = self.longs[_FULL]
         self.stuck = False
+        # Whether a message that is longer than the ring was sent here.
+        self.streamed = False
         if full & (full - 1) or not size <= full <= len(memory) - offset - HEADER_SIZE:
             raise OSError("not the memory of a ring, or of another version of it")
         #: Where the data begin in the memory.

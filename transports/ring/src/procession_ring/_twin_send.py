@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
     from procession.plugin import Buffer
 
+# So many times as long as the ring is a message for which alone it grows.
+_VERY_LONG = 32
 # How seldom a sender looks whether the peer was killed, in seconds.
 _TICK = 0.004
 # How long a writer waits for more room than it needs, in seconds.
@@ -107,7 +109,11 @@ class TwinSending(TwinCalls):
         begun = committed = position = half.longs[TAIL]
         half.busy = True
         try:
-            grows = total > half.size and half.size < half.full and not half.stuck
+            grows = False
+            if total > half.size:
+                grows = half.size < half.full and not half.stuck
+                grows = grows and (half.streamed or total // _VERY_LONG > half.size)
+                half.streamed = True
             if grows:
                 grows = not self._grow_if_empty(half, position, committed)
             for part in parts:
