@@ -133,6 +133,19 @@ def test_large_messages_use_the_same_memory_again(make: Make) -> None:
     assert os.fstat(file).st_blocks * 512 <= (1 << 20) + 264 * KIBI
 
 
+def test_the_whole_window_is_used_when_nobody_gets(make: Make) -> None:
+    """What is put first stays in a cache, and what does not fit there goes on behind it."""
+    mailbox = make()
+    handoff = LaunchHandoff()
+    file = handoff.descriptors[mailbox.export(handoff)[2]]
+    count = WINDOW // (1 << 20) - 5
+    for number in range(count):
+        mailbox.put(b"", [bytes([number]) * (1 << 20)])
+    for number in range(count):
+        assert bytes([number]) * (1 << 20) == mailbox.get()[1][0]
+    assert count << 20 <= os.fstat(file).st_blocks * 512 <= WINDOW + 264 * KIBI
+
+
 @pytest.mark.parametrize("timeout", [0.0, None])
 def test_a_large_put_waits_no_longer_than_that_saves(make: Make, timeout: float | None) -> None:
     """However quick getters are, and however much others put: nor beyond its deadline."""
