@@ -228,14 +228,12 @@ def test_spool_s_window_is_a_circle(fd: int, state: MailboxState, seed: int) -> 
     assert os.fstat(fd).st_blocks * 512 <= window + 2 * SIZE
 
 
-def test_what_stays_in_a_cache_is_the_beginning_of_the_window(
-    fd: int, state: MailboxState
-) -> None:
+def test_what_stays_in_a_cache_is_the_beginning_of_the_window(fd: int, state: MailboxState) -> None:
     """It is a circle of its own, which short messages do not leave; long ones have more of it."""
     mib = 1 << 20
     spool, ledger = Spool(fd, BASE), new_ledger(state)
     spool.begin(ledger)
-    waiting = []
+    waiting: list[bytes] = []
     for _ in range(1000):
         place = spool.find_near(ledger, mib)
         if place is None:
