@@ -80,6 +80,13 @@ GOALS: tuple[Goal, ...] = (
     Goal("locks", "Event", "set to awake", "at most", 1),
     Goal("connections", "numpy 16 MiB", "throughput", "at least", 4, transport="pipe"),
     Goal("connections", "numpy 16 MiB", "throughput", "at least", 8, transport="socketpair"),
+    # Memory without a name against memory with one.
+    *(
+        Goal("shared", f"create, fill and drop {size}", "time", "at most", 1)
+        for size in ("4 KiB", "1 MiB", "32 MiB")
+    ),
+    Goal("shared", "200 segments as arguments", "start", "at most", 1),
+    Goal("shared", "send a segment", "round trip", "at most", 1),
     Goal("managers", "dict", "get and set", "at least", 2),
     Goal("network", "8 MiB", "throughput", "at least", 2),
     Goal("network", "handshake, certificates", "handshake", "at most", 3, "value"),
