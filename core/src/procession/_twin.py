@@ -35,7 +35,8 @@ class Twin:
     """
 
     __slots__ = (
-        "__weakref__", "_channel", "_mine", "_other", "_owner", "_theirs", "_used", "files", "made",
+        "__weakref__", "_channel", "_is_asked", "_mine", "_other", "_owner", "_theirs", "_used",
+        "files", "made",
     )  # fmt: skip
 
     def __init__(
@@ -52,6 +53,8 @@ class Twin:
         self._used = used
         self._mine = len(used)
         self._theirs = 1 - self._mine
+        #: Whether the channel was asked to call us, and cannot.
+        self._is_asked = False
         used.append(False)
         self.files = frozenset((identity(other.holding()),))
         self.made = time.monotonic()
@@ -61,7 +64,7 @@ class Twin:
 
         Raises `BrokenByDeathError` as well.
         """
-        self._await_room(sum(map(len, (body, *buffers))))
+        self._await_room(sum(map(len, buffers), len(body)))
         self._channel.send(body, buffers)
 
     def send_reserved(self, body: Buffer, memory: memoryview, /) -> None:
@@ -70,9 +73,8 @@ class Twin:
         self._channel.send_reserved(body, memory)
 
     def _await_room(self, length: int) -> None:
-        channel = self._channel
         if not self._leave_it_to_the_channel():
-            self._await(lambda seconds: channel.wait_for_room(length, seconds), _nothing_goes)
+            self._await(_nothing_goes, self._channel.wait_for_room, length)
 
     def receive(self, into: memoryview | None = None, limit: int | None = None, /) -> Message:
         """Receive through the owner's channel; watch over the wait for a message.
@@ -89,42 +91,47 @@ class Twin:
 
     def _await_message(self) -> None:
         if not self._leave_it_to_the_channel():
-            self._await(self._channel.wait, _nothing_comes)
+            self._await(_nothing_comes, self._channel.wait)
 
     def _leave_it_to_the_channel(self) -> bool:
         """Have the channel call us while it waits, if it can, so that nothing is between.
 
         A channel that cannot is waited for before it is used.
         """
+        if self._is_asked:
+            return False
+        self._is_asked = True
         me = ref(self)  # the channel must not keep itself
         if not self._channel.watch(_Lookout(me, _nothing_comes), _Lookout(me, _nothing_goes)):
             return False
         self._used[self._mine] = True
-        owner = self._owner()
-        if owner is not None:
-            owner.stop_watching()
+        self._stop()
         return True
 
     def _await(
-        self, wait: Callable[[float], bool], give_up: Callable[[list[Death]], NoReturn]
+        self, give_up: Callable[[list[Death]], NoReturn], wait: Callable[..., bool], *length: int
     ) -> None:
         """Wait with *wait*, if that might be for ever although the other side has ended.
 
-        *wait* takes seconds and returns whether there is nothing to wait for any more.
+        *wait* takes *length* and seconds, and returns whether there is nothing to wait for any
+        more.
         """
         if sys.platform == "win32":
             return
         self._used[self._mine] = True
-        look = _Lookout(ref(self), give_up)
-        while True:
-            if self.other() is None:
-                owner = self._owner()
-                if owner is not None:
-                    owner.stop_watching()
-                return
-            if wait(_LONGEST_SLEEP):
-                return
+        if self.other() is None:
+            self._stop()
+        elif not wait(*length, _LONGEST_SLEEP):
+            look = _Lookout(ref(self), give_up)
             look()
+            while self.other() is not None and not wait(*length, _LONGEST_SLEEP):
+                look()
+
+    def _stop(self) -> None:
+        """Have the owner use its channel without us."""
+        owner = self._owner()
+        if owner is not None:
+            owner.stop_watching()
 
     def other(self) -> Channel | None:
         """Return the other end if this process has it, and has not used it."""

@@ -24,12 +24,20 @@ def wait_readable(fd: int, timeout: float | None) -> bool:
     A negative *timeout* is 0. Goes on after a signal handler has run. Raises
     `ValueError` for a negative *fd*.
     """
-    return bool(wait_for_any((fd,), timeout))
+    return _is_ready(fd, _READABLE, timeout)
 
 
 def wait_writable(fd: int, timeout: float | None) -> bool:
     """Wait like `wait_readable` until *fd* takes something, or nobody reads what it takes."""
-    return bool(_wait((fd,), _WRITABLE, timeout))
+    return _is_ready(fd, _WRITABLE, timeout)
+
+
+def _is_ready(fd: int, event: int, timeout: float | None) -> bool:
+    if timeout is None or not 0 <= timeout <= LONGEST_SLEEP or sys.platform == "win32":
+        return bool(_wait((fd,), event, timeout))
+    poller = select.poll()
+    poller.register(fd, event)
+    return bool(poller.poll(timeout * 1000))
 
 
 def wait_for_any(fds: Iterable[int], timeout: float | None) -> set[int]:
