@@ -163,6 +163,15 @@ class TestInitializers:
             with pytest.raises(BrokenPoolError, match="no such thing"):
                 pool.map(pooled.same, [1])
 
+    def test_entering_one_that_has_stopped(self, ctx: Any) -> None:
+        """Whether workers fail before or after the first line of a block makes no difference."""
+        pool = ctx.Pool(1, pooled.fail_to_initialize)
+        with pytest.raises(BrokenPoolError, match="no such thing"):
+            pool.apply(pooled.same, (1,))
+        pool.join()
+        with pool, pytest.raises(BrokenPoolError, match="no such thing"):
+            pool.apply(pooled.same, (1,))
+
     def test_dying(self, ctx: Any) -> None:
         """Workers that die before they are ready are not replaced for ever."""
         with ctx.Pool(1, pooled.die_while_initializing) as pool:

@@ -37,13 +37,17 @@ class Entrance:
 
     def check(self) -> None:
         """Raise `BrokenPoolError`, or `ValueError` when the pool takes no tasks for others."""
-        if self._generation != forks.generation:
+        if self.broken is not None and self.is_mine():
+            raise self._broken_again(self.broken)
+        self.check_ends()
+
+    def check_ends(self) -> None:
+        """Raise `ValueError` when the pool is another process's, or was told to end."""
+        if not self.is_mine():
             raise ValueError(
                 f"Pool not running in this process: it belongs to process {self._pid}, and "
                 f"this is process {os.getpid()}; make a pool of its own here"
             )
-        if self.broken is not None:
-            raise self._broken_again(self.broken)
         if self.closing or self.terminating:
             raise ValueError("Pool not running")
 

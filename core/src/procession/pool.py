@@ -411,8 +411,12 @@ class Pool:
         self._crew.ended.wait()
 
     def __enter__(self) -> Self:
-        """Return the pool. Raises `ValueError` when it does not run."""
-        self._crew.entrance.check()
+        """Return the pool. Raises `ValueError` when it was told to end.
+
+        One that has stopped by itself, as its workers could not begin, says so when it is used:
+        whether it has done so by now is a matter of luck.
+        """
+        self._crew.entrance.check_ends()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
