@@ -36,7 +36,7 @@ MOST_KEPT = 128 << 20
 #: The most blocks kept.
 MOST_BLOCKS = 32
 #: So many blocks are kept that are longer than that, up to this length.
-MOST_LONG, LONGEST_KEPT = 2, 1 << 30
+MOST_LONG, LONGEST_KEPT = 2, 512 << 20
 
 _HUGE_PAGE = 2 << 20
 
