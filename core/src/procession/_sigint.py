@@ -18,6 +18,8 @@ before a system call, which then sleeps as if nothing had happened. So
 
 from __future__ import annotations
 
+# The signal module itself would cost a child the import of `enum`.
+import _signal  # type: ignore[import-not-found]
 import sys
 from _thread import get_ident, interrupt_main
 
@@ -48,20 +50,17 @@ def apply(policy: str) -> None:
     ignored, as by nohup, keeps ignoring it in its children, and libraries such as asyncio
     look for the interpreter's own handler.
     """
-    # The signal module itself would cost a child the import of `enum`.
-    from _signal import SIG_DFL, SIG_IGN, SIGINT, getsignal, signal  # type: ignore[import-not-found]
-
     if policy == IGNORE:
-        signal(SIGINT, SIG_IGN)
+        _signal.signal(_SIGINT, _signal.SIG_IGN)
         return
     global _heard
-    _heard = False  # a forked child has it from its parent
-    listen(get_ident())
-    if sys.platform != "win32":
-        from _signal import SIGURG
-
-        if getsignal(SIGURG) == SIG_DFL:
-            signal(SIGURG, _do_nothing)
+    # A forked child has all of this from its parent, and each page that it leaves alone is shared.
+    if _heard:
+        _heard = False
+    if _listener != get_ident():
+        listen(get_ident())
+    if sys.platform != "win32" and _signal.getsignal(_signal.SIGURG) == _signal.SIG_DFL:
+        _signal.signal(_signal.SIGURG, _do_nothing)
 
 
 # -- what was raised where nobody can catch it
@@ -100,11 +99,9 @@ def _raise_again(unraisable: sys.UnraisableHookArgs) -> None:
 def _is_lost(unraisable: sys.UnraisableHookArgs) -> bool:
     if unraisable.exc_type is not KeyboardInterrupt or get_ident() != _listener:
         return False
-    from _signal import default_int_handler, getsignal
-
     # After an exit handler there is nobody left to raise it to.
     is_exit = "atexit" in (unraisable.err_msg or "") or sys.is_finalizing()
-    return not is_exit and getsignal(_SIGINT) is default_int_handler
+    return not is_exit and _signal.getsignal(_SIGINT) is _signal.default_int_handler
 
 
 # -- what was not noticed before a system call
@@ -145,7 +142,6 @@ def _was_heard() -> bool:
 def _wait_nudging(child: Child, timeout: float | None) -> int | None:
     if sys.platform == "win32":
         return child.wait(timeout)
-    from _signal import SIGURG
     from time import monotonic
 
     until = None if timeout is None else monotonic() + timeout
@@ -157,7 +153,7 @@ def _wait_nudging(child: Child, timeout: float | None) -> int | None:
         if code is not None or left < _NUDGE_SECONDS:
             return code
         try:
-            child.signal(SIGURG)
+            child.signal(_signal.SIGURG)
         except (NotImplementedError, OSError):
             continue  # it is no process of its own, or somebody else's by now
 
@@ -168,6 +164,4 @@ def unblock() -> None:
     What has come meanwhile is raised here as KeyboardInterrupt, unless it is ignored.
     """
     if sys.platform != "win32":
-        from _signal import SIG_UNBLOCK, SIGINT, pthread_sigmask
-
-        pthread_sigmask(SIG_UNBLOCK, (SIGINT,))
+        _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (_SIGINT,))
