@@ -1,6 +1,7 @@
 """Who takes part: libraries that offer contexts like multiprocessing's, and how to reach them.
 
-A further library (billiard, multiprocess, ...) takes part by one entry in `LIBRARIES`.
+A further library takes part by one entry in `LIBRARIES`. One that has no contexts like
+multiprocessing's gets them from a module of `peers`.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any, Protocol, cast
 
 
@@ -149,6 +151,14 @@ class Library:
     module: str
     #: Whether `get_context` takes a transport by name.
     has_transports: bool = False
+    #: What to compare on where the kernel object matters, if there are no transports.
+    kernel_objects: tuple[str, ...] = ("pipe", "socketpair")
+    #: Patterns of the cases that it takes part in, as shells have them.
+    takes: tuple[str, ...] = ("*",)
+
+    def takes_part(self, case: str) -> bool:
+        """Return whether it can do *case*: `queues/latency`."""
+        return any(fnmatchcase(case, pattern) for pattern in self.takes)
 
     def context(self, method: str | None, transport: str | None) -> Context:
         """Return the library's context; errors of the library are not caught."""
@@ -170,6 +180,26 @@ class Library:
 LIBRARIES: Mapping[str, Library] = {
     "multiprocessing": Library("multiprocessing"),
     "procession": Library("procession", has_transports=True),
+    # Drop-in replacements. Both import what multiprocessing has, and more.
+    "billiard": Library("billiard"),
+    "multiprocess": Library("multiprocess"),
+    # Queues and connections. ZeroMQ has one consumer, or one for each producer.
+    "faster-fifo": Library(
+        "peers.fifo", takes=("queues/small *", "queues/latency", "queues/numpy *")
+    ),
+    "pyzmq": Library(
+        "peers.zeromq",
+        kernel_objects=("socketpair",),
+        takes=("queues/small * ?:1", "queues/latency", "queues/numpy *", "connections/*"),
+    ),
+    "iceoryx2": Library(
+        "peers.iceoryx", kernel_objects=("socketpair",), takes=("connections/numpy * MiB",)
+    ),
+    # Pools.
+    "concurrent.futures": Library("peers.futures", takes=("pools/*",)),
+    "loky": Library("peers.loky", takes=("pools/*",)),
+    "pebble": Library("peers.pebble", takes=("pools/*",)),
+    "mpire": Library("peers.mpire", takes=("pools/*",)),
 }
 
 #: The library that all others are compared with.
@@ -233,7 +263,7 @@ def contenders_for(
     methods = [method for method in offered.methods() if method in known]
     transports: list[str | None] = [*offered.transports()]
     if not offered.has_transports:
-        transports = ["pipe", "socketpair"] if "kernel object" in varies else [None]
+        transports = [*offered.kernel_objects] if "kernel object" in varies else [None]
     if not every_pair:
         if "method" not in varies:
             methods = ["fork"] if "fork" in methods else methods[:1]

@@ -10,14 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 
-def describe() -> Mapping[str, object]:
-    """Return date, versions and machine as values that JSON knows."""
+def describe(libraries: Sequence[str]) -> Mapping[str, object]:
+    """Return date, versions and machine as values that JSON knows.
+
+    Of *libraries*, those that are distributions of that name have a version.
+    """
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": _versions(),
+        "versions": _versions(libraries),
         "machine": {
             "system": platform.system(),
             "kernel": platform.release(),
@@ -31,12 +34,8 @@ def describe() -> Mapping[str, object]:
     }
 
 
-def _versions() -> Mapping[str, str | None]:
-    """Return the versions of python, numpy, and procession with its plugins."""
-    try:
-        numpy: str | None = version("numpy")
-    except PackageNotFoundError:
-        numpy = None
+def _versions(libraries: Sequence[str]) -> Mapping[str, str | None]:
+    """Return the versions of python, numpy, *libraries*, and procession with its plugins."""
     ours = {
         name: distribution.version
         for distribution in distributions()
@@ -44,10 +43,18 @@ def _versions() -> Mapping[str, str | None]:
     }
     return {
         "python": f"{platform.python_implementation()} {platform.python_version()}",
-        "numpy": numpy,
+        "numpy": _version("numpy"),
         "procession": None,
+        **{name: found for name in libraries if (found := _version(name)) is not None},
         **ours,
     }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 def _line(path: str, name: str) -> str | None:

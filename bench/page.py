@@ -3,7 +3,8 @@
     python bench/page.py bench/results/results.json
 
 keeps the JSON as ``bench/published.json`` and writes ``docs/explanation/benchmarks.md`` and
-``benchmarks.svg`` from it. A test checks that the three agree.
+``benchmarks.svg`` from it. A run with other libraries than procession becomes
+``bench/published-peers.json`` and ``docs/explanation/peers.md``. A test checks that they agree.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import peers_page
 import subjects
 from results import FORMAT
 from table import number
@@ -25,6 +27,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PUBLISHED = ROOT / "bench" / "published.json"
 PAGE = ROOT / "docs" / "explanation" / "benchmarks.md"
 PICTURE = PAGE.with_suffix(".svg")
+PEERS_PUBLISHED = ROOT / "bench" / "published-peers.json"
+PEERS_PAGE = ROOT / "docs" / "explanation" / "peers.md"
 
 SIDES = ("baseline", "candidate")
 
@@ -184,6 +188,10 @@ def main(arguments: Sequence[str]) -> int:
     if not isinstance(run, dict) or run.get("format") != FORMAT:
         print(f"page.py: {arguments[0]} is no result of bench/run.py", file=sys.stderr)
         return 2
+    if run["options"]["candidates"] != ["procession"]:
+        PEERS_PUBLISHED.write_text(text, encoding="utf-8")
+        PEERS_PAGE.write_text(peers_page.page(run), encoding="utf-8")
+        return 0
     PUBLISHED.write_text(text, encoding="utf-8")
     PAGE.write_text(page(run), encoding="utf-8")
     PICTURE.write_text(picture(run["rows"]), encoding="utf-8")

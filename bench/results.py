@@ -69,7 +69,9 @@ class Row:
 
     @property
     def goal(self) -> Goal | None:
-        """What is to be reached, if anything."""
+        """What is to be reached, if anything: by procession, others have goals of their own."""
+        if self.candidate.library != "procession":
+            return None
         return goal_for(
             self.subject,
             self.case,

@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
     # A file or a pipe has no width, and rich's guess of 80 is too narrow for the tables.
     console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
-    begin = _describe()
+    begin = _describe(options.candidate)
     _run(run, rounds)
     return _report(run, begin, options, rounds, console)
 
@@ -123,10 +123,10 @@ def _report(
     return FAILED if results.failures else FINE
 
 
-def _describe() -> dict[str, object]:
+def _describe(libraries: Sequence[str]) -> dict[str, object]:
     import machine
 
-    return dict(machine.describe())
+    return dict(machine.describe(libraries))
 
 
 def _refuse(message: str) -> int:

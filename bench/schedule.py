@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import subjects
-from contenders import Contender, contenders_for
+from contenders import LIBRARIES, Contender, contenders_for
 from results import Failure, Row
 
 if TYPE_CHECKING:
@@ -77,6 +77,7 @@ def compare(
         Comparison(subject, case, baseline, candidate)
         for subject, case in cases
         for library in libraries
+        if LIBRARIES[library].takes_part(f"{subject.name}/{case.name}")
         for baseline, candidate in contenders_for(library, case.varies, every_pair)
     ]
 

@@ -63,6 +63,18 @@ def test_failed_measurement_is_reported(tmp_path: Path) -> None:
     assert {"memory"} == {failure["subject"] for failure in results["failures"]}
 
 
+def test_libraries_of_other_shapes_take_part(tmp_path: Path) -> None:
+    """An executor is measured as a pool, and a library only in what it can do."""
+    done = bench(
+        *("--quick", "--rounds", "1", "--only", "pools/round", "queues/latency"),
+        *("--candidate", "concurrent.futures", "--output", tmp_path.as_posix()),
+    )
+
+    assert done.returncode == 0, done.stderr + done.stdout
+    results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    assert [(row["case"], row["goal"]) for row in results["rows"]] == [("round trip", None)]
+
+
 @pytest.mark.parametrize("arguments", [["--only", "nothing"], ["--candidate", "nobody"]])
 def test_unknown_name_is_refused_in_one_line(arguments: list[str]) -> None:
     """A name that nobody knows costs one line and exit status 2, not a traceback."""
@@ -77,11 +89,13 @@ def test_the_published_figures_are_those_of_a_run(tmp_path: Path) -> None:
     """Page and picture are written by a program: nobody has made a figure nicer by hand."""
     root = RUN.parents[1]
     names = ["bench/published.json", "docs/explanation/benchmarks.md"]
-    names.append("docs/explanation/benchmarks.svg")
+    names += ["docs/explanation/benchmarks.svg", "bench/published-peers.json"]
+    names.append("docs/explanation/peers.md")
     copy = tmp_path / "bench"
     shutil.copytree(RUN.parent, copy, ignore=shutil.ignore_patterns("results", "__pycache__"))
     (tmp_path / "docs" / "explanation").mkdir(parents=True)
-    subprocess.run([sys.executable, copy / "page.py", copy / "published.json"], check=True)
+    for name in ("published.json", "published-peers.json"):
+        subprocess.run([sys.executable, copy / "page.py", copy / name], check=True)
 
     for name in names:
         assert (tmp_path / name).read_text() == (root / name).read_text(), name
