@@ -183,14 +183,15 @@ LIBRARIES: Mapping[str, Library] = {
     # Drop-in replacements. Both import what multiprocessing has, and more.
     "billiard": Library("billiard"),
     "multiprocess": Library("multiprocess"),
-    # Queues and connections. ZeroMQ has one consumer, or one for each producer.
+    # Queues and connections. ZeroMQ keeps no order between producers, so that the end of what
+    # several have put cannot be told by one more item, as `small tuples` does it.
     "faster-fifo": Library(
         "peers.fifo", takes=("queues/small *", "queues/latency", "queues/numpy *")
     ),
     "pyzmq": Library(
         "peers.zeromq",
         kernel_objects=("socketpair",),
-        takes=("queues/small * ?:1", "queues/latency", "queues/numpy *", "connections/*"),
+        takes=("queues/latency", "queues/numpy *", "connections/*"),
     ),
     "iceoryx2": Library(
         "peers.iceoryx", kernel_objects=("socketpair",), takes=("connections/numpy * MiB",)

@@ -34,6 +34,7 @@ to do. [The page on the standard library](benchmarks.md) says how much to believ
 | system | {machine[system]} {machine[kernel]} |
 | load when it began | {machine[load_average_at_begin][0]} |
 | rounds | {options[rounds]} |
+| measured | {measured} |
 
 A ratio is procession's figure to that of the best of the others, round by round: the median, and
 the lowest and the highest. Above 1 procession is better for rates, below 1 for times.
@@ -58,8 +59,9 @@ def page(run: Mapping[str, Any]) -> str:
         for name, version in run["versions"].items()
         if not name.startswith("procession-")
     )
-    head = TEXT.format(**{**run, "versions": versions})
-    return "\n".join([head, *_tables(run["rows"])])
+    measured = ", ".join(run["options"]["only"] or ["everything"])
+    head = TEXT.format(**{**run, "versions": versions, "measured": measured})
+    return "\n".join([head, *_tables(run["rows"]), *_failures(run["failures"])])
 
 
 def _tables(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -71,6 +73,20 @@ def _tables(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         yield ""
 
 
+def _failures(failures: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    if not failures:
+        return
+    yield "## What could not be measured\n"
+    for case, library, reason in sorted(
+        {
+            (f"{each['subject']}/{each['case']}", each["contender"]["library"], each["reason"])
+            for each in failures
+        }
+    ):
+        yield f"* {case} on {library}: {reason}"
+    yield ""
+
+
 def _lines(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Yield a line for each figure of procession that somebody else has, too."""
     others: dict[tuple[str, str], dict[str, Measured]] = defaultdict(dict)
@@ -79,7 +95,7 @@ def _lines(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             if row[side]["library"] != "procession":
                 other = Measured(_label(row[side]), row[side]["rounds"])
                 others[row["case"], row["figure"]].setdefault(other.label, other)
-    previous = None
+    told: set[tuple[str, str]] = set()
     for row in rows:
         mine = row["candidate"]
         rivals = list(others[row["case"], row["figure"]].values())
@@ -94,9 +110,9 @@ def _lines(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             f"{number(mine['median'])} {row['unit']}",
             _cell(rivals[0]),
             _range(mine["rounds"], rivals[0].numbers),
-            ", ".join(map(_cell, rivals[1:])) if previous != (row["case"], row["figure"]) else "",
+            ", ".join(map(_cell, rivals[1:])) if (row["case"], row["figure"]) not in told else "",
         ]
-        previous = row["case"], row["figure"]
+        told.add((row["case"], row["figure"]))
         yield f"| {' | '.join(cells)} |"
 
 
