@@ -22,7 +22,8 @@ class ForkContext:
         self, *, target: Callable[..., object], args: Sequence[object], daemon: bool
     ) -> Any:
         """Make a process."""
-        return multiprocessing.get_context("fork").Process(target=target, args=args, daemon=daemon)
+        context: Any = multiprocessing.get_context("fork")
+        return context.Process(target=target, args=args, daemon=daemon)
 
 
 def get_all_start_methods() -> list[str]:
