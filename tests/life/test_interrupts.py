@@ -222,3 +222,47 @@ def test_a_program_that_ends_in_another_way(tmp_path: Path, form: str) -> None:
     assert (not caught) == ended.stderr.count("Traceback (most recent call last)"), ended.stderr
     assert "joined" * (form == "catches") == ended.stdout
     assert (0 if caught else -2) == ended.returncode
+
+
+class _Child:
+    """Stands for a child that ends when it has been waited for some times."""
+
+    def __init__(self, *waits: Any) -> None:
+        self._waits = list(waits)
+        self.signals: list[int] = []
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        code = self._waits.pop(0)
+        if isinstance(code, type):
+            raise code
+        return code  # type: ignore[no-any-return]
+
+    def signal(self, number: int) -> None:
+        self.signals.append(number)
+
+
+def _join(child: Any, heard_before: int) -> int | None:
+    return _sigint.wait_for(child, _sigint.QUIET, heard_before, None)
+
+
+@pytest.mark.parametrize("form", ["join", "handled"])
+def test_only_older_children_are_nudged(form: str) -> None:
+    """A child that was started after a Ctrl-C waits for other signals as long as it likes."""
+    older = _sigint.heard()
+    try:
+        if form == "join":
+            _join(_Child(KeyboardInterrupt), older)
+        raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        meanwhile = _sigint.heard()
+        _join(old := _Child(None, None, 0), older)
+        _join(young := _Child(None, 0), meanwhile)
+        assert 2 == len(old.signals)
+        assert [] == young.signals
+    _join(youngest := _Child(0), _sigint.heard())
+    _join(young := _Child(0), meanwhile)
+    assert [] == youngest.signals == young.signals
+    with pytest.raises(KeyboardInterrupt):
+        _join(_Child(KeyboardInterrupt), _sigint.heard())
+    _join(young := _Child(None, 0), meanwhile)
+    assert 1 == len(young.signals)

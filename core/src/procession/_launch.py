@@ -106,6 +106,7 @@ def launch(child: process.Process) -> None:
     _standard.watch()
     start = relatives.begin_start()
     child._started_at = time.monotonic()
+    child._heard = _sigint.heard()
     try:
         mentioned_files = mentioned(child) if kind.features.inherits_memory else None
         post_mortem = PostMortem(tag(child._name, kind.name, child._parent_pid))

@@ -53,10 +53,7 @@ def apply(policy: str) -> None:
     if policy == IGNORE:
         _signal.signal(_SIGINT, _signal.SIG_IGN)
         return
-    global _heard
     # A forked child has all of this from its parent, and each page that it leaves alone is shared.
-    if _heard:
-        _heard = False
     if _listener != get_ident():
         listen(get_ident())
     if sys.platform != "win32" and _signal.getsignal(_signal.SIGURG) == _signal.SIG_DFL:
@@ -110,33 +107,41 @@ _SIGINT = 2
 #: How often a child is nudged: by SIGURG, which nearly nobody uses, and which does nothing where
 #: there is no handler.
 _NUDGE_SECONDS = 1.0
-# Whether a KeyboardInterrupt has come out of a wait for a child.
-_heard = False
+# How many KeyboardInterrupts have come out of a wait for a child.
+_interrupted_waits = 0
 
 
 def _do_nothing(number: int, frame: object) -> None:
     """Handle a nudge: the interpreter looks for other signals as well."""
 
 
-def wait_for(child: Child, policy: str, timeout: float | None) -> int | None:
-    """Wait like `Child.wait`, and nudge *child*, of *policy*, if it may not have heard Ctrl-C."""
-    global _heard
-    if policy != IGNORE and _was_heard():
+def wait_for(child: Child, policy: str, heard_before: int, timeout: float | None) -> int | None:
+    """Wait like `Child.wait`, and nudge *child*, of *policy*, if it may not have heard Ctrl-C.
+
+    *heard_before* is what `heard` returned when it was started: there was nothing to hear for it
+    if there has been no Ctrl-C since.
+    """
+    global _interrupted_waits
+    if policy != IGNORE and heard() > heard_before:
         return _wait_nudging(child, timeout)
     try:
         return child.wait(timeout)
     except KeyboardInterrupt:
-        _heard = True
+        _interrupted_waits += 1
         raise
 
 
-def _was_heard() -> bool:
-    """Return whether this process is known to have heard a Ctrl-C: it is ending by it, say."""
-    return (
-        _heard
-        or sys.exc_info()[0] is KeyboardInterrupt
+def heard() -> int:
+    """Return a number that is greater after a Ctrl-C of which this process is known to have heard.
+
+    It is greater by two for good once a wait for a child has been interrupted, and by one as
+    long as a KeyboardInterrupt is being handled here or has ended the program.
+    """
+    is_being_handled = (
+        sys.exc_info()[0] is KeyboardInterrupt
         or getattr(sys, "last_type", None) is KeyboardInterrupt
     )
+    return 2 * _interrupted_waits + is_being_handled
 
 
 def _wait_nudging(child: Child, timeout: float | None) -> int | None:

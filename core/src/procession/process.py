@@ -32,6 +32,15 @@ __all__ = ["BaseProcess", "Process", "active_children", "current_process", "pare
 
 # Written out because the signal module costs a child more than a quarter of its own start.
 _SIGINT, _SIGTERM, _SIGKILL = 2, 15, 9
+# What a process object keeps for the parent; what a child has to know of it is in the parcel.
+_KNOWN_TO_PARENT = (
+    "_own_options",
+    "_given",
+    "_started_at",
+    "_heard",
+    "_post_mortem",
+    "_lifecycle",
+)
 # The variable that asks for stacks on a signal; see `procession._stack_file`.
 _DUMP_SIGNAL = "PROCESSION_DUMP_SIGNAL"
 
@@ -69,6 +78,8 @@ class BaseProcess(abc.Process):
     #: when it inherited all there were.
     _started_at = 0.0
     _given: frozenset[tuple[int, int]] | None = None
+    #: What its parent had heard of Ctrl-C when it was started; see `procession._sigint.heard`.
+    _heard = 0
     _post_mortem: PostMortem | None = None
     _last_signal: int | None = None
     _lifecycle: Lifecycle | None = None
@@ -173,7 +184,7 @@ class BaseProcess(abc.Process):
         self._check_mine("join a child process")
         if self._child is None:
             raise _errors().ProcessNotStartedError("can only join a started process")
-        if _sigint.wait_for(self._child, self._sigint, timeout) is not None:
+        if _sigint.wait_for(self._child, self._sigint, self._heard, timeout) is not None:
             self._leave()
 
     async def wait(self) -> int:
@@ -521,8 +532,7 @@ class Process(BaseProcess):
         """Pickle for a child; the classes of contexts are made again by name there."""
         state = self.__dict__.copy()
         state["_child"] = None
-        # What there is to know of these is in the parcel, or the parent's.
-        for name in ("_own_options", "_given", "_started_at", "_post_mortem", "_lifecycle"):
+        for name in _KNOWN_TO_PARENT:
             state.pop(name, None)
         kind = type(self)
         if "_of_context" in kind.__dict__:
