@@ -268,14 +268,16 @@ def test_nested_proxies(synced: Any) -> None:
     assert 3 == len(tree["children"][0][1])
 
 
-def test_own_types(shared_ctx: Any, own: Any) -> None:
+def test_own_types(shared_ctx: Any, own: Any, subject: str) -> None:
     """Public methods, exposed ones, results that stay in the server, and iterators."""
+    managers = __import__(f"{subject}.managers", fromlist=["x"])
     with own(ctx=shared_ctx) as manager:
         counter = manager.Counter(5)
         assert 7 == counter.up(2) == counter._callmethod("up", (0,))
         assert "AutoProxy[Counter]" in repr(counter)
         assert not hasattr(counter, "_private")
-        with pytest.raises(Exception, match=r"'_private' of .*Counter.* is not in exposed="):
+        refused = r"'_private' of .*Counter.* is not in exposed="
+        with pytest.raises(managers.RemoteError, match=refused):
             counter._callmethod("_private")
         again = counter.me()
         assert 8 == again.up()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -35,6 +36,14 @@ def test_environment(pair: Any, ask: Make, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("PROCESSION_TESTS_VARIABLE", "set late")
 
     assert "set late" == ask(payloads.environment_of_child)["variable"]
+
+
+def test_threads(ask: Make) -> None:
+    """There is the main thread, and its number is its own, not that of the parent's."""
+    ((name, number),) = ask(payloads.threads_of_child)
+
+    assert "MainThread" == name
+    assert number not in (None, threading.main_thread().native_id)
 
 
 _STREAMS = """

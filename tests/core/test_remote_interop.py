@@ -134,7 +134,7 @@ def test_wrong_keys_either_way(run: Callable[..., Any]) -> None:
 
 MANAGER = """
 import ast, os, sys
-from multiprocessing.managers import SyncManager, BaseManager
+from multiprocessing.managers import BaseManager, RemoteError, SyncManager
 class Counter:
     def __init__(self, number): self.number = number
     def up(self): self.number += 1; return self.number
@@ -183,7 +183,12 @@ try: d["nothing"]
 except KeyError: pass
 else: raise AssertionError
 try: d._callmethod("__class__")
-except AttributeError as error: assert "is not in exposed=" in str(error)
+except RemoteError as error: assert "is not in exposed=" in str(error)
+else: raise AssertionError
+lost = manager.list()
+lost._close()
+try: len(lost)
+except RemoteError as error: assert "nobody refers to it any more" in str(error)
 else: raise AssertionError
 before = manager._number_of_objects()
 del l

@@ -156,7 +156,7 @@ def test_interrupted_calls_go_on(ctx: Any, pair: Any) -> None:
     process.start()
     sender.close()
 
-    assert receiver.recv() > 100
+    assert receiver.recv() >= 100
 
     process.join(_SECONDS)
     assert process.exitcode == 0

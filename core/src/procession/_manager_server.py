@@ -17,7 +17,12 @@ from procession._call_line import call_line
 from procession._fork_gate import end_moment, moments
 from procession._listener import Listener
 from procession._referents import Referent, Referents
-from procession.errors import AuthenticationError, ConnectionClosedError, RemoteError
+from procession.errors import (
+    AuthenticationError,
+    ConnectionClosedError,
+    NotExposedError,
+    RemoteError,
+)
 from procession.process import current_process
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
@@ -271,7 +276,7 @@ class Server:
     ) -> tuple[str, Any]:
         """Call a method of a referent; return the kind of answer and the result.
 
-        Raises what the method raises, and `ReferentLostError`.
+        Raises what the method raises, `ReferentLostError`, and `NotExposedError`.
         """
         referent = self.referents.find(ident)
         obj = referent.obj
@@ -291,7 +296,7 @@ class Server:
             return wire.RETURN, repr(referent.obj)
         if method == "#GETVALUE":
             return wire.RETURN, referent.obj
-        raise AttributeError(
+        raise NotExposedError(
             f"method {method!r} of {type(referent.obj)!r} object is not in "
             f"exposed={tuple(sorted(referent.exposed))!r}"
         )
@@ -301,7 +306,8 @@ class Server:
         if self._codec is not wire.PickleCodec:
             return wire.TRACEBACK, text  # XML has no exceptions
         if not ours:
-            return wire.ERROR, error
+            # The standard library has no such classes, and raises its RemoteError for the text.
+            return (wire.TRACEBACK, text) if isinstance(error, RemoteError) else (wire.ERROR, error)
         try:
             return wire.RAISED, (wire.PickleCodec.dumps(error), text)
         except Exception:

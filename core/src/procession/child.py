@@ -165,12 +165,21 @@ def begin_forked() -> None:
     import atexit
 
     atexit._clear()
+    if "threading" in sys.modules:
+        _renew_native_id()
     if "procession._child_hooks" in sys.modules:
         sys.modules["procession._child_hooks"].forget()
     if _standard.followed or "multiprocessing.util" in sys.modules:
         from procession import _standard_state
 
         _standard_state.forget_parent()
+
+
+def _renew_native_id() -> None:
+    # The interpreter leaves the main thread with the number that it had in the parent.
+    main_thread: Any = sys.modules["threading"].main_thread()
+    if hasattr(main_thread, "_set_native_id"):
+        main_thread._set_native_id()
 
 
 def _open(

@@ -48,6 +48,7 @@ whatever procession has to say. Each one derives *also* from the built-in that
     |  |- ServerDiedError                (ConnectionError) the server of a manager has
     |  `- WorkerDiedError                                   a worker of a pool has, with a task
     |- RemoteError                       a server could not do what it was asked
+    |  `- NotExposedError                (AttributeError)  a method that the manager does not expose
     |  `- ReferentLostError              (LookupError)     the object behind a proxy is gone
     |- OwnerDiedError                    (OSError)         who held a lock has died
     |- BrokenBarrierError                (threading.BrokenBarrierError) not all will come
@@ -129,6 +130,7 @@ __all__ = [
     "ProcessStartedError",
     "ProcessStateError",
     "QueueClosedError",
+    "NotExposedError",
     "ReferentLostError",
     "RemoteError",
     "ResourceError",
@@ -534,6 +536,10 @@ class ServerDiedError(PeerDiedError, BrokenPipeError, ConnectionRefusedError, Co
 
 class RemoteError(ProcessError):
     """A manager's server could not do what it was asked; it says why, with its traceback."""
+
+
+class NotExposedError(RemoteError, AttributeError):
+    """A method was asked for that the manager does not expose of this object."""
 
 
 class ReferentLostError(RemoteError, LookupError):

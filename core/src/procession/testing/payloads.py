@@ -153,6 +153,13 @@ def environment_of_child() -> dict[str, Any]:
     }
 
 
+def threads_of_child() -> list[tuple[str, int | None]]:
+    """Name and native number of each thread that a child knows of."""
+    import threading
+
+    return [(each.name, each.native_id) for each in threading.enumerate()]
+
+
 def chosen_method(package_name: str) -> Any:
     """The start method that this process would use for its own children."""
     return __import__(package_name).get_start_method()
