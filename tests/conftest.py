@@ -32,6 +32,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import pytest
 
@@ -77,9 +78,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     parser.addoption(
         "--pairs",
-        choices=("all", "few"),
+        choices=("all", "few", "one"),
         default="all",
-        help="few: each start method and each transport, but not every pair of them",
+        help="few: each start method and each transport, but not every pair of them; "
+        "one: a single pair for each test, and not the same one for all",
     )
 
 
@@ -143,7 +145,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
                 "transport": (_cheapest_first(methods)[:1], transports),
             }[mark.args[0]]
         pairs = [Pair(subject, m, t) for m in methods for t in transports]
-        if mark is None and pairs and metafunc.config.getoption("--pairs") == "few":
+        extent = metafunc.config.getoption("--pairs")
+        if pairs and extent == "one":
+            pairs = [pairs[crc32(metafunc.definition.nodeid.encode()) % len(pairs)]]
+        elif mark is None and pairs and extent == "few":
             pairs = _few(pairs, len(transports))
         missing = "; ".join(f"no {_DOMAINS[kind]}" for kind in _DOMAINS if not installed[kind])
         metafunc.parametrize("pair", pairs or [_absent(missing)], ids=str, indirect=True)

@@ -112,6 +112,12 @@ def test_package_functions_follow_the_choice(unset: Any, pair: Any) -> None:
         assert pair.method == receiver.recv()
 
 
+@pytest.mark.one_pair_per("method")
+def test_children_go_on_with_the_method_they_were_started_by(ask: Any, pair: Any) -> None:
+    """Whatever their parent has selected, a context's children start theirs as the context does."""
+    assert pair.method == ask(payloads.chosen_method, pair.subject)
+
+
 @pytest.mark.beyond("multiprocessing's getters fix the start method")
 @pytest.mark.one_pair_per("transport")
 def test_reading_never_decides(unset: Any, pair: Any) -> None:

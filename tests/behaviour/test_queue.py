@@ -11,12 +11,40 @@ from typing import Any
 
 import pytest
 
+from procession.queues import JoinableQueue, Queue, SimpleQueue
 from procession.testing import payloads
+from procession.testing.queueing import CountingQueue
 
 DEADLINE = 30.0
 Make = Callable[..., Any]
 transports = pytest.mark.one_pair_per("transport")
 KINDS = pytest.mark.parametrize("kind", ["Queue", "JoinableQueue", "SimpleQueue"])
+
+
+@pytest.mark.beyond("a class cannot be derived from the classes of both packages")
+def test_a_class_of_ones_own(ctx: Any, finish: Make) -> None:
+    """A class derived from a queue's is given a context, and takes what it adds along."""
+    items = CountingQueue(ctx=ctx)
+    bounded = CountingQueue(1, ctx=ctx)
+
+    finish(payloads.put_numbered, items, 0, 3)
+    bounded.put("only")
+
+    assert [(0, number) for number in range(3)] == [items.get(timeout=DEADLINE) for _ in range(3)]
+    assert 3 == items.puts.value
+    with pytest.raises(queue_module.Full):
+        bounded.put("one more", timeout=0)
+    items.close()
+    bounded.close()
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("kind", [Queue, JoinableQueue, SimpleQueue])
+@pytest.mark.parametrize("options", [{}, {"ctx": "fork"}])
+def test_no_context(kind: Any, options: dict[str, Any]) -> None:
+    """Who makes a queue without a context is told how to get one."""
+    with pytest.raises(TypeError, match=r"needs a context of procession, not .*: call ctx"):
+        kind(**options)
 
 
 @transports

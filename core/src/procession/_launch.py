@@ -32,6 +32,7 @@ TYPE_CHECKING = False  # every module of the parent makes a fork dearer
 if TYPE_CHECKING:
     from procession._encoder import Encoder
     from procession._process_options import ProcessOptions
+    from procession._selector import Bequest
 
 _SIGKILL = 9
 
@@ -96,7 +97,7 @@ def launch(child: process.Process) -> None:
     flush_streams()
     child._started_by = kind.name
     post_mortem = lifecycle = None
-    bequest = _selection.bequest()
+    bequest = _bequest(kind.name)
     if bequest["plugins"]:
         from procession._lifecycle import Lifecycle
 
@@ -153,6 +154,17 @@ def launch(child: process.Process) -> None:
     child._forget_work()
     if lifecycle is not None:
         lifecycle.started(child)
+
+
+def _bequest(method: str) -> Bequest:
+    """Return what a child inherits of the selection: but for how it was started itself.
+
+    That is what it starts its own children by, as in multiprocessing.
+    """
+    bequest = _selection.bequest()
+    if bequest["names"].get("start_method") == method:
+        return bequest
+    return {**bequest, "names": {**bequest["names"], "start_method": method}}
 
 
 def _encoder(serializer: str | None) -> Encoder | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 import time
+from _operator import index
 
 from procession import _standard, abc
 from procession._pickling import dumper, explain, loads
@@ -16,7 +17,7 @@ from procession.errors import BatchError, ConnectionClosedError, QueueClosedErro
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
     from types import GenericAlias
     from typing import Any, NoReturn
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from procession._encoder import Encoder
     from procession._lease import EmptyArray, Lease
     from procession._mailbox import Mailbox
+    from procession.context import BaseContext
 
 __all__ = ["JoinableQueue", "Queue", "SimpleQueue"]
 
@@ -39,8 +41,10 @@ _AT_ONCE = 256
 class Queue(abc.Queue):
     """Objects from many processes to many processes, first in, first out.
 
-    A context makes it: ``ctx.Queue(maxsize)``. *mailbox* is what carries the messages;
-    it is taken over. *encoder* pickles what is put, where that is not `pickle` itself.
+    A context makes it: ``ctx.Queue(maxsize)``. A class derived from it may be given *ctx*, a
+    context, instead of *mailbox*, which is what carries the messages and is taken over, and
+    *encoder*, which pickles what is put, where that is not `pickle` itself. What such a class
+    adds goes to other processes by its own ``__getstate__`` and ``__setstate__``.
 
     Any number of threads and processes may use it at once. What one producer puts is
     got in that order, each object exactly once. A process killed at any instruction
@@ -51,15 +55,22 @@ class Queue(abc.Queue):
     it afterwards. Its descriptors are closed when it is collected, or by `close`.
     """
 
+    #: Whether its mailbox counts what is done.
+    _joinable = False
+
     def __init__(
-        self, maxsize: int = 0, *, mailbox: Mailbox, encoder: Encoder | None = None
+        self,
+        maxsize: int = 0,
+        *,
+        ctx: BaseContext | None = None,
+        mailbox: Mailbox | None = None,
+        encoder: Encoder | None = None,
     ) -> None:
-        self._mailbox = mailbox
-        self._encoder = encoder
-        self._dumps = dumper(encoder)
-        self._maxsize = max(0, maxsize)
-        self._closed = False
-        _standard.watch()
+        if mailbox is None:
+            options = {"joinable": True} if self._joinable else {}
+            maxsize = index(maxsize)
+            mailbox, encoder = _mailbox_of(type(self), ctx, maxsize=max(0, maxsize), **options)
+        self._begin(max(0, maxsize), mailbox, encoder)
 
     @property  # type: ignore[misc]  # nobody sets it
     def __class__(self) -> type[Any]:
@@ -336,9 +347,25 @@ class Queue(abc.Queue):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle for another process of this host; the queue stays open here, too."""
+        return _new, (type(self),), self.__getstate__()
+
+    def __getstate__(self) -> Any:
+        """Return what another process of this host makes the same queue from."""
         if self._closed:
             raise self._closed_error()
-        return _rebuild, (type(self), self._maxsize, self._mailbox, *_given(self._encoder))
+        return self._maxsize, self._mailbox, self._encoder
+
+    def __setstate__(self, state: Any) -> None:
+        """Become the queue that *state* is of."""
+        self._begin(*state)
+
+    def _begin(self, maxsize: int, mailbox: Mailbox, encoder: Encoder | None) -> None:
+        self._maxsize = maxsize
+        self._mailbox = mailbox
+        self._encoder = encoder
+        self._dumps = dumper(encoder)
+        self._closed = False
+        _standard.watch()
 
     def __repr__(self) -> str:
         """Return the class, the limit and the state."""
@@ -355,6 +382,8 @@ class Queue(abc.Queue):
 
 class JoinableQueue(Queue):
     """A queue whose consumers report each object as done, and that can be waited for."""
+
+    _joinable = True
 
     def task_done(self) -> None:
         """Report an object that was got as done.
@@ -383,11 +412,16 @@ class SimpleQueue:
     waits for a reader.
     """
 
-    def __init__(self, *, mailbox: Mailbox, encoder: Encoder | None = None) -> None:
-        self._mailbox = mailbox
-        self._encoder = encoder
-        self._dumps = dumper(encoder)
-        _standard.watch()
+    def __init__(
+        self,
+        *,
+        ctx: BaseContext | None = None,
+        mailbox: Mailbox | None = None,
+        encoder: Encoder | None = None,
+    ) -> None:
+        if mailbox is None:
+            mailbox, encoder = _mailbox_of(type(self), ctx)
+        self._begin(mailbox, encoder)
 
     def put(self, obj: Any) -> None:
         """Add *obj*; see `Queue.put`. Raises `OSError` after `close`."""
@@ -437,8 +471,22 @@ class SimpleQueue:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle for another process of this host; the queue stays open here, too."""
+        return _new, (type(self),), self.__getstate__()
+
+    def __getstate__(self) -> Any:
+        """Return what another process of this host makes the same queue from."""
         self._check_open()
-        return _rebuild_simple, (type(self), self._mailbox, *_given(self._encoder))
+        return self._mailbox, self._encoder
+
+    def __setstate__(self, state: Any) -> None:
+        """Become the queue that *state* is of."""
+        self._begin(*state)
+
+    def _begin(self, mailbox: Mailbox, encoder: Encoder | None) -> None:
+        self._mailbox = mailbox
+        self._encoder = encoder
+        self._dumps = dumper(encoder)
+        _standard.watch()
 
     def __repr__(self) -> str:
         """Return the class and the state."""
@@ -536,17 +584,19 @@ def _unpickle_the_rest(
     raise BatchError(objects, errors) from error
 
 
-def _given(encoder: Encoder | None) -> tuple[Encoder, ...]:
-    return () if encoder is None else (encoder,)
+def _mailbox_of(
+    kind: type[Any], ctx: BaseContext | None, **options: Any
+) -> tuple[Mailbox, Encoder | None]:
+    """Return a mailbox that *ctx* makes, and its encoder, for a queue of class *kind*."""
+    make: Callable[..., tuple[Mailbox, Encoder | None]] | None = getattr(ctx, "_mailbox", None)
+    if make is None:
+        raise TypeError(
+            f"a {kind.__name__} needs a context of procession, not {ctx!r}: call "
+            f"ctx.Queue(...), or pass ctx=procession.get_context() in a class of your own"
+        )
+    return make(None, None, **options)
 
 
-def _rebuild(
-    kind: type[Queue], maxsize: int, mailbox: Mailbox, encoder: Encoder | None = None
-) -> Queue:
-    return kind(maxsize, mailbox=mailbox, encoder=encoder)
-
-
-def _rebuild_simple(
-    kind: type[SimpleQueue], mailbox: Mailbox, encoder: Encoder | None = None
-) -> SimpleQueue:
-    return kind(mailbox=mailbox, encoder=encoder)
+def _new(kind: Any) -> Any:
+    """Return a queue without its state: its class may have an ``__init__`` of its own."""
+    return kind.__new__(kind)

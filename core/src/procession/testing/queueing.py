@@ -4,6 +4,31 @@ from __future__ import annotations
 
 from typing import Any
 
+from procession.queues import Queue
+
+
+class CountingQueue(Queue):
+    """A queue of somebody's own, made as such classes are made for multiprocessing."""
+
+    def __init__(self, *args: Any, ctx: Any, **kwargs: Any) -> None:
+        super().__init__(*args, ctx=ctx, **kwargs)
+        self.puts = ctx.Value("i", 0)
+
+    def __getstate__(self) -> Any:
+        """Return its own state beside the queue's."""
+        return super().__getstate__(), self.puts
+
+    def __setstate__(self, state: Any) -> None:
+        """Take back what `__getstate__` has returned."""
+        state, self.puts = state
+        super().__setstate__(state)
+
+    def put(self, *args: Any, **kwargs: Any) -> None:
+        """Count, and put."""
+        super().put(*args, **kwargs)
+        with self.puts.get_lock():
+            self.puts.value += 1
+
 
 def put_many(items: Any, count: int) -> None:
     """Put the numbers up to *count* together; all of them must be put."""
