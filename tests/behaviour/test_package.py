@@ -147,6 +147,19 @@ def test_logger(library: Any) -> None:
 
 
 @pytest.mark.one_pair_per("method")
+@pytest.mark.parametrize("name", ["", None])
+def test_log_level(library: Any, ask: Any, pair: Any, name: str | None) -> None:
+    """The level that counts in the parent, of its logger or of the root, counts in children."""
+    logger = library.get_logger() if name is None else logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(37)
+    try:
+        assert 37 == ask(payloads.log_level, pair.subject)
+    finally:
+        logger.setLevel(level)
+
+
+@pytest.mark.one_pair_per("method")
 def test_log_to_stderr(run_program: Make, pair: Any) -> None:
     """log_to_stderr writes [LEVEL/ProcessName] message, in children as well."""
     done = run_program(

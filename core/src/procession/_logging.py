@@ -56,8 +56,13 @@ def log_to_stderr(level: int | str | None = None) -> logging.Logger:
 
 
 def settings() -> tuple[int, bool]:
-    """Return the logger's level and whether it writes to stderr, for a child."""
-    return get_logger().level, _writes_to_stderr
+    """Return the level that counts for the logger and whether it writes to stderr, for a child.
+
+    The level is NOTSET where it is what the child would have anyway.
+    """
+    level = get_logger().getEffectiveLevel()
+    is_default = get_logger().level == logging.NOTSET and level == logging.WARNING
+    return logging.NOTSET if is_default else level, _writes_to_stderr
 
 
 def adopt(parent: tuple[int, bool]) -> None:

@@ -160,6 +160,11 @@ def threads_of_child() -> list[tuple[str, int | None]]:
     return [(each.name, each.native_id) for each in threading.enumerate()]
 
 
+def log_level(package_name: str) -> Any:
+    """The level that counts for the package's logger here."""
+    return __import__(package_name).get_logger().getEffectiveLevel()
+
+
 def chosen_method(package_name: str) -> Any:
     """The start method that this process would use for its own children."""
     return __import__(package_name).get_start_method()
