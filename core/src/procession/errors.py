@@ -34,7 +34,7 @@ whatever procession has to say. Each one derives *also* from the built-in that
     |  `- UnsupportedOptionError                       the start method cannot do it
     |- ClosedError                       we closed it ourselves
     |  |- ConnectionClosedError          (OSError)
-    |  `- QueueClosedError               (ValueError)
+    |  `- QueueClosedError               (ValueError, OSError)
     |- EndOfConnectionError              (EOFError)        the other side has finished
     |- BrokenConnectionError             (BrokenPipeError) it broke between us
     |- BusyConnectionError               (RuntimeError)    two users at once
@@ -375,8 +375,12 @@ class ConnectionClosedError(ClosedError, OSError):
     """This end of a connection was closed in this process."""
 
 
-class QueueClosedError(ClosedError, ValueError):
-    """This queue was closed in this process."""
+class QueueClosedError(ClosedError, ValueError, OSError):
+    """This queue was closed in this process.
+
+    multiprocessing raises ValueError in `put` and `get`, and in other methods OSError in some
+    versions and ValueError in later ones.
+    """
 
 
 class EndOfConnectionError(ProcessError, EOFError):

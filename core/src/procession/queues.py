@@ -337,8 +337,7 @@ class Queue(abc.Queue):
 
     def _check_open(self) -> None:
         if self._closed:
-            # An OSError, which multiprocessing lets these raise on a closed queue.
-            raise ConnectionClosedError(f"Queue {self!r} is closed")
+            raise self._closed_error()
 
     @property
     def _reader(self) -> _Reader:
