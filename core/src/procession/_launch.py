@@ -186,10 +186,10 @@ def _prepare_first() -> None:
     # line of Python costs a child pages that it has to copy.
     for forget in (process._children.clear, *relatives.to_forget):
         in_forked_children(forget)
-    if process._DUMP_SIGNAL in os.environ:
+    if process.DUMP_SIGNAL in os.environ:
         from procession._stack_file import arm
 
-        arm(os.environ[process._DUMP_SIGNAL])
+        arm(os.environ[process.DUMP_SIGNAL])
 
 
 def _main_thread() -> int | None:

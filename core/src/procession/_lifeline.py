@@ -9,7 +9,6 @@ no thread, no signal and no process id, and works where pidfds do not.
 from __future__ import annotations
 
 import os
-from _thread import allocate_lock
 
 from procession._after_fork import in_forked_children
 
@@ -23,23 +22,28 @@ class Lifeline:
     """
 
     def __init__(self) -> None:
-        self._lock = allocate_lock()
-        self._ends: tuple[int, int] | None = None
+        # Its two ends, under their name, once it is made. Without a lock, which every forked
+        # child would have to replace: of two threads, one keeps its pipe.
+        self._made: dict[str, tuple[int, int]] = {}
         self._watches_forks = False
 
     def reading_end(self) -> int:
         """Return the end that children get; it stays this object's."""
-        with self._lock:
-            if not self._watches_forks:
-                in_forked_children(self._abandon)
-                self._watches_forks = True
-            if self._ends is None:
-                self._ends = os.pipe()
-            return self._ends[0]
+        if not self._made:
+            self._make()
+        return self._made["ends"][0]
+
+    def _make(self) -> None:
+        if not self._watches_forks:
+            in_forked_children(self._abandon)  # twice is no harm
+            self._watches_forks = True
+        ends = os.pipe()
+        if self._made.setdefault("ends", ends) is not ends:
+            for end in ends:
+                os.close(end)
 
     def _abandon(self) -> None:
-        self._lock = allocate_lock()
-        ends, self._ends = self._ends, None
+        ends = self._made.pop("ends", None)
         if ends is not None:
             os.close(ends[1])
 

@@ -19,9 +19,13 @@ from __future__ import annotations
 
 import os
 from _weakref import ref
+from os import getpid, lseek
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
     from procession._failure_record import FailureRecord
 
 #: Where the record ends; the dump of a fatal signal comes somewhere behind.
@@ -33,19 +37,17 @@ def position_of(pid: int) -> int:
     return DUMP_AT + pid
 
 
-class _Dump:
-    """The file as faulthandler wants it. It keeps this object for as long as it uses it."""
+class Dump:
+    """The file as faulthandler wants it, which keeps this object for as long as it uses it.
 
-    __slots__ = ("__weakref__", "_fd")
+    What faulthandler calls is in C: each function in Python costs a forked child two pages.
+    """
+
+    __slots__ = ("__weakref__", "fileno", "flush")
 
     def __init__(self, fd: int) -> None:
-        self._fd = fd
-
-    def fileno(self) -> int:
-        return self._fd
-
-    def flush(self) -> None:
-        """Do nothing: there is no buffer."""
+        self.fileno: Callable[[], int] = fd.__index__
+        self.flush: Callable[[], object] = int  # does nothing: there is no buffer
 
 
 class ReportFile:
@@ -58,25 +60,21 @@ class ReportFile:
     def __init__(self) -> None:
         self._fd = -1
         self._pid = 0
-        self._dump: ref[_Dump] | None = None
+        self._dump: ref[Dump] | None = None
 
-    def adopt(self, fd: int, *, dumps: bool = True) -> None:
-        """Use *fd*, which is taken over, from now on; also, if it *dumps*, for fatal signals.
+    def adopt(self, fd: int, faulthandler: Any = None, dump: Dump | None = None) -> None:
+        """Use *fd*, which is taken over, from now on; by *faulthandler* for fatal signals, too.
 
-        A faulthandler that is enabled already, by option, variable or a parent that was
-        copied, stays as somebody has chosen it.
+        That is the module, which is given the file as *dump*; the caller lets go of that. One
+        that is enabled already, by option, variable or a parent that was copied, stays as
+        somebody has chosen it.
         """
         if self._fd >= 0:
             self._abandon()
         self._fd = fd
-        self._pid = os.getpid()
-        os.lseek(fd, DUMP_AT + self._pid, 0)
-        if not dumps:
-            return
-        import faulthandler  # not at the top: a subinterpreter cannot have it
-
-        if not faulthandler.is_enabled():
-            dump = _Dump(fd)
+        self._pid = pid = getpid()
+        lseek(fd, DUMP_AT + pid, 0)
+        if dump is not None and not faulthandler.is_enabled():
             try:
                 faulthandler.enable(dump)
             except (OSError, RuntimeError, MemoryError):

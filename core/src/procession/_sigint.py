@@ -21,6 +21,7 @@ from __future__ import annotations
 # The signal module itself would cost a child the import of `enum`.
 import _signal  # type: ignore[import-not-found]
 import sys
+from _signal import SIG_DFL, getsignal, signal
 from _thread import get_ident, interrupt_main
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
@@ -56,8 +57,8 @@ def apply(policy: str) -> None:
     # A forked child has all of this from its parent, and each page that it leaves alone is shared.
     if _listener != get_ident():
         listen(get_ident())
-    if sys.platform != "win32" and _signal.getsignal(_signal.SIGURG) == _signal.SIG_DFL:
-        _signal.signal(_signal.SIGURG, _do_nothing)
+    if _SIGURG and getsignal(_SIGURG) == SIG_DFL:
+        signal(_SIGURG, _do_nothing)
 
 
 # -- what was raised where nobody can catch it
@@ -104,6 +105,8 @@ def _is_lost(unraisable: sys.UnraisableHookArgs) -> bool:
 # -- what was not noticed before a system call
 
 _SIGINT = 2
+#: None where there is no such signal.
+_SIGURG: int | None = getattr(_signal, "SIGURG", None)
 #: How often a child is nudged: by SIGURG, which nearly nobody uses, and which does nothing where
 #: there is no handler.
 _NUDGE_SECONDS = 1.0

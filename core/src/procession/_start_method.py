@@ -36,8 +36,8 @@ class StartMethod(ABC):
     def launch(self, plan: LaunchPlan, /) -> Child:
         """Start a process that carries out *plan* and return its handle.
 
-        Either ``plan.run()`` is called in the new process, when it has this
-        process's memory, or ``plan.pack()`` is called here and the parcel is opened
+        Either ``plan.fork()`` is called here, or ``plan.run()`` in a new process that
+        has this one's memory; or ``plan.pack()`` is called here and the parcel is opened
         in a fresh interpreter by `procession.child`.
 
         May be called from any thread, by several at once. Whatever is raised here

@@ -12,18 +12,21 @@ For authors of start methods: a fresh interpreter is started with the command of
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import sys
+from atexit import _clear as _clear_exit_handlers
+from sys import modules
 
 from procession import _inheritance, _main_module, _sigint, _standard, process
 from procession._end_with_parent import end_with_parent
 from procession._handoff import LaunchTakeover, ParcelUnpickler
-from procession._report_file import report_file
+from procession._report_file import Dump, report_file
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from typing import Any, NoReturn
+    from typing import Any, NoReturn, TextIO
 
     from procession._child_hooks import ChildHooks
 
@@ -88,23 +91,29 @@ def run_parcel(parcel: int, descriptors: Sequence[int], *, shares_process: bool 
     return code
 
 
-def carry_out(
-    child: process.Process,
-    lifeline: int,
-    options: Mapping[str, Any] | None = None,
-    *,
-    keeps_stdin: bool = False,
-    hooks: Sequence[ChildHooks] = (),
-) -> int:
+def carry_out(child: process.Process, lifeline: int, *, keeps_stdin: bool = False) -> int:
     """Be *child*: call its ``run`` in this process and return the exit code.
 
-    *lifeline* is the reading end of the parent's lifeline; it is taken over. *options*
-    are those that a forked child has yet to apply. *keeps_stdin*: an option has said
-    already what the child reads from. *hooks* are those of plugins, in a forked child.
+    *lifeline* is the reading end of the parent's lifeline; it is taken over. *keeps_stdin*: an
+    option has said already what the child reads from.
     """
-    process.become(child, lifeline)
-    if not keeps_stdin and (options is None or "stdin" not in options["streams"]):
-        _detach_stdin()
+    parent = process.ParentProcess(child._parent_name, child._parent_pid, lifeline)
+    process.become(child, parent, itertools.count(1))
+    process.arm_dump_signal()
+    if not keeps_stdin:
+        detach_stdin()
+    return work(child)
+
+
+def work(
+    child: process.Process,
+    options: Mapping[str, Any] | None = None,
+    hooks: Sequence[ChildHooks] = (),
+) -> int:
+    """Call the ``run`` of *child*, which this process is by now; return the exit code.
+
+    *options* are those that a forked child has yet to apply, *hooks* those of its plugins.
+    """
     try:
         try:
             if options is not None:
@@ -162,14 +171,13 @@ def end_forked(code: int) -> NoReturn:
 
 def begin_forked() -> None:
     """Forget, in a process just forked, what its parent wanted done at its own end."""
-    import atexit
-
-    atexit._clear()
-    if "threading" in sys.modules:
+    _clear_exit_handlers()
+    if "threading" in modules:
         _renew_native_id()
-    if "procession._child_hooks" in sys.modules:
-        sys.modules["procession._child_hooks"].forget()
-    if _standard.followed or "multiprocessing.util" in sys.modules:
+    # Each attribute that is looked up, and not a global, costs a forked child two pages.
+    if "procession._child_hooks" in modules:
+        modules["procession._child_hooks"].forget()
+    if _standard.followed or "multiprocessing.util" in modules:
         from procession import _standard_state
 
         _standard_state.forget_parent()
@@ -177,7 +185,7 @@ def begin_forked() -> None:
 
 def _renew_native_id() -> None:
     # The interpreter leaves the main thread with the number that it had in the parent.
-    main_thread: Any = sys.modules["threading"].main_thread()
+    main_thread: Any = modules["threading"].main_thread()
     if hasattr(main_thread, "_set_native_id"):
         main_thread._set_native_id()
 
@@ -190,7 +198,7 @@ def _open(
         with open(parcel, "rb") as file:
             preparation = ParcelUnpickler(file, takeover).load()
             if preparation["report"] is not None:
-                report_file.adopt(takeover.take(preparation["report"]), dumps=not shares_process)
+                _adopt_report(takeover.take(preparation["report"]), dumps=not shares_process)
             lifeline = takeover.take(preparation["lifeline"])
             if not shares_process:
                 if preparation["daemon"]:
@@ -221,6 +229,15 @@ def _open(
     finally:
         takeover.close()
     return child, lifeline, options is not None and "stdin" in options["streams"]
+
+
+def _adopt_report(fd: int, *, dumps: bool) -> None:
+    if dumps:
+        import faulthandler  # not at the top: a subinterpreter cannot have it
+
+        report_file.adopt(fd, faulthandler, Dump(fd))
+    else:
+        report_file.adopt(fd)
 
 
 def _own(descriptors: Sequence[int]) -> list[int]:
@@ -256,16 +273,21 @@ def _prepare(preparation: dict[str, Any]) -> None:
         adopt(preparation["log"])
 
 
-def _detach_stdin() -> None:
-    """Give the child the null device to read from; the terminal is the parent's."""
+def detach_stdin(stream: TextIO | None = None) -> None:
+    """Give the child the null device to read from; the terminal is the parent's.
+
+    *stream* reads from it, if there is one already.
+    """
     if sys.stdin is not None:
         try:
             sys.stdin.close()
         except (OSError, ValueError):
             # Closed or broken already, which is all that was wanted.
             os.closerange(0, 1)
-    fd = os.open(os.devnull, os.O_RDONLY)
-    sys.stdin = open(fd, encoding="utf-8", closefd=False)  # noqa: SIM115 - for the whole run
+    if stream is None:
+        fd = os.open(os.devnull, os.O_RDONLY)
+        stream = open(fd, encoding="utf-8", closefd=False)  # noqa: SIM115 - for the whole run
+    sys.stdin = stream
 
 
 def _end_own_children() -> None:

@@ -41,8 +41,8 @@ _KNOWN_TO_PARENT = (
     "_post_mortem",
     "_lifecycle",
 )
-# The variable that asks for stacks on a signal; see `procession._stack_file`.
-_DUMP_SIGNAL = "PROCESSION_DUMP_SIGNAL"
+#: The variable that asks for stacks on a signal; see `procession._stack_file`.
+DUMP_SIGNAL = "PROCESSIONDUMP_SIGNAL"
 
 
 def _errors() -> Any:
@@ -600,7 +600,7 @@ class _MainProcess(BaseProcess):
         """Do nothing: there is nothing to give back."""
 
 
-class _ParentProcess(BaseProcess):
+class ParentProcess(BaseProcess):
     """Stands, in a child, for the process that started it."""
 
     def __init__(self, name: str | None, pid: int | None, lifeline: int) -> None:
@@ -648,7 +648,7 @@ class _ParentProcess(BaseProcess):
 
 
 _current: BaseProcess = _MainProcess()
-_parent: _ParentProcess | None = None
+_parent: ParentProcess | None = None
 _children: set[BaseProcess] = set()
 # One for each start method in use that has helper processes; see `StartMethod.collect`.
 _collectors: list[Callable[[], None]] = []
@@ -701,21 +701,24 @@ def exit_code_text(code: int) -> str:
         return str(code)
 
 
-def become(process: Process, lifeline: int) -> None:
+def become(process: Process, parent: ParentProcess, counter: itertools.count[int]) -> None:
     """Make *process* the current one, in the child that it stands for.
 
-    *lifeline* is the parent's, and is kept from now on.
+    *parent* stands for its parent there, and *counter* counts its children from 1.
     """
     global _current, _parent, _counter
-    _counter = itertools.count(1)
-    _parent = _ParentProcess(process._parent_name, process._parent_pid, lifeline)
+    _counter = counter
+    _parent = parent
     _current = process
-    process._child = process._own_options = None
     if _standard.followed:
         from procession import _standard_state
 
         _standard_state.become()
-    dump_signal = variable(_DUMP_SIGNAL)
+
+
+def arm_dump_signal() -> None:
+    """Have this process write its stacks on a signal, if the variable asks for it."""
+    dump_signal = variable(DUMP_SIGNAL)
     if dump_signal is not None:
         from procession._stack_file import arm
 

@@ -6,13 +6,12 @@ import _thread
 import os
 import sys
 
-from procession.child import end_forked
 from procession.errors import ForkWithThreadsWarning
 from procession.plugin import PidChild, StartFeatures, StartMethod, has_pidfd
 
 TYPE_CHECKING = False  # every module of the parent makes a fork dearer
 if TYPE_CHECKING:
-    from typing import ClassVar, NoReturn
+    from typing import ClassVar
 
     from procession.plugin import Child, LaunchPlan
 
@@ -42,10 +41,10 @@ class Fork(StartMethod):
         if not plan.tolerates_threads:
             _warn_of_threads()
         if has_pidfd():
-            return self._fork(plan, None)
+            return PidChild(plan.fork())
         reader, writer = os.pipe()
         try:
-            child = self._fork(plan, reader)
+            child = PidChild(plan.fork(), reader)
         except BaseException:
             os.close(reader)
             raise
@@ -53,23 +52,6 @@ class Fork(StartMethod):
             # The child's copy is now the only one: it closes when the child ends.
             os.close(writer)
         return child
-
-    def _fork(self, plan: LaunchPlan, sentinel: int | None) -> Child:
-        if sys.platform == "win32":
-            raise OSError("there is no fork on Windows")
-        pid = os.fork()
-        if pid == 0:
-            _be_child(plan)
-        return PidChild(pid, sentinel)
-
-
-def _be_child(plan: LaunchPlan) -> NoReturn:
-    code = 1
-    try:
-        code = plan.run()
-    finally:
-        # Whatever happened, the child must not return into its parent's program.
-        end_forked(code)
 
 
 def _warn_of_threads() -> None:

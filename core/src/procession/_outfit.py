@@ -1,0 +1,110 @@
+"""What a parent has ready for a child that it is about to fork; `procession._forked` says why."""
+
+from __future__ import annotations
+
+import faulthandler
+import itertools
+import os
+import sys
+
+from procession import process
+from procession._anonymous_file import above_standard
+from procession._end_with_parent import Tie
+from procession._report_file import Dump
+from procession._variables import variable
+
+TYPE_CHECKING = False  # every module of the parent makes a fork dearer
+if TYPE_CHECKING:
+    from typing import Any, TextIO
+
+    from procession._launch_plan import LaunchPlan
+
+
+class Outfit:
+    """Made right before one fork: put on by the child, and closed by the parent afterwards.
+
+    Threads: one. Raises `OSError` when descriptors have run out.
+    """
+
+    __slots__ = ("arguments", "tie")
+
+    def __init__(self, plan: LaunchPlan) -> None:
+        child = plan.process
+        dumps = [] if plan.report is None else [Dump(plan.report)]
+        options = None if plan.surroundings is None else plan.surroundings.data()
+        stdin = _null_input.get()
+        self.tie = Tie(plan.lifeline) if child._daemon else None
+        #: What `procession._forked.begin` is called with. In one step: it is a tuple.
+        self.arguments: tuple[Any, ...] = (
+            child,
+            process.ParentProcess(child._parent_name, child._parent_pid, plan.lifeline),
+            child._parent_pid,
+            itertools.count(1),
+            self.tie,
+            child._sigint,
+            plan.report,
+            faulthandler,
+            dumps,
+            plan.bequest,
+            variable(process.DUMP_SIGNAL) is not None,
+            stdin,
+            options,
+            plan.hooks,
+        )
+
+    def close(self) -> None:
+        """Give back, in the parent, what only the child needs. Idempotent."""
+        if self.tie is not None:
+            self.tie.close()
+
+
+class _NullInput:
+    """What forked children have as `sys.stdin`: the null device, opened once for all of them.
+
+    The descriptor is kept. Threads: any. Fork: a child has it, too, and may use it up.
+    """
+
+    def __init__(self) -> None:
+        self._fd = -1
+        self._device = 0
+        self._stream: TextIO | None = None
+
+    def get(self) -> TextIO | None:
+        """Return it; None where the child had better open one itself.
+
+        That is where standard input is closed: the child's takes its number.
+        """
+        if sys.stdin is None:
+            return None
+        stream = self._stream
+        if stream is None or stream is sys.stdin or not self._is_open(stream):
+            return self._open()
+        return stream
+
+    def _is_open(self, stream: TextIO) -> bool:
+        """Return whether *stream* still reads from the null device.
+
+        A program may have closed all descriptors that it did not know, and opened files of its
+        own under the same numbers.
+        """
+        try:
+            return not stream.closed and _device_of(self._fd) == self._device
+        except (OSError, ValueError):
+            return False
+
+    def _open(self) -> TextIO:
+        fd = above_standard(os.open(os.devnull, os.O_RDONLY))
+        stream = open(fd, encoding="utf-8", closefd=False)  # noqa: SIM115 - for later children
+        self._device = _device_of(fd)
+        self._fd, self._stream = fd, stream
+        return stream
+
+
+def _device_of(fd: int) -> int:
+    if sys.platform == "win32":
+        raise OSError("there is no fork on Windows")
+    return os.fstat(fd).st_rdev
+
+
+#: This process's own.
+_null_input = _NullInput()
