@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import _thread
 import fcntl
 import os
 import struct
 import sys
 import time
-from _weakrefset import WeakSet  # `weakref` would bring more
+from _thread import RLock
+from _weakref import ref  # `weakref` would bring more
 
 from procession._after_fork import in_forked_children
 
@@ -29,9 +29,10 @@ _WRITE_LOCK, _UNLOCK = 1, 2
 # timed wait for it.
 _RETRY = 0.001
 
-# Those of this process, to be put in order in a forked child. A set of weak references
-# is the one piece of module state here: os.register_at_fork can not be undone.
-_files: WeakSet[LockFile] = WeakSet()
+# Those that this process has used, to be put in order in a forked child. They are the one piece
+# of module state here: os.register_at_fork can not be undone. Not a WeakSet: to go through one
+# would cost each forked child 40 pages.
+_used: set[ref[LockFile]] = set()
 _watches_forks = False
 
 
@@ -71,16 +72,19 @@ class LockFile:
         self._private = -1
         self._reopens = sys.platform == "linux" and os.path.exists(_path(fd))
         self._locks: list[FileLock] = []
-        _files.add(self)
 
     def lock(self, number: int = 0) -> FileLock:
         """Return lock *number* of this file; the same number is the same lock everywhere.
 
         Number 0 is the fastest. Call this while no other thread uses the file.
         """
-        lock = FileLock(self, number)
+        lock = _UnusedFileLock(self, number)
         self._locks.append(lock)
         return lock
+
+    def _note_use(self) -> None:
+        """Have this file put in order in children that are forked from now on."""
+        _used.add(ref(self, _used.discard))
 
     @property
     def private(self) -> bool:
@@ -113,9 +117,9 @@ class LockFile:
 
     def close(self) -> None:
         """Close the private descriptor, once no thread of this process holds a lock."""
-        _files.discard(self)
         for lock in self._locks:
             lock.retire()
+        _used.discard(ref(self))
         fd, self._private = self._private, -1
         if fd >= 0:
             os.close(fd)
@@ -141,7 +145,7 @@ class FileLock:
         # twice whenever anything is done under the lock.
         self._call, self._take, self._try, self._give = _calls(file, number)
         # Its release tells us, by an error, when this thread does not hold it.
-        self._lock = _thread.RLock()
+        self._lock = RLock()
         self._busy = False
         self._retired = False
 
@@ -195,7 +199,7 @@ class FileLock:
 
     def forget(self) -> None:
         """Drop the thread lock, which a thread of the parent may have held at the fork."""
-        self._lock = _thread.RLock()
+        self._lock = RLock()
         self._busy = False
 
     def retire(self) -> None:
@@ -217,6 +221,39 @@ class FileLock:
         except (BlockingIOError, PermissionError):  # POSIX allows EAGAIN and EACCES
             return False
         return True
+
+
+class _UnusedFileLock(FileLock):
+    """One that this process has not used yet: nothing is to be dropped in a forked child.
+
+    Whoever uses it first makes it one that is used, before the thread lock is taken.
+    """
+
+    __slots__ = ()
+
+    def run(self, critical: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """See `FileLock.run`."""
+        self._begin()
+        return FileLock.run(self, critical, *args, **kwargs)
+
+    def run_within(
+        self, deadline: float | None, critical: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """See `FileLock.run_within`."""
+        self._begin()
+        return FileLock.run_within(self, deadline, critical, *args, **kwargs)
+
+    def forget(self) -> None:
+        """See `FileLock.forget`."""
+
+    def retire(self) -> None:
+        """See `FileLock.retire`."""
+        self._begin()
+        FileLock.retire(self)
+
+    def _begin(self) -> None:
+        self._file._note_use()
+        self.__class__ = FileLock  # type: ignore[assignment]  # they have the same slots
 
 
 def _calls(
@@ -248,5 +285,7 @@ def _path(fd: int) -> str:
 
 
 def _start_afresh() -> None:
-    for file in list(_files):
-        file.forget()
+    for reference in list(_used):
+        file = reference()
+        if file is not None:
+            file.forget()
