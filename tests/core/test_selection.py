@@ -449,6 +449,48 @@ class TestInheriting:
 
         assert "spawn" == selector.resolve("start_method")[0]
 
+    def test_a_copy_finds_the_default_itself(self, selector: Selector, site: FakeSite) -> None:
+        """No plugin is imported for a forked child that never asks; one that asks has the same.
+
+        What the child does to its environment before that does not count.
+        """
+        bequest = selector.bequest(to_copy=True)
+        assert {"start_method": None, "transport": None, "serializer": "pickle"} == bequest["names"]
+        assert {} == bequest["roster"]
+
+        environ = {"PROCESSION_TRANSPORT": "socketpair"}
+        child = Selector(selector.registry, environ=environ)
+        child.inherit(bequest)
+        assert bequest["names"] == child.bequest(to_copy=True)["names"]
+        assert ("pipe", "inherited") == child.resolve("transport")[:2]
+        assert ("pipe", "inherited", "from the parent process") == child.chosen("transport")
+        child.set("start_method", "fork")
+        assert "fork" == child.bequest(to_copy=True)["names"]["start_method"]
+        assert {"start_method": "fork", "transport": "pipe", "serializer": "pickle"} == (
+            child.bequest()["names"]
+        )
+
+    def test_a_copy_gets_what_was_chosen_by_name(
+        self, selector: Selector, environ: dict[str, str]
+    ) -> None:
+        """Only the default may be found later: choices and their sources can change."""
+        environ["PROCESSION_TRANSPORT"] = "socketpair"
+        with selector.use({"start_method": "spawn"}):
+            bequest = selector.bequest(to_copy=True)
+
+        assert {"start_method": "spawn", "transport": "socketpair", "serializer": "pickle"} == (
+            bequest["names"]
+        )
+
+    def test_a_copy_without_a_default_inherits_nothing(self, site: FakeSite) -> None:
+        """Where none can be used the child asks its own sources, and fails with the reasons."""
+        child = Selector(environ={})
+        child.inherit(child.bequest(to_copy=True))
+
+        assert child.chosen("transport") is None
+        with pytest.raises(NoPluginError):
+            child.resolve("transport")
+
     def test_what_fails_in_the_parent_is_left_to_the_child(
         self, selector: Selector, environ: dict[str, str]
     ) -> None:

@@ -97,7 +97,11 @@ def launch(child: process.Process) -> None:
     flush_streams()
     child._started_by = kind.name
     post_mortem = lifecycle = None
-    bequest = _bequest(kind.name)
+    is_copy = kind.features.inherits_memory
+    # A copy would wait for ever for a module that another thread is just importing: what a child
+    # may import early is imported before it then.
+    has_threads = _thread._count() > 0
+    bequest = _bequest(kind.name, to_copy=is_copy and not has_threads)
     if bequest["plugins"]:
         from procession._lifecycle import Lifecycle
 
@@ -109,7 +113,7 @@ def launch(child: process.Process) -> None:
     child._started_at = time.monotonic()
     child._heard = _sigint.heard()
     try:
-        mentioned_files = mentioned(child) if kind.features.inherits_memory else None
+        mentioned_files = mentioned(child) if is_copy else None
         post_mortem = PostMortem(tag(child._name, kind.name, child._parent_pid))
         plan = LaunchPlan(
             process=child,
@@ -122,9 +126,8 @@ def launch(child: process.Process) -> None:
             hooks=() if lifecycle is None else lifecycle.child,
             encoder=_encoder(child._serializer_name or bequest["names"].get("serializer")),
         )
-        if kind.features.inherits_memory and _thread._count():
-            # Whoever makes the first queue of a process loads them. A child would wait for ever
-            # for a module that another thread is just importing.
+        if is_copy and has_threads:
+            # Whoever makes the first queue of a process loads them.
             from procession import _packet_mailbox, queues  # noqa: F401
         if child._own_options is None:
             child._child = methods.get(kind).launch(plan)
@@ -156,12 +159,12 @@ def launch(child: process.Process) -> None:
         lifecycle.started(child)
 
 
-def _bequest(method: str) -> Bequest:
+def _bequest(method: str, *, to_copy: bool) -> Bequest:
     """Return what a child inherits of the selection: but for how it was started itself.
 
     That is what it starts its own children by, as in multiprocessing.
     """
-    bequest = _selection.bequest()
+    bequest = _selection.bequest(to_copy=to_copy)
     if bequest["names"].get("start_method") == method:
         return bequest
     return {**bequest, "names": {**bequest["names"], "start_method": method}}

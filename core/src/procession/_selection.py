@@ -255,9 +255,12 @@ def settings() -> Settings | None:
     return _own().read_configuration()
 
 
-def bequest() -> Bequest:
-    """Return what a child of this process inherits of its selection, ready to be pickled."""
-    return _own().bequest()
+def bequest(*, to_copy: bool = False) -> Bequest:
+    """Return what a child of this process inherits of its selection, ready to be pickled.
+
+    *to_copy*: a child that is a copy of this process.
+    """
+    return _own().bequest(to_copy=to_copy)
 
 
 def inherit(bequest: Bequest, /) -> None:

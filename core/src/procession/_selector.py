@@ -43,7 +43,8 @@ if TYPE_CHECKING:
     class Bequest(TypedDict):
         """What a child gets of its parent's selection; plain values, to be pickled."""
 
-        names: dict[Kind, str]
+        #: None where nobody has chosen: the default, which the child finds if it needs it.
+        names: dict[Kind, str | None]
         roster: Roster
         plugins: tuple[str, ...]
 
@@ -129,6 +130,8 @@ class Selector:
         self._environ: Mapping[str, str] = os.environ if environ is None else environ
         self._set: dict[Kind, Reason] = {}
         self._inherited: dict[Kind, Reason] = {}
+        # For which kinds the parent had the default, as long as nobody has asked here.
+        self._left_open: frozenset[Kind] = frozenset()
         self._configuration: ConfigurationReader | None = None
         # The last default, with the installed names that it was found among: whether a
         # plugin can work here may be expensive to find out, and a queue asks every time.
@@ -223,12 +226,15 @@ class Selector:
         if argument is not None:
             self.registry.check_name(kind, argument)
             return (argument, "argument", "given by the caller")
-        reason = _scope.get().get(kind) or self._set.get(kind) or self._inherited.get(kind)
+        reason = self._chosen_here(kind) or self._from_parent(kind)
         if reason is None:
             reason = self._from_environment(kind) or self._from_configuration(kind, read)
             if reason is not None:
                 self.registry.check_name(kind, reason[0], source=reason[2])
         return reason
+
+    def _chosen_here(self, kind: Kind) -> Reason | None:
+        return _scope.get().get(kind) or self._set.get(kind)
 
     def resolve(self, kind: Kind, argument: str | None = None, read: Read | None = None) -> Reason:
         """Return what is to be used, and why. Decides nothing.
@@ -320,27 +326,37 @@ class Selector:
 
     # -- from parent to child ----------------------------------------------------------
 
-    def bequest(self) -> Bequest:
+    def bequest(self, *, to_copy: bool = False) -> Bequest:
         """Return what a child is to inherit: plain values that can be pickled.
 
         A kind for which the selection fails is left out. The child has the same
         environment and configuration, and meets the same error if it ever needs one.
+        *to_copy*: to a copy of this process, which knows what is installed. Which default is
+        available is left to it then: to find out, a plugin has to be imported, and most such
+        children never need it.
         Raises `ConfigurationError` when the configuration that would say which plugins are
         switched on is wrong: none of them may be missing without a word.
         """
-        basis = self._basis()
+        basis = to_copy, self._basis()
         if self._bequeathed is not None and self._bequeathed[0] == basis:
             return self._bequeathed[1]
         plugins = self.plugins()[0]
-        names: dict[Kind, str] = {}
+        names: dict[Kind, str | None] = {}
         for kind in KINDS:
             try:
-                names[kind] = self.resolve(kind)[0]
+                names[kind] = self._name_for_copy(kind) if to_copy else self.resolve(kind)[0]
             except ProcessError:
                 continue
         bequest: Bequest = {"names": names, "roster": self.registry.roster(), "plugins": plugins}
-        self._bequeathed = self._basis(), bequest
+        self._bequeathed = (to_copy, self._basis()), bequest
         return bequest
+
+    def _name_for_copy(self, kind: Kind) -> str | None:
+        """Return the name that is to be used; None for a default that nobody has asked for."""
+        if kind in self._left_open and self._chosen_here(kind) is None:
+            return None
+        reason = self.chosen(kind) or self._known_default(kind)
+        return None if reason is None else reason[0]
 
     def _basis(self) -> tuple[Any, ...]:
         """Return what the selection rests on, but for the contents of files.
@@ -372,16 +388,26 @@ class Selector:
         that a child may set its own, whichever way it was started.
         """
         self.registry.adopt(bequest["roster"])
-        detail = "from the parent process"
+        names = bequest["names"]
         self._inherited = {
-            kind: (name, "inherited", detail) for kind, name in bequest["names"].items()
+            kind: _inherited(name) for kind, name in names.items() if name is not None
         }
+        self._left_open = frozenset(kind for kind, name in names.items() if name is None)
         self._set = {}
         self._set_plugins = None
         self._inherited_plugins = tuple(bequest["plugins"])
         _scope.set({})
 
     # -- the sources -------------------------------------------------------------------
+
+    def _from_parent(self, kind: Kind) -> Reason | None:
+        if kind in self._left_open:
+            try:
+                self._inherited[kind] = _inherited(self._default(kind)[0])
+            except ProcessError:
+                pass  # there is none, as in the parent: the rest of the sources are asked
+            self._left_open -= {kind}
+        return self._inherited.get(kind)
 
     def _from_environment(self, kind: Kind) -> Reason | None:
         variable = VARIABLES[kind]
@@ -404,13 +430,20 @@ class Selector:
             self._configuration = ConfigurationReader()
         return self._configuration.read(self._environ.get(VARIABLE))
 
-    def _default(self, kind: Kind) -> Reason:
+    def _known_default(self, kind: Kind) -> Reason | None:
+        """Return the default, if that needs no plugin to be imported."""
         if kind == "serializer":
             return PICKLE, "default", "built in"
-        installed = self.registry.names(kind)
         remembered = self._defaults.get(kind)
-        if remembered is not None and remembered[0] == installed:
-            return remembered[1]
+        if remembered is None or remembered[0] != self.registry.names(kind):
+            return None
+        return remembered[1]
+
+    def _default(self, kind: Kind) -> Reason:
+        known = self._known_default(kind)
+        if known is not None:
+            return known
+        installed = self.registry.names(kind)
         defaults = DEFAULTS[kind]
         passed: list[str] = []
         for name in defaults:
@@ -451,6 +484,10 @@ class Selector:
             f"context has already been set: {NOUNS[kind]} {name!r}, by {where}; "
             "force=True replaces it"
         )
+
+
+def _inherited(name: str) -> Reason:
+    return name, "inherited", "from the parent process"
 
 
 def _once(read: Read) -> Read:
