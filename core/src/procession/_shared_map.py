@@ -10,7 +10,7 @@ from __future__ import annotations
 import mmap
 import os
 import sys
-from weakref import WeakValueDictionary
+from _weakref import ref  # `weakref` would bring more
 
 from procession._anonymous_file import above_standard
 from procession._handoff import Exportable
@@ -30,7 +30,7 @@ _PIECE = 4 << 20
 _WORTH_A_LOOK = 4 << 20
 
 # The ones of this process by identity: what comes a second time is the one we have.
-_known: WeakValueDictionary[bytes, SharedMap] = WeakValueDictionary()
+_known: dict[bytes, ref[SharedMap]] = {}
 
 
 class SharedMap(Exportable):
@@ -72,13 +72,23 @@ class SharedMap(Exportable):
         self.size = size
         self.identity = identity
         self.memory = map_file(fd, size)
-        _known[identity] = self
+        _known[identity] = ref(self)
 
-    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+    def __del__(
+        self,
+        close: Callable[[int], None] = os.close,
+        known: dict[bytes, ref[SharedMap]] = _known,
+    ) -> None:
         """Close the descriptor; the mapping goes with its last view."""
-        fd, self._fd = getattr(self, "_fd", -1), -1
-        if fd >= 0:
-            close(fd)
+        try:
+            identity = getattr(self, "identity", b"")
+            found = known.get(identity)
+            if found is not None and found() in (self, None):  # it is not attached anew by now
+                known.pop(identity, None)
+        finally:
+            fd, self._fd = getattr(self, "_fd", -1), -1
+            if fd >= 0:
+                close(fd)
 
     def export(self, handoff: Handoff, /) -> Recipe:
         """See `Exportable.export`."""
@@ -88,7 +98,8 @@ class SharedMap(Exportable):
     def attach(cls, recipe: Recipe, takeover: Takeover, /) -> Self:
         """See `Exportable.attach`. What this process has already is not mapped again."""
         token, size, identity = recipe
-        found = _known.get(identity)
+        known = _known.get(identity)
+        found = None if known is None else known()
         if isinstance(found, cls):
             return found
         self = cls.__new__(cls)
