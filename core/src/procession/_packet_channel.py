@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import sys
+from itertools import repeat
+from time import monotonic
 
 from procession._blocks import SMALLEST_BLOCK, blocks
 from procession._channel import partial
 from procession._descriptor_channel import FREE, TORN, UNDER_WAY, DescriptorChannel
 from procession._vectors import fill, read_more, write_all
+from procession._waiting import LONGEST_SLEEP, poller_of, wait_writable
 from procession.errors import BrokenConnectionError, MessageTooLongError
 from procession.framing import (
     MOST_VIEWS,
@@ -21,7 +25,7 @@ from procession.framing import (
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from typing import ClassVar, NoReturn
 
     from procession._channel import Buffer, Message
@@ -30,18 +34,23 @@ _join = b"".join
 _read = os.read
 _write = os.write
 _WHOLE = WHOLE[0]
+# What a closed end receives: EBADF.
+_NOTHING = map(_read, repeat(-1), repeat(0))
+# A wait of no more than so many seconds was none.
+_AT_ONCE = 4e-6
 
 
 class PacketChannel(DescriptorChannel):
     """A channel whose short messages are one packet each, framed by `procession.framing`.
 
     A longer message begins with a packet, too, and the rest of it goes through the bulk
-    descriptors: a stream of bytes, or the very socket that the packet went through. All
-    of them must block, and the first ones must keep packets of up to `longest_packet`
-    bytes apart and write them whole or not at all. A subclass gives the two numbers.
+    descriptors: a stream of bytes, or the very socket that the packet went through. The
+    first ones must keep packets of up to `longest_packet` bytes apart and write them whole
+    or not at all. All of them must block, as long as nobody asks to `watch`. A subclass
+    gives the numbers.
     """
 
-    __slots__ = ()
+    __slots__ = ("_asks_first", "_look_for_message", "_look_for_room", "_packets", "_poll")
 
     #: The longest packet that a message begins with, at least `framing.SHORTEST_PACKET`.
     #: Every `receive` asks for as much memory, so that more than 64 KiB is too much.
@@ -49,6 +58,40 @@ class PacketChannel(DescriptorChannel):
     #: How many bytes of the rest are written at once. If the bulk descriptors keep packets
     #: apart, the longest one they take.
     longest_write: ClassVar[int]
+    #: Whether the descriptors are sockets with timeouts of a second. Others stop blocking when
+    #: somebody asks to `watch`, where the bulk has descriptors of its own.
+    has_timeouts: ClassVar[bool] = False
+
+    _look_for_message: Callable[[], object] | None
+    _look_for_room: Callable[[], object] | None
+    _poll: Callable[[float], object] | None
+
+    def __init__(self, readers: Sequence[int], writers: Sequence[int]) -> None:
+        """See `DescriptorChannel`."""
+        super().__init__(readers, writers)
+        self._look_for_message = self._look_for_room = None
+        # Made once: to make what reads one packet takes longer than to use it.
+        self._packets: Iterator[bytes] = map(
+            _read, repeat(self.reader), repeat(self.longest_packet)
+        )
+        # Whether the last message had to be waited for where descriptors do not block. The next
+        # one is asked for first then; an attempt in vain takes longer.
+        self._asks_first = False
+        self._poll = None
+
+    def watch(self, receiving: Callable[[], object], sending: Callable[[], object], /) -> bool:
+        """See `Channel.watch`. Without a need to wait, a packet is still one system call."""
+        if not self.has_timeouts:
+            if sys.platform == "win32" or self.closed:
+                return False
+            if self.reader == self.bulk_reader != -1 or self.writer == self.bulk_writer != -1:
+                return False
+            # Others who have this end have it so, too, and can wait as well as we.
+            for fd in (self.reader, self.writer):
+                if fd >= 0:
+                    os.set_blocking(fd, False)
+        self._look_for_message, self._look_for_room = receiving, sending
+        return True
 
     def send(self, body: Buffer, buffers: Sequence[Buffer] = (), /) -> None:
         """See `Channel.send`."""
@@ -59,7 +102,12 @@ class PacketChannel(DescriptorChannel):
         with self.send_lock:
             if self.sending:
                 self.refuse("sending")
-            _write(self.writer, packet)
+            while True:
+                try:
+                    _write(self.writer, packet)
+                    return
+                except BlockingIOError:
+                    self._wait_for_room()
 
     def sender(self, body: bytes, /) -> Callable[[], object]:
         """See `Channel.sender`; one step for a body that is sent as one packet."""
@@ -84,13 +132,22 @@ class PacketChannel(DescriptorChannel):
                 self.refuse("sending")
             self.sending = UNDER_WAY
             try:
-                _write(self.writer, packet)
+                while True:
+                    try:
+                        _write(self.writer, packet)
+                        break
+                    except BlockingIOError:
+                        self.sending = FREE  # nothing was written
+                        self._wait_for_room()
+                        self.sending = UNDER_WAY
                 if rest:
                     self._write_rest(rest, bool(table))
             except (BrokenPipeError, ConnectionResetError):
                 self.sending = FREE
                 raise  # nobody will see the part; what the peer has sent can still be read
             except BaseException:
+                if self.sending == FREE:
+                    raise
                 # A part may have been written, and the next message would be taken for the
                 # rest of this one. (A signal handler may also have raised between the end
                 # of a write and the moment when we could have known of it.)
@@ -102,16 +159,17 @@ class PacketChannel(DescriptorChannel):
     def _write_rest(self, rest: list[memoryview], has_table: bool) -> None:
         writer = self.bulk_writer
         longest = self.longest_write
+        again = self._wait_again
         if len(rest) == 1 and len(rest[0]) <= longest:
-            write_all(writer, rest)
+            write_all(writer, rest, again)
             return
         if has_table:
             # In packets of its own: they are read before there is room for what follows.
             for batch in batches(rest[:1], longest):
-                write_all(writer, batch)
+                write_all(writer, batch, again)
             del rest[0]
         for batch in batches(rest, longest):
-            write_all(writer, batch)
+            write_all(writer, batch, again)
 
     def receive(self, into: memoryview | None = None, limit: int | None = None, /) -> Message:
         """See `Channel.receive`."""
@@ -120,14 +178,19 @@ class PacketChannel(DescriptorChannel):
                 self.refuse("receiving")
             # The loop of one round calls `_read` from C. After a call of our own a signal
             # handler could run, and raise, before anybody knew what had been read.
-            try:
-                for packet in map(_read, (self.reader,), (self.longest_packet,)):  # noqa: B007 - used below
+            while True:
+                if self._asks_first:
+                    self._wait_for_message()
+                try:
+                    for packet in self._packets:  # noqa: B007 - used below
+                        break
                     break
-            except ConnectionResetError:
-                # The peer closed without reading everything that we had sent. A socket
-                # says so once, and before it gives what the peer had sent to us.
-                for packet in map(_read, (self.reader,), (self.longest_packet,)):  # noqa: B007 - used below
-                    break
+                except BlockingIOError:
+                    self._wait_again(self.reader, self._ask_first, self._look_for_message)
+                except ConnectionResetError:
+                    # The peer closed without reading everything that we had sent. A socket
+                    # says so once, and before it gives what the peer had sent to us.
+                    continue
             if packet and packet[-1] != _WHOLE:
                 self.receiving = UNDER_WAY
                 # No call up to here: this is the first place where a handler could run.
@@ -161,7 +224,7 @@ class PacketChannel(DescriptorChannel):
             return self._receive_body(packet[:here], length), ()
         if lengths is None:
             table = bytearray(8 * count)
-            fill(self.bulk_reader, [memoryview(table)])
+            fill(self.bulk_reader, [memoryview(table)], self._wait_again)
             lengths = unpack_table(table, length)
         if into is not None and not lengths and length <= len(into):
             parts = whole = [into[:length]]
@@ -172,7 +235,7 @@ class PacketChannel(DescriptorChannel):
         for part in here_parts:
             part[:] = packet[start : start + len(part)]
             start += len(part)
-        fill(self.bulk_reader, rest)
+        fill(self.bulk_reader, rest, self._wait_again)
         return parts[0], parts[1:]
 
     def _receive_body(self, start: bytes, length: int) -> bytes:
@@ -182,13 +245,61 @@ class PacketChannel(DescriptorChannel):
         while len(body) < length:
             pieces.append(body)
             length -= len(body)
-            body = read_more(self.bulk_reader, length)
+            body = read_more(self.bulk_reader, length, self._wait_again)
             if not body:
                 raise BrokenConnectionError("got end of file during message")
         if not pieces[1:]:
             return start + body if start else body
         pieces.append(body)
         return _join(pieces)
+
+    def _wait_for_room(self) -> None:
+        self._wait_again(self.writer, wait_writable, self._look_for_room)
+
+    def _wait_again(
+        self, fd: int, wait: Callable[[int, float], bool], look: Callable[[], object] | None = None
+    ) -> None:
+        """Wait with *wait*, for a second at most, for what *fd* could not do; *look* if in vain.
+
+        A descriptor that blocks has waited itself, and will again. (poll() would not do, as it
+        calls a socket writable only when much of its buffer is free.)
+        """
+        if sys.platform != "win32" and not os.get_blocking(fd) and wait(fd, LONGEST_SLEEP):
+            return
+        if look is not None:
+            look()
+
+    def _ask_first(self, fd: int, timeout: float) -> bool:
+        """Have the next attempt to receive begin with a wait."""
+        self._asks_first = True
+        return True
+
+    def _wait_for_message(self) -> None:
+        """Wait for a message, for a second at most, and look if that was in vain."""
+        # Nobody else has it meanwhile, not even a signal handler.
+        poll, self._poll = self._poll, None
+        if poll is None:
+            poll = poller_of(self.reader)
+        begun = monotonic()
+        if poll(LONGEST_SLEEP * 1000):
+            self._asks_first = monotonic() - begun > _AT_ONCE
+        elif self._look_for_message is not None:
+            self._look_for_message()
+        self._poll = poll
+
+    def close(self) -> None:
+        """See `Channel.close`."""
+        self._packets = _NOTHING
+        self._asks_first = False
+        self._poll = None
+        super().close()
+
+    def stop_receiving(self) -> None:
+        """See `DescriptorChannel.stop_receiving`."""
+        self._packets = _NOTHING
+        self._asks_first = False
+        self._poll = None
+        super().stop_receiving()
 
     def _refuse(self, length: int, limit: int) -> NoReturn:
         self.stop_receiving()

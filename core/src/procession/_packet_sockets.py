@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import sys
 
 from procession._packet_channel import PacketChannel
@@ -17,6 +18,8 @@ _BUFFER = 1 << 20
 # The kernel doubles it, and counts at least 700 bytes for a packet of 511: so a lane holds
 # fewer than the 512 packets that can be counted (it is about 200). Every kernel allows it.
 _LANE_BUFFER = 1 << 17
+# A second, as a struct timeval.
+_A_SECOND = struct.pack("@ll", 1, 0)
 
 
 class PacketSocketChannel(PacketChannel):
@@ -28,6 +31,7 @@ class PacketSocketChannel(PacketChannel):
     #: It must fit into a socket's send buffer (208 KiB by default, and packets cost some on
     #: top); larger packets gain little.
     longest_write: ClassVar[int] = 128 << 10
+    has_timeouts: ClassVar[bool] = True
 
     @classmethod
     def pair(cls, *, duplex: bool = True) -> tuple[Self, Self]:
@@ -77,6 +81,8 @@ class PacketSocketLane(PacketLane):
 def packet_socket_pair() -> tuple[int, int]:
     """Return two connected sockets that keep packets apart; the caller owns both.
 
+    No operation of theirs waits for more than a second: then it raises `BlockingIOError`.
+
     Raises `OSError` when descriptors have run out, and where the system limits the memory
     of sockets too tightly.
     """
@@ -88,6 +94,8 @@ def packet_socket_pair() -> tuple[int, int]:
     with first, second:
         for end in (first, second):
             end.setblocking(True)  # whatever the program's default timeout is
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _A_SECOND)
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _A_SECOND)
             # The kernel gives as much of it as its limit allows.
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
             given = end.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)

@@ -101,6 +101,8 @@ class Twin:
         if self._is_asked:
             return False
         self._is_asked = True
+        if self.other() is None:
+            return False
         me = ref(self)  # the channel must not keep itself
         if not self._channel.watch(_Lookout(me, _nothing_comes), _Lookout(me, _nothing_goes)):
             return False

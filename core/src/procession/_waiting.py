@@ -50,12 +50,20 @@ def asker(fd: int) -> Callable[[], object]:
 
     For one thread at a time. It lets go of the GIL each time that it is called.
     """
+    poll = poller_of(fd)
+    return lambda: poll(0)
+
+
+def poller_of(fd: int) -> Callable[[float], object]:
+    """Return what waits, so many milliseconds, and says as `asker` does whether *fd* is readable.
+
+    For one thread at a time.
+    """
     if sys.platform == "win32":
         raise OSError("asking descriptors needs poll(), which Windows does not have")
     poller = select.poll()
     poller.register(fd, _READABLE)
-    poll = poller.poll
-    return lambda: poll(0)
+    return poller.poll
 
 
 def _wait(fds: Iterable[int], event: int, timeout: float | None) -> set[int]:
