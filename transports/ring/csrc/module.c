@@ -84,6 +84,17 @@ settle(struct alarm *alarm, int bell, _Atomic uint64_t *tail, _Atomic uint64_t *
     }
 }
 
+/* Whoever calls it from Python may let them overlap. */
+static void
+copy_apart(char *target, const char *source, size_t length)
+{
+    uintptr_t to = (uintptr_t)target, from = (uintptr_t)source;
+    if ((to > from ? to - from : from - to) < length)
+        memmove(target, source, length);
+    else
+        copy_bytes(target, source, length);
+}
+
 static PyObject *
 copy(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
@@ -105,10 +116,10 @@ copy(PyObject *module, PyObject *const *args, Py_ssize_t count)
                      source.len, target.len);
     else {
         if ((uint64_t)source.len < WORTH_RELEASING)
-            memmove(target.buf, source.buf, (size_t)source.len);
+            copy_apart(target.buf, source.buf, (size_t)source.len);
         else {
             Py_BEGIN_ALLOW_THREADS
-            memmove(target.buf, source.buf, (size_t)source.len);
+            copy_apart(target.buf, source.buf, (size_t)source.len);
             Py_END_ALLOW_THREADS
         }
         result = none();
