@@ -22,7 +22,10 @@ if sys.platform != "linux":
 
 import fcntl
 
+from procession import _packet_bulk, _packet_relay
 from procession._handoff import Handoff
+from procession._lookout import has_ordered_stores
+from procession._mailbox_state import TAKEN
 from procession._packet_lane import PacketLane
 from procession._packet_mailbox import PacketMailbox
 from procession._spool import WINDOW
@@ -82,6 +85,10 @@ SMALL = (0, 10, 490, 600)
 LARGE = (0, 10, 3000, 5000, 60 * KIBI, 70 * KIBI, 200 * KIBI)
 
 
+# Most of them are passed from hand to hand, in `test_killed_users_of_what_passes`.
+PASSED = (0, 100 * KIBI, 130 * KIBI, 200 * KIBI, 300 * KIBI)
+
+
 @pytest.mark.parametrize(
     ("maxsize", "joinable", "slots", "sizes"),
     [
@@ -103,6 +110,30 @@ def test_killed_users(maxsize: int, joinable: bool, slots: int, sizes: tuple[int
         raise
 
 
+@pytest.mark.skipif(not has_ordered_stores(), reason="nothing passes on this processor")
+@pytest.mark.parametrize(
+    ("maxsize", "joinable", "producers"), [(0, False, 1), (0, True, 3), (2, False, 2)]
+)
+def test_killed_users_of_what_passes(
+    monkeypatch: pytest.MonkeyPatch, maxsize: int, joinable: bool, producers: int
+) -> None:
+    """The same for messages that getters read while they are written."""
+    monkeypatch.setattr(_packet_bulk, "SHORTEST_PASSED", 90 * KIBI)
+    monkeypatch.setattr(_packet_relay, "CIRCLE", 64 * KIBI)
+    monkeypatch.setattr(_packet_relay, "PIECE", 16 * KIBI)
+    monkeypatch.setattr(_packet_relay, "BYTES_OF_WORTH", KIBI)
+    monkeypatch.setattr(_packet_relay, "REST", 1)
+    monkeypatch.setattr(_packet_relay, "processors", lambda: 2)
+    seed = chosen_seed()
+    try:
+        trial = Trial(seed, maxsize, joinable, 64, PASSED, producers)
+        trial.run()
+    except BaseException:
+        print(f"replay with PROCESSION_SEED={seed}")
+        raise
+    assert trial.passed
+
+
 class Descriptors(Handoff):
     """Shows the descriptors of what is exported to it."""
 
@@ -115,9 +146,18 @@ class Trial:
     """One mailbox, a crew that uses it, and a killer."""
 
     def __init__(
-        self, seed: int, maxsize: int, joinable: bool, slots: int, sizes: tuple[int, ...]
+        self,
+        seed: int,
+        maxsize: int,
+        joinable: bool,
+        slots: int,
+        sizes: tuple[int, ...],
+        producers: int = PRODUCERS,
     ) -> None:
         self.chance = random.Random(seed)
+        self.producers = producers
+        #: How often the last large message was one that had passed, of all looks.
+        self.passed = 0
         self.sizes = sizes
         self.joinable = joinable
         self.mailbox = PacketMailbox(small_lane(slots), maxsize=maxsize, joinable=joinable)
@@ -140,21 +180,22 @@ class Trial:
                 self.got.append(journal)
                 return fork(lambda: consume(self.mailbox, journal, self.sizes, self.joinable))
 
-            producers = [producer() for _ in range(PRODUCERS)]
+            producers = [producer() for _ in range(self.producers)]
             consumers = [consumer() for _ in range(CONSUMERS)]
             for _ in range(KILLS):
                 select.select([], [], [], self.chance.random() * 0.004)
+                self.passed += self.mailbox._memory.state.load().offer_fate == TAKEN
                 maxsize = self.mailbox.maxsize
                 assert not maxsize or self.mailbox.size() <= maxsize
                 if self.chance.random() < 0.5:
-                    producers.pop(self.chance.randrange(PRODUCERS)).kill()
+                    producers.pop(self.chance.randrange(self.producers)).kill()
                     producers.append(producer())
                 else:
                     consumers.pop(self.chance.randrange(CONSUMERS)).kill()
                     consumers.append(consumer())
                     self.killed_getters += 1
             os.write(self.stopper, b"x")
-            assert [0] * PRODUCERS == [each.join() for each in producers]
+            assert [0] * self.producers == [each.join() for each in producers]
             for each in consumers:
                 each.kill()
                 self.killed_getters += 1

@@ -97,11 +97,19 @@ class Lookout:
 
 def _trial() -> float:
     """Return how long to look to find out whether that pays."""
-    return LONGEST if _processors() > 1 else 0.0
+    return LONGEST if processors() > 1 else 0.0
 
 
-def _processors() -> int:
+def processors() -> int:
     """Return how many processors this process may use."""
     if sys.platform == "linux":
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def has_ordered_stores() -> bool:
+    """Return whether the other processors see what this one writes in that order.
+
+    Python has no barrier: where one would be needed, looking at memory tells nothing.
+    """
+    return sys.platform != "win32" and os.uname().machine in ("x86_64", "amd64", "i686")

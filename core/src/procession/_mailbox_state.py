@@ -15,14 +15,21 @@ SIZE = _OWN_SIZE + roster.SIZE
 TABLE = SIZE
 TABLE_SIZE = 8192
 
-_FIELDS = struct.Struct("=14Q")
+_FIELDS = struct.Struct("=17Q")
 # Positions in words of eight bytes.
 _SELECTOR = 0
 _HOT = 8
 _COPIES = (64, 96)
+_RELAY = 128
+
+#: Positions in `MailboxState.relay`: how far the message that is offered was written, and read.
+#: They lie apart, so that the processors do not take them away from each other.
+WRITTEN, READ = 0, 16
 
 #: `Ledger.shut`.
 OPEN, DRAINING, DROPPED = 0, 1, 2
+#: `Ledger.offer_fate`.
+CLOSED, OFFERED, TAKEN = 0, 1, 2
 
 
 class Ledger:
@@ -33,6 +40,9 @@ class Ledger:
         "freed",
         "head",
         "logged",
+        "offer_end",
+        "offer_fate",
+        "offer_start",
         "shelved",
         "shut",
         "spool_freed",
@@ -68,6 +78,11 @@ class Ledger:
     shelved: int
     #: `OPEN`, `DRAINING` (no more puts) or `DROPPED` (nor gets).
     shut: int
+    #: The last message that was offered from hand to hand, see `_packet_relay`: its positions,
+    #: and what has become of it: `CLOSED` (it was not taken so), `OFFERED` or `TAKEN`.
+    offer_start: int
+    offer_end: int
+    offer_fate: int
 
 
 class MailboxState:
@@ -85,13 +100,15 @@ class MailboxState:
     The descriptor is borrowed while the pages are mapped.
     """
 
-    __slots__ = ("_map", "_words", "hot", "roster")
+    __slots__ = ("_map", "_words", "hot", "relay", "roster")
 
     def __init__(self, fd: int) -> None:
         self._map = mmap.mmap(fd, SIZE)
         self._words = memoryview(self._map).cast("Q")
         #: Eight words, to be read and written singly.
         self.hot = self._words[_HOT : _HOT + 8]
+        #: The words of those who pass a message, see `WRITTEN`.
+        self.relay = self._words[_RELAY : _RELAY + READ + 1]
         #: Which processes wait here for long, and what they have taken.
         self.roster = roster.Roster(self._words[_OWN_SIZE // 8 :])
 
@@ -127,12 +144,16 @@ class MailboxState:
             ledger.done,
             ledger.shut,
             ledger.shelved,
+            ledger.offer_start,
+            ledger.offer_end,
+            ledger.offer_fate,
         )
         self._words[_SELECTOR] = selector + 1
 
     def close(self) -> None:
         """Unmap the pages."""
         self.hot.release()
+        self.relay.release()
         self.roster.close()
         self._words.release()
         self._map.close()
@@ -162,5 +183,8 @@ def _read(page: bytes | mmap.mmap, selector: int) -> Ledger:
         ledger.done,
         ledger.shut,
         ledger.shelved,
+        ledger.offer_start,
+        ledger.offer_end,
+        ledger.offer_fate,
     ) = _FIELDS.unpack_from(page, _COPIES[selector & 1] * 8)
     return ledger

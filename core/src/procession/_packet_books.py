@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from procession._mailbox_state import DRAINING, DROPPED, OPEN
-from procession._packet_marks import GETS, LOGGED, PUTS, SHELVED, SHUT, SPOOLED
+from procession._mailbox_state import CLOSED, DRAINING, DROPPED, OFFERED, OPEN, TAKEN
+from procession._packet_marks import GETS, LOGGED, OFFER, PUTS, SHELVED, SHUT, SPOOLED
 from procession.errors import ShutDown
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
@@ -102,11 +102,52 @@ class PacketBooks:
         ledger = self.look_for_room()
         if ledger is None:
             return None
+        if ledger.offer_fate == OFFERED:
+            # Its producer was killed, and what is written now overwrites it.
+            ledger.offer_fate = CLOSED
+            self._state.commit(ledger)
         if near:
             return self._spool.find_near(ledger, size), ledger.window_end
         place = self._spool.find(ledger, size)
         self._state.commit(ledger)
         return place, ledger.window_end
+
+    # -- from hand to hand, see `_packet_relay`
+
+    def open_offer(self, size: int, memory: int) -> int | None:
+        """Offer a message of *size* bytes and return where it begins; the mailbox must be empty.
+
+        None if it is not. The window has *memory* bytes of memory. The writers' lock is held.
+        """
+        ledger = self.look_for_room()
+        if ledger is None or ledger.logged or self._lane.pending():
+            return None
+        # Behind all that anybody has read or written for an earlier one.
+        ledger.offer_start = start = ledger.offer_end + 1
+        ledger.offer_end = start + size
+        ledger.offer_fate = OFFERED
+        ledger.window_end = max(ledger.window_end, self._spool.base + memory)
+        self._state.commit(ledger)
+        return start
+
+    def take_offer(self, start: int) -> bool:
+        """Take the message that begins at *start*; return whether it was still offered."""
+        ledger = self._state.load()
+        if ledger.offer_start != start or ledger.offer_fate != OFFERED:
+            return False
+        ledger.offer_fate = TAKEN
+        self._count_taken(ledger)
+        self._words[OFFER] = 0
+        return True
+
+    def close_offer(self) -> bool:
+        """Offer the message no more; return whether it was taken. The writers' lock is held."""
+        ledger = self._state.load()
+        self._words[OFFER] = 0
+        if ledger.offer_fate == OFFERED:
+            ledger.offer_fate = CLOSED
+            self._state.commit(ledger)
+        return ledger.offer_fate == TAKEN
 
     # -- getting
 
@@ -119,9 +160,7 @@ class PacketBooks:
         packet = self._lane.receive()
         if packet is not None:
             if self._joinable:
-                self._roster.count(1)
-                ledger.taken += 1
-                self._state.commit(ledger)
+                self._count_taken(ledger)
             return packet
         if not ledger.logged:
             self._correct_marks(ledger)
@@ -136,15 +175,19 @@ class PacketBooks:
     def _drop_first(self, ledger: Ledger, packet: bytes) -> None:
         """Commit that the log's first record was taken."""
         self._log.drop(ledger, packet)
-        if self._joinable:
-            self._roster.count(1)
-        ledger.taken += 1
-        self._state.commit(ledger)
+        self._count_taken(ledger)
         if self._log.has_garbage(ledger):
             self._log.reclaim(ledger)
             self._state.commit(ledger)
         if not ledger.logged:
             self._correct_marks(ledger)
+
+    def _count_taken(self, ledger: Ledger) -> None:
+        """Commit *ledger*, and in it that one more message was taken."""
+        if self._joinable:
+            self._roster.count(1)
+        ledger.taken += 1
+        self._state.commit(ledger)
 
     def finish_large(self, token: bytes, kind: int) -> None:
         """Commit that the message of *token*, still the log's first, was taken."""
@@ -183,6 +226,8 @@ class PacketBooks:
         """Shut the mailbox down; with *immediate*, drop what is in it."""
         ledger = self._state.load()
         ledger.shut = max(ledger.shut, DROPPED if immediate else DRAINING)
+        if ledger.offer_fate == OFFERED:
+            ledger.offer_fate = CLOSED
         if immediate:
             self._log.clear(ledger)
             self._spool.clear(ledger)

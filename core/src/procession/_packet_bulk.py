@@ -16,11 +16,15 @@ if TYPE_CHECKING:
     from procession._channel import Buffer, Message
     from procession._packet_books import PacketBooks
     from procession._packet_memory import PacketMemory
+    from procession._packet_relay import PacketRelay
     from procession._packet_waits import PacketWaits
 
 #: A longer message is a large one: what is copied while the mailbox's lock is held must take
 #: microseconds only.
 LONGEST_LOGGED = 64 << 10
+#: And from this on it passes from hand to hand, if there is a getter for it: to agree on that
+#: costs more for a shorter one than it saves (measured).
+SHORTEST_PASSED = 4 << 20
 
 
 class PacketBulk:
@@ -34,11 +38,16 @@ class PacketBulk:
     copied to shelves (see `_shelves`) as long as there are free ones, and lie there until
     nobody looks at them.
 
+    *From hand to hand.* A very large message passes from a producer to a getter that waits for it
+    while it is being written (see `_packet_relay`), and is put into the spool if that fails.
+
     What is written has not happened until `PacketBooks` commits it: a process killed before
     leaves nothing but bytes that the next one overwrites.
     """
 
-    __slots__ = ("_books", "_lock", "_memory", "_spool", "_starved", "_waits", "_words")
+    __slots__ = ("_books", "_lock", "_memory", "_passing", "_spool", "_starved", "_waits", "_words")
+
+    _passing: PacketRelay | None
 
     def __init__(self, memory: PacketMemory, books: PacketBooks, waits: PacketWaits) -> None:
         """All are borrowed."""
@@ -48,6 +57,7 @@ class PacketBulk:
         self._spool = memory.spool
         self._books = books
         self._waits = waits
+        self._passing = None  # made when it is first needed
         # Whether a message has found no shelf since the last one that has, so that somebody
         # was warned.
         self._starved = False
@@ -73,7 +83,14 @@ class PacketBulk:
 
                     self._starved = True
                     warn_of_leases(lent, "a queue", "get(lease=True)", "put_empty")
-        waits.put(lambda: memory.writing.run(self._spool_up, body, buffers, deadline), deadline)
+        waits.put(lambda: memory.writing.run(self._pass, body, buffers, deadline), deadline)
+
+    def _pass(self, body: Buffer, buffers: Sequence[Buffer], deadline: float | None) -> bool:
+        """Pass a message to a getter, or else copy it into the spool; as `_spool_up`."""
+        size = len(body) + sum(map(len, buffers))
+        if size >= SHORTEST_PASSED and self._relay.put((body, *buffers), size, deadline):
+            return True
+        return self._spool_up(body, buffers, deadline)
 
     def _put_on_shelf(
         self, body: Buffer, buffers: Sequence[Buffer], deadline: float | None
@@ -137,6 +154,15 @@ class PacketBulk:
         token = self._spool.write(place, body, buffers, memory_end=memory_end)
         return self._lock.run(self._books.add, token, SPOOLED)
 
+    @property
+    def _relay(self) -> PacketRelay:
+        relay = self._passing
+        if relay is None:
+            from procession._packet_relay import PacketRelay
+
+            relay = self._passing = PacketRelay(self._memory, self._books, self._waits)
+        return relay
+
     # -- filling in place
 
     def reserve(self, size: int) -> memoryview | None:
@@ -179,6 +205,10 @@ class PacketBulk:
             return self._memory.reading.run_within(deadline, self._copy, lease)
         except BlockingIOError:
             return None
+
+    def take_offered(self, deadline: float | None) -> Message | None:
+        """Take the message that a producer is passing; None when that fails."""
+        return self._relay.take(deadline)
 
     def _copy(self, lease: bool) -> Message | None:
         packet = self._lock.run(self._books.take)

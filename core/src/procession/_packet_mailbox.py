@@ -20,6 +20,7 @@ from procession._packet_marks import (
     GETS,
     LEASING,
     LOGGED,
+    OFFER,
     PLAIN,
     PUTS,
     SHUT,
@@ -294,7 +295,8 @@ class PacketMailbox(Mailbox):
         else:
             packet = self._lane.receive()
         if packet is None:
-            return None
+            offered = self._words[OFFER] and not lease
+            return self._bulk.take_offered(deadline) if offered else None
         if packet[1] >= SPOOLED:
             return self._bulk.take(deadline, lease)
         if self._words[FULL]:

@@ -7,6 +7,8 @@ from __future__ import annotations
 SLEEPING, PUTS, GETS, FULL, LEASING = 0, 1, 2, 3, 4
 #: And another one: how many bytes leases may keep, 0 for what is usual.
 BUDGET = 5
+#: And one that says where the message begins that is offered, see `_packet_relay`; 0 for none.
+OFFER = 6
 #: Why they have to, in `PUTS` and `GETS`: the overflow log has messages, the mailbox was
 #: shut down, it has a maxsize, its messages are counted when they are taken.
 LOGGED, SHUT, BOUNDED, COUNTED = 1, 2, 4, 8

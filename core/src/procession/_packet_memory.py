@@ -50,9 +50,9 @@ class PacketMemory:
     """
 
     __slots__ = (
-        "_copy",
         "_lock_file",
         "_shelves",
+        "copy",
         "fd",
         "lock",
         "log",
@@ -79,7 +79,7 @@ class PacketMemory:
         self.log = OverflowLog(fd, _LOG)
         # No window where the room is limited: it could be used up although little is in it.
         self.spool = Spool(fd, spool, WINDOW if spool == _SPOOL else 0, copy)
-        self._copy = copy
+        self.copy = copy
         self._shelves = None  # made when it is first needed
         self._lock_file = LockFile(fd)
         #: The mailbox's lock; the locks of the large messages' one writer and one reader.
@@ -103,7 +103,7 @@ class PacketMemory:
             from procession._shelves import Shelves
 
             budget = self.words[BUDGET : BUDGET + 1]
-            shelves = self._shelves = Shelves(self.fd, budget, self._copy)
+            shelves = self._shelves = Shelves(self.fd, budget, self.copy)
         return shelves
 
     def retire(self) -> None:

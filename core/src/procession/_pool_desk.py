@@ -6,8 +6,7 @@ costs no system call, can be looked at as often as one likes, and stays when the
 
 from __future__ import annotations
 
-import os
-import sys
+from procession._lookout import has_ordered_stores
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
@@ -35,15 +34,8 @@ _LENGTH = (1 << _LENGTH_BITS) - 1
 _SHORT_MESSAGE, _LONG_MESSAGE = _LENGTH - 1, _LENGTH
 
 
-def _has_ordered_stores() -> bool:
-    """Return whether the other processors see what this one writes in that order.
-
-    Python has no barrier: where one would be needed, answers go through the channel.
-    """
-    return sys.platform != "win32" and os.uname().machine in ("x86_64", "amd64", "i686")
-
-
-HAS_TRAY: Final = _has_ordered_stores()
+#: Where there is none, answers go through the channel.
+HAS_TRAY: Final = has_ordered_stores()
 
 
 class Desk:

@@ -119,7 +119,7 @@ class Spool:
         sizes = [len(piece) for piece in pieces]
         end = place + sum(sizes)
         # What is mapped is only touched where no memory can be missing.
-        view = self._view(place, end) if end <= memory_end else None
+        view = self.view(place, end) if end <= memory_end else None
         if view is not None:
             for piece, size in zip(pieces, sizes, strict=True):
                 self._copy(view[:size], piece)
@@ -133,7 +133,7 @@ class Spool:
                 raise
         return struct.pack(f"={len(sizes) + 1}Q", place, *sizes)
 
-    def _view(self, place: int, end: int) -> memoryview | None:
+    def view(self, place: int, end: int) -> memoryview | None:
         """Return the window's memory from *place* to *end*; None if it cannot be looked at."""
         if not self.is_inside(place):
             return None
@@ -159,7 +159,7 @@ class Spool:
         """Return a copy of the message of *token*. The readers' lock is held."""
         place, *sizes = _unpack(token)
         pieces = [blocks.take(size) for size in sizes]
-        view = self._view(place, place + sum(sizes))
+        view = self.view(place, place + sum(sizes))
         if view is not None:
             for piece, size in zip(pieces, sizes, strict=True):
                 self._copy(piece, view[:size])
