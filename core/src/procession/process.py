@@ -710,6 +710,8 @@ def become(process: Process, parent: ParentProcess, counter: itertools.count[int
     _counter = counter
     _parent = parent
     _current = process
+    if process._own_options is not None:
+        process._own_options = None  # they were the parent's to carry out
     if _standard.followed:
         from procession import _standard_state
 
