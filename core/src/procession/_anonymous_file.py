@@ -20,6 +20,8 @@ def anonymous_file(label: str, data: Buffer = b"") -> int:
     owns it. Raises `OSError` when memory, space or descriptors have run out.
     """
     fd = above_standard(_create(label))
+    if not data:
+        return fd
     try:
         left = memoryview(data)
         while left:

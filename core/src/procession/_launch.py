@@ -256,3 +256,6 @@ def _log_settings() -> tuple[int, bool] | None:
     logging = sys.modules.get("procession._logging")
     settings = None if logging is None else logging.settings()
     return settings if settings and any(settings) else None
+
+
+process.launcher = launch

@@ -27,9 +27,11 @@ _LONGEST_NAME = 180
 
 def tag(name: str, method: str | None, parent: int | None, prefix: str = PREFIX) -> str:
     """Return the label that says *name*, start *method* and the pid of the *parent*."""
-    # In ASCII, whatever the child's locale can encode; and no label may have a zero in it.
-    shown = name.encode("ascii", "backslashreplace").replace(b"\0", b"?")[:_LONGEST_NAME]
-    return f"{prefix}:{parent or 0}:{method or ''}:{shown.decode()}"
+    if not name.isascii() or len(name) > _LONGEST_NAME or "\0" in name:
+        # In ASCII, whatever the child's locale can encode; and no label may have a zero in it.
+        shown = name.encode("ascii", "backslashreplace").replace(b"\0", b"?")[:_LONGEST_NAME]
+        name = shown.decode()
+    return f"{prefix}:{parent or 0}:{method or ''}:{name}"
 
 
 class NewTag:

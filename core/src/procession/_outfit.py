@@ -77,20 +77,16 @@ class _NullInput:
         if sys.stdin is None:
             return None
         stream = self._stream
-        if stream is None or stream is sys.stdin or not self._is_open(stream):
+        if stream is None or stream is sys.stdin:
             return self._open()
-        return stream
-
-    def _is_open(self, stream: TextIO) -> bool:
-        """Return whether *stream* still reads from the null device.
-
-        A program may have closed all descriptors that it did not know, and opened files of its
-        own under the same numbers.
-        """
         try:
-            return not stream.closed and _device_of(self._fd) == self._device
+            # A program may have closed all descriptors that it did not know, and opened files of
+            # its own under the same numbers.
+            if not stream.closed and _device_of(self._fd) == self._device:
+                return stream
         except (OSError, ValueError):
-            return False
+            pass  # closed, or detached
+        return self._open()
 
     def _open(self) -> TextIO:
         fd = above_standard(os.open(os.devnull, os.O_RDONLY))

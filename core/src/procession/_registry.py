@@ -84,6 +84,7 @@ class Registry:
     def __init__(self) -> None:
         self._classes: dict[tuple[Kind, str], type[Any]] = {}
         self._roster: Roster = dict(_BUILT_IN)
+        self._bequeathed: Roster | None = None
         self._hooks: dict[str, PluginManager] = {}
         self._inventory: tuple[tuple[str, ...], Inventory] | None = None
 
@@ -193,7 +194,13 @@ class Registry:
 
     def roster(self) -> Roster:
         """Return what has been loaded (or adopted) and checked, ready to be pickled."""
-        return {plugin: where for plugin, where in self._roster.items() if plugin not in _BUILT_IN}
+        found = self._bequeathed
+        # Nothing is ever taken out of the roster; what `adopt` changes in it, it says.
+        if found is None or len(found) != len(self._roster) - len(_BUILT_IN):
+            roster = dict(self._roster)
+            found = {plugin: roster[plugin] for plugin in roster if plugin not in _BUILT_IN}
+            self._bequeathed = found
+        return found
 
     def adopt(self, roster: Mapping[tuple[Kind, str], str], /) -> None:
         """Take over the roster of another process.
@@ -203,6 +210,7 @@ class Registry:
         in the ordinary way.
         """
         self._roster.update(roster)
+        self._bequeathed = None
 
     # -- finding -----------------------------------------------------------------------
 

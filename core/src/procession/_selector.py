@@ -21,7 +21,7 @@ from contextvars import ContextVar
 
 from procession._encoder import PICKLE, Encoder
 from procession._registry import KINDS, NOUNS, Registry
-from procession._variables import variable
+from procession._variables import variables
 from procession.errors import NoPluginError, ProcessError, SelectionError
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
@@ -67,6 +67,9 @@ VARIABLES: Final[dict[Kind, str]] = {
 
 PLUGINS_VARIABLE: Final = "PROCESSION_PLUGINS"
 """Switches plugins on, by their names with commas in between."""
+
+# All that the selection rests on.
+_VARIABLES: Final = (*VARIABLES.values(), PLUGINS_VARIABLE, "PROCESSION_CONFIG")
 
 _scope: ContextVar[Mapping[Kind, Reason]] = ContextVar("procession.selection", default={})  # noqa: B039
 # Never changed in place: a scope replaces the mapping, so that contexts cannot mix.
@@ -369,13 +372,13 @@ class Selector:
             directory = os.getcwd()
         except FileNotFoundError:
             directory = ""
-        names = (*VARIABLES.values(), PLUGINS_VARIABLE, "PROCESSION_CONFIG")
         return (
             directory,
-            [variable(name, self._environ) for name in names],
-            dict(_scope.get()),
-            dict(self._set),
-            dict(self._inherited),
+            variables(_VARIABLES, self._environ),
+            _scope.get(),
+            # A copy, as it is changed in place. Most have made no choice.
+            dict(self._set) if self._set else None,
+            self._inherited,
             self._set_plugins,
             self._inherited_plugins,
             self.registry.roster(),

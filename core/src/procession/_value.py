@@ -30,6 +30,7 @@ class Value:
 
     _fields: ClassVar[tuple[str, ...]] = ()
     _required: ClassVar[frozenset[str]] = frozenset()
+    _known: ClassVar[frozenset[str]] = frozenset()
     #: The fields that `repr` leaves out.
     _hidden: ClassVar[frozenset[str]] = frozenset()
 
@@ -37,9 +38,10 @@ class Value:
         own = cls.__annotations__
         cls._fields = tuple(dict.fromkeys((*cls._fields, *own)))
         cls._required = frozenset(name for name in cls._fields if not hasattr(cls, name))
+        cls._known = frozenset(cls._fields)
 
     def __init__(self, **fields: Any) -> None:
-        if not (self._required <= fields.keys() <= {*self._fields}):
+        if not (self._required <= fields.keys() <= self._known):
             self._refuse(fields)
         self.__dict__.update(fields)  # defaults are the class's attributes
         self.check()

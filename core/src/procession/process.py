@@ -494,8 +494,6 @@ class Process(BaseProcess):
         in the caller, for the start methods that need to. When it raises, no process
         was started and the object may be started again.
         """
-        from procession._launch import launch
-
         self._check_open()
         if self._child is not None:
             raise _errors().ProcessStartedError("cannot start a process twice")
@@ -506,7 +504,10 @@ class Process(BaseProcess):
                 "daemonic processes are not allowed to have children"
             )
         _reap()
-        launch(self)
+        if launcher is None:
+            from procession import _launch  # noqa: F401 - sets the launcher
+        assert launcher is not None
+        launcher(self)
 
     def join(self, timeout: float | None = None, *, check: bool = False) -> None:
         """Wait until the child has ended, up to *timeout* seconds (None: for ever).
@@ -653,6 +654,10 @@ _children: set[BaseProcess] = set()
 # One for each start method in use that has helper processes; see `StartMethod.collect`.
 _collectors: list[Callable[[], None]] = []
 _counter = itertools.count(1)
+#: What starts a child; set by `procession._launch`, which only parents load. Kept here, as an
+#: import for each start would touch ten more pages, which the kernel has write-protected at the
+#: last fork.
+launcher: Callable[[Process], None] | None = None
 
 # What was pickled in a child that had imported the main module again names it so.
 sys.modules.setdefault("__mp_main__", sys.modules["__main__"])
