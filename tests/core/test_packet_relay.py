@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import mmap
 import os
 import random
@@ -95,7 +96,7 @@ def at_line(number: int, act: Callable[[], object]) -> None:
     How often somebody looks while it waits is different each time, and changes nothing.
     """
     count = 0
-    waits = {"_wait", "_wake", "_was_read", "_was_taken", "_was_written"}
+    waits = {"_wait", "_wake", "_has_begun", "_was_read", "_was_taken", "_was_written"}
 
     def trace(frame: FrameType, event: str, argument: object) -> Any:
         nonlocal count
@@ -378,19 +379,19 @@ def test_nothing_is_offered_out_of_order(mailbox: PacketMailbox) -> None:
 
 
 def test_no_time_is_lost_when_nobody_waits(mailbox: PacketMailbox) -> None:
-    """Nothing is offered when nobody sleeps, nor for a while after an offer in vain."""
-    mailbox.put(message())
-    assert 0 == mailbox._memory.state.load().offer_start
-    mailbox.get()
-    mailbox._words[SLEEPING] = 1
+    """After an offer in vain there is none for so many times as long."""
+    relay = mailbox._bulk._relay
+    begun = time.monotonic()
     mailbox.put(message())
     offered = mailbox._memory.state.load().offer_start
     assert 0 < offered
     assert CLOSED == fate(mailbox)
-    mailbox.get()
-    mailbox._words[SLEEPING] = 1
-    mailbox.put(message())
-    assert offered == mailbox._memory.state.load().offer_start
+    assert begun + _packet_relay.REST * _packet_relay.STALL <= relay._rest_until
+    for rest_until, is_offered in ((math.inf, False), (0.0, True)):
+        assert message() == mailbox.get()[0]
+        relay._rest_until = rest_until
+        mailbox.put(message())
+        assert is_offered == (offered < mailbox._memory.state.load().offer_start)
 
 
 def test_a_put_without_time_offers_nothing_in_vain(mailbox: PacketMailbox) -> None:

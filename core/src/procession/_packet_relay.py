@@ -55,7 +55,7 @@ CIRCLE = 1 << 20
 #: What is copied before the other side is told.
 PIECE = 128 << 10
 #: Neither waits longer for the other to get on, in seconds.
-STALL = 0.005
+STALL = 0.01
 #: And the producer's waits together take no longer than so many times what it saves: enough for a
 #: getter that reads into memory that was never touched (measured).
 SLOWEST = 8
@@ -83,7 +83,6 @@ class PacketRelay:
         "_rest_until",
         "_state",
         "_waits",
-        "_went_well",
         "_words",
     )
 
@@ -96,8 +95,7 @@ class PacketRelay:
         self._copy = memory.copy or copy_in_pieces
         self._books = books
         self._waits = waits
-        # Whether the last message has passed; until when there is no attempt.
-        self._went_well = False
+        # Until when there is no attempt.
         self._rest_until = 0.0
 
     # -- the producer's side; the lock of the spool's writers is held
@@ -110,16 +108,17 @@ class PacketRelay:
         begun = time.monotonic()
         if not self._is_possible(len(pieces), begun):
             return False
-        # Waiting for longer than it saves would be a loss, however quick getters are.
+        # What is saved by it, in seconds: waiting for much longer would be a loss.
         saved = size // BYTES_OF_WORTH * REWARD
-        left = inf if deadline is None else deadline - begun
+        longest = SLOWEST * saved
+        if deadline is not None:
+            longest = min(longest, deadline - begun)
         taken = False
         try:
-            taken = self._is_expected(size, begun + min(saved, left)) and self._offer(
-                pieces, size, min(SLOWEST * saved, left)
+            taken = self._is_alone(size, begun + longest) and self._offer(
+                pieces, size, longest, saved / 2
             )
         finally:
-            self._went_well = taken
             if not taken:
                 now = time.monotonic()
                 self._rest_until = now + REST * (now - begun)
@@ -134,21 +133,20 @@ class PacketRelay:
             and processors() > 1
         )
 
-    def _is_expected(self, size: int, until: float) -> bool:
-        """Return whether a getter is likely to come at once.
+    def _is_alone(self, size: int, until: float) -> bool:
+        """Return whether nothing else is there, or getters are quick enough to take it at once."""
+        while self._books.size():
+            if time.monotonic() >= until or not self._waits.nap(size // BYTES_OF_WORTH):
+                return False
+        return True
 
-        One that sleeps does, and one that has just been as quick, with the last message or with
-        the rest of what was there.
+    def _offer(
+        self, pieces: Sequence[Buffer], size: int, longest: float, longest_alone: float
+    ) -> bool:
+        """Offer a message for *longest* seconds at most; return whether a getter has taken it.
+
+        It is given up after *longest_alone* already if none has begun to read it.
         """
-        if not self._books.size():
-            return self._went_well or bool(self._words[SLEEPING])
-        while time.monotonic() < until and self._waits.nap(size // BYTES_OF_WORTH):
-            if not self._books.size():
-                return True
-        return False
-
-    def _offer(self, pieces: Sequence[Buffer], size: int, longest: float) -> bool:
-        """Offer a message for *longest* seconds at most; return whether a getter has taken it."""
         if not self._has_memory():
             return False
         view = self._view()
@@ -160,7 +158,8 @@ class PacketRelay:
         taken = False
         try:
             self._announce(view, start, pieces)
-            self._write(view[_HEAD:], start, pieces, time.monotonic() + longest)
+            now = time.monotonic()
+            self._write(view[_HEAD:], start, pieces, now + longest, now + longest_alone)
         finally:
             taken = self._lock.run(self._books.close_offer)
             if not taken:
@@ -190,34 +189,46 @@ class PacketRelay:
         self._wake()
 
     def _write(
-        self, circle: memoryview, start: int, pieces: Sequence[Buffer], until: float
+        self,
+        circle: memoryview,
+        start: int,
+        pieces: Sequence[Buffer],
+        until: float,
+        until_read: float,
     ) -> None:
         """Write *pieces* as there is room, and wait until all of it was taken; or give up."""
         relay, copy = self._state.relay, self._copy
+
+        def is_read(least: int) -> bool:
+            # A position below the start is about an earlier offer: nobody has begun.
+            return (relay[READ] >= start or _wait(until_read, self._has_begun, start)) and _wait(
+                until, self._was_read, least
+            )
+
+        position = start
         for part, place, position in _parts(pieces, start):
-            # What is below the start is about an earlier offer, and as if nothing was read.
-            least = position - CIRCLE
-            if least > start and not _wait(until, self._was_read, start, least):
+            if position - CIRCLE > start and not is_read(position - CIRCLE):
                 return
             copy(circle[place : place + len(part)], part)
             relay[WRITTEN] = position
-        _wait(until, self._was_taken, start)
+        if is_read(position):
+            _wait(until, self._was_taken, start)
 
-    def _was_read(self, start: int, least: int) -> bool:
+    def _has_begun(self, start: int) -> bool:
+        """Return whether a getter reads; wake one otherwise, if there is one asleep."""
+        self._wake()
+        return self._state.relay[READ] >= start
+
+    def _was_read(self, least: int) -> bool:
         """Return whether the getter has come to the position *least*."""
-        read = self._state.relay[READ]
-        if read < start:
-            self._wake()
-        return read >= least
+        return self._state.relay[READ] >= least
 
     def _was_taken(self, start: int) -> bool:
         """Return whether the offer is none any more."""
-        if self._state.relay[READ] < start:
-            self._wake()
         return self._words[OFFER] != start
 
     def _wake(self) -> None:
-        """Wake a getter, if one is asleep, as nobody reads yet."""
+        """Wake a getter, if one is asleep."""
         if self._words[SLEEPING]:
             self._waits.wake_getter()
 
