@@ -54,7 +54,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The clock of all lookouts, on a machine with two processors."""
     clock = Clock()
     monkeypatch.setattr(_lookout, "monotonic", clock)
-    monkeypatch.setattr(_lookout, "processors", lambda: 2)
+    monkeypatch.setattr(_lookout, "_processors", lambda: 2)
     return clock
 
 
@@ -141,7 +141,7 @@ def test_an_interrupted_look_is_the_last_for_a_while(lookout: Lookout, clock: Cl
 
 def test_one_processor_is_not_wasted(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """The other side cannot answer while we look: who asks once then does not wait for it."""
-    monkeypatch.setattr(_lookout, "processors", lambda: 1)
+    monkeypatch.setattr(_lookout, "_processors", lambda: 1)
     lookout = Lookout()
     lookout.look(clock.never)
 

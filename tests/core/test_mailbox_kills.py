@@ -123,7 +123,6 @@ def test_killed_users_of_what_passes(
     monkeypatch.setattr(_packet_relay, "PIECE", 16 * KIBI)
     monkeypatch.setattr(_packet_relay, "BYTES_OF_WORTH", KIBI)
     monkeypatch.setattr(_packet_relay, "REST", 1)
-    monkeypatch.setattr(_packet_relay, "processors", lambda: 2)
     seed = chosen_seed()
     try:
         trial = Trial(seed, maxsize, joinable, 64, PASSED, producers)

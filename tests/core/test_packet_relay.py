@@ -55,7 +55,6 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_packet_bulk, "SHORTEST_PASSED", SIZE)
     monkeypatch.setattr(_packet_relay, "CIRCLE", 64 * KIBI)
     monkeypatch.setattr(_packet_relay, "PIECE", 32 * KIBI)
-    monkeypatch.setattr(_packet_relay, "processors", lambda: 2)
     monkeypatch.setattr(_packet_relay, "BYTES_OF_WORTH", 64)
     monkeypatch.setattr(_packet_relay, "STALL", 0.02)  # this may be a busy machine
 

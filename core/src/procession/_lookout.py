@@ -97,10 +97,10 @@ class Lookout:
 
 def _trial() -> float:
     """Return how long to look to find out whether that pays."""
-    return LONGEST if processors() > 1 else 0.0
+    return LONGEST if _processors() > 1 else 0.0
 
 
-def processors() -> int:
+def _processors() -> int:
     """Return how many processors this process may use."""
     if sys.platform == "linux":
         return len(os.sched_getaffinity(0))

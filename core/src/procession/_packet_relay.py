@@ -34,7 +34,7 @@ import time
 from math import inf
 
 from procession._blocks import blocks
-from procession._lookout import has_ordered_stores, processors
+from procession._lookout import has_ordered_stores
 from procession._mailbox_state import OFFERED, READ, WRITTEN
 from procession._packet_marks import OFFER, SLEEPING
 from procession._packet_waits import left_until
@@ -126,12 +126,7 @@ class PacketRelay:
 
     def _is_possible(self, pieces: int, now: float) -> bool:
         """Return whether a message of so many *pieces* could pass."""
-        return (
-            now >= self._rest_until
-            and pieces <= _MOST_PIECES
-            and has_ordered_stores()
-            and processors() > 1
-        )
+        return now >= self._rest_until and pieces <= _MOST_PIECES and has_ordered_stores()
 
     def _is_alone(self, size: int, until: float) -> bool:
         """Return whether nothing else is there, or getters are quick enough to take it at once."""
@@ -320,10 +315,11 @@ def _wait(until: float, is_so: Callable[..., bool], *args: int) -> bool:
     end = min(begun + STALL, until)
     if sys.platform == "win32":
         raise OSError("packet mailboxes are a Linux thing")
-    let_others_go_on = select.poll().poll
+    release_gil = select.poll().poll
     while now < end:
         if now < begun + _LOOK:
-            let_others_go_on(0)
+            release_gil(0)
+            os.sched_yield()  # the other side may be waiting for this very processor
         else:
             time.sleep(_NAP)
         if is_so(*args):
