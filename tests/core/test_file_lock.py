@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import mmap
 import os
 import signal
@@ -15,6 +16,7 @@ import pytest
 if sys.platform == "win32":
     pytest.skip("file locks need a POSIX system", allow_module_level=True)
 
+from procession import _file_lock
 from procession._anonymous_file import anonymous_file
 from procession._file_lock import FileLock, LockFile
 from procession.testing.forked import DEADLINE, crew, sleeps, until
@@ -240,3 +242,41 @@ def test_closed(fd: int) -> None:
     with pytest.raises(OSError, match="closed"):
         lock.run(lambda: None)
     assert os.fstat(fd)
+
+
+def test_only_used_locks_are_put_in_order(fd: int) -> None:
+    """A forked child copies memory for each lock that it puts in order: for those used only."""
+    unused, closed, dropped = LockFile(fd), LockFile(fd), LockFile(fd)
+    lock = unused.lock()
+    before = set(_file_lock._used)
+    assert closed.lock(1).run(lambda: 1) == 1
+    assert closed.lock(2).run(lambda: 2) == 2
+    assert dropped.lock().run_within(time.monotonic() + DEADLINE, lambda: 3) == 3
+    assert {closed, dropped} == {found() for found in _file_lock._used - before}
+    closed.close()
+    os.close(dropped.descriptor())
+    del dropped
+    gc.collect()
+    assert before == _file_lock._used
+    unused.close()
+    with pytest.raises(OSError, match="closed"):
+        lock.run(lambda: None)
+
+
+def test_a_fork_during_the_first_use(fd: int, lock: FileLock) -> None:
+    """A child that is forked while a thread uses a lock for the first time can have it later."""
+    inside, leave = threading.Event(), threading.Event()
+
+    def stay() -> None:
+        inside.set()
+        leave.wait(DEADLINE)
+
+    thread = threading.Thread(target=lock.run, args=(stay,))
+    thread.start()
+    assert inside.wait(DEADLINE)
+    with crew() as start:
+        child = start(lambda: lock.run(lambda: None))
+        child.await_sleep()  # as the parent's thread holds it
+        leave.set()
+        thread.join()
+        assert child.join() == 0
