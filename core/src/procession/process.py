@@ -42,7 +42,7 @@ _KNOWN_TO_PARENT = (
     "_lifecycle",
 )
 #: The variable that asks for stacks on a signal; see `procession._stack_file`.
-DUMP_SIGNAL = "PROCESSIONDUMP_SIGNAL"
+DUMP_SIGNAL = "PROCESSION_DUMP_SIGNAL"
 
 
 def _errors() -> Any:
