@@ -147,6 +147,15 @@ class Channel(Exportable):
         """
         return False
 
+    def asker(self) -> Callable[[], object] | None:
+        """Return what says at once, by a true value, whether a message or the end is there.
+
+        For one thread at a time; it lets go of the GIL each time that it is called. Who expects
+        an answer may ask again and again for some tenths of a millisecond at most before it
+        calls `receive`. None for a channel that does such a thing itself, or gains nothing.
+        """
+        return None
+
     @abstractmethod
     def fileno(self) -> int:
         """Return a descriptor that is readable when a message, or the end, is there.

@@ -111,6 +111,10 @@ class LendingChannel(Channel):
         """See `Channel.wait_for_room`."""
         return self._inner.wait_for_room(length, timeout)
 
+    def asker(self) -> Callable[[], object] | None:
+        """See `Channel.asker`."""
+        return self._inner.asker()
+
     def fileno(self) -> int:
         """See `Channel.fileno`."""
         return self._inner.fileno()

@@ -11,7 +11,7 @@ from procession._blocks import SMALLEST_BLOCK, blocks
 from procession._channel import partial
 from procession._descriptor_channel import FREE, TORN, UNDER_WAY, DescriptorChannel
 from procession._vectors import fill, read_more, write_all
-from procession._waiting import LONGEST_SLEEP, poller_of, wait_writable
+from procession._waiting import LONGEST_SLEEP, asker, poller_of, wait_writable
 from procession.errors import BrokenConnectionError, MessageTooLongError
 from procession.framing import (
     MOST_VIEWS,
@@ -170,6 +170,10 @@ class PacketChannel(DescriptorChannel):
             del rest[0]
         for batch in batches(rest, longest):
             write_all(writer, batch, again)
+
+    def asker(self) -> Callable[[], object]:
+        """See `Channel.asker`."""
+        return asker(self.reader)
 
     def receive(self, into: memoryview | None = None, limit: int | None = None, /) -> Message:
         """See `Channel.receive`."""

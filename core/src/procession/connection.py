@@ -23,7 +23,7 @@ from procession.errors import (
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator, Callable, Iterable
     from typing import Any, NoReturn, Protocol, Self
 
     from procession._channel import Buffer, Channel, Message
@@ -64,6 +64,10 @@ def __getattr__(name: str) -> object:
     return globals()[name]
 
 
+# Who has been answered less often need not learn to look for answers.
+_FIRST_TRIPS = 16
+
+
 class Connection(abc.Connection):
     """One end of a pipe that carries objects.
 
@@ -81,6 +85,11 @@ class Connection(abc.Connection):
     _twin: Twin | None = None
     _recv_limit: int | None = None
     _limit_source = ""
+    #: Whether something was sent since the last message was received: what comes is an answer.
+    _is_asking = False
+    #: How many answers were received before we begin to glance for them.
+    _trips = _FIRST_TRIPS
+    _glance: Callable[[], object] | None = None
 
     def __init__(self, handle: int, readable: bool = True, writable: bool = True) -> None:
         from procession._stream_channel import StreamChannel
@@ -151,6 +160,7 @@ class Connection(abc.Connection):
             send(body, buffers)
         except OSError as error:
             self._fail(error)
+        self._is_asking = True
 
     def send_empty(self, shape: int | tuple[int, ...], dtype: Any = float) -> EmptyArray:
         """Return a context manager that gives an array of numpy to fill, and then sends it.
@@ -203,6 +213,7 @@ class Connection(abc.Connection):
             send(buf)
         except OSError as error:
             self._fail(error)
+        self._is_asking = True
 
     # -- receiving -----------------------------------------------------------------------
 
@@ -226,6 +237,8 @@ class Connection(abc.Connection):
         receive = self._receive
         if receive is None:
             self._refuse("write-only")
+        if self._is_asking:
+            self._look_for_answer()
         try:
             body, buffers = receive(None, self._recv_limit)
         except (OSError, EOFError) as error:
@@ -233,6 +246,24 @@ class Connection(abc.Connection):
         if buffers and self._recv_limit is not None:
             self._check_total(len(body) + sum(map(len, buffers)))
         return loads(body, buffers)
+
+    def _look_for_answer(self) -> None:
+        """Wait a moment for the answer to what was sent, if that has paid lately.
+
+        The channel would sleep, and who is woken on another processor loses more time by that
+        than the other side takes for a short answer.
+        """
+        self._is_asking = False
+        if self._glance is not None:
+            self._glance()
+        elif self._trips:
+            self._trips -= 1
+            if not self._trips:
+                ask = self._channel.asker()
+                if ask is not None:
+                    from procession._glance import Glance
+
+                    self._glance = Glance(ask)
 
     def lease(self) -> Lease:
         """Receive the next object as ``recv(lease=True)`` does, for a ``with`` block.
@@ -281,6 +312,8 @@ class Connection(abc.Connection):
             self._refuse("write-only")
         longest = self._recv_limit
         ours = longest is not None and (maxlength is None or longest < maxlength)
+        if self._is_asking:
+            self._look_for_answer()
         try:
             body, buffers = receive(None, longest if ours else maxlength)
         except (OSError, EOFError) as error:

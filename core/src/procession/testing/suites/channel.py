@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from typing import TypeAlias
 
 import pytest
@@ -373,6 +374,28 @@ class ChannelPromises(OverChannels):
         with pytest.raises(OSError, match="closed") as caught:
             writer.wait_for_room(len(body), 0)
         assert errno.EBADF == caught.value.errno
+
+    def test_asker(self, pair: Pair) -> None:
+        """Who expects an answer can ask for it without sleeping.
+
+        `Channel.asker`: "Return what says at once, by a true value, whether a message or the end
+        is there."
+        """
+        reader, writer = pair(duplex=False)
+        ask = reader.asker()
+        if ask is None:
+            pytest.skip("this channel gains nothing by being asked again and again")
+        assert not ask()
+        for body in (b"", bytes(LARGE)):
+            sender = in_thread(partial(writer.send, body))
+            assert reader.wait(DEADLINE)
+            assert ask()
+            assert ask()
+            assert len(body) == len(reader.receive()[0])
+            sender.join()
+            assert not ask()
+        writer.close()
+        assert ask()
 
     @staticmethod
     def cannot_tell_room(pair: Pair) -> bool:
