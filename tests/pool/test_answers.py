@@ -31,6 +31,18 @@ def _recorded(journal: Any) -> list[int]:
     return [number for (number,) in struct.iter_unpack("<Q", journal.read_bytes())]
 
 
+def test_workers_without_descriptors(make: Callable[..., Any]) -> None:
+    """A worker that can open nothing does its tasks all the same, however it waits for them."""
+    pool = make(2, pooled.open_no_more)
+
+    with pytest.raises(OSError, match="Too many open files"):
+        pool.apply(os.dup, (0,))
+    for _ in range(3):
+        assert list(range(300)) == pool.map(abs, range(300), chunksize=1)
+        assert 3 == pool.apply(abs, (-3,))
+    assert 2 == sum(member.ready for member in pool._crew.members)
+
+
 def test_death_just_before_more_is_sent(
     make: Callable[..., Any], tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from procession._deque import deque
 from procession._pool_desk import SLOTS
 from procession._pool_failures import cancelled
-from procession._pool_member import LONGEST_AHEAD
+from procession._pool_member import ENTRY_BYTES, LONGEST_AHEAD
 
 TYPE_CHECKING = False  # every module of the parent makes a fork dearer
 if TYPE_CHECKING:
@@ -90,20 +90,29 @@ class Backlog:
         """
         batch: list[Task] = []
         length = 0
-        while len(batch) < room and (task := self.pop()) is not None:
+        function = None  # the last one that is in it, or that the member is known to have
+        tasks = self._tasks
+        while len(batch) < room and tasks:
+            task = tasks.popleft()
             if task.done:
                 continue
-            if not task.job.wants(task):
+            job = task.job
+            if not job.wants(task):
                 self._outcomes.fail(task, cancelled(task))
                 continue
             try:
-                task.pack()
-                length += member.length(task)
+                body, buffers = task.packed or task.pack()
+                length += len(body) + ENTRY_BYTES
+                if buffers:
+                    length += LONGEST_AHEAD
+                if job.function is not function:
+                    length += member.length_of(job.function)
+                    function = job.function
             except BaseException as error:
                 self._outcomes.fail(task, error)
                 continue
-            if (batch or member.outstanding) and length > LONGEST_AHEAD:
-                self._tasks.appendleft(task)
+            if length > LONGEST_AHEAD and (batch or member.outstanding):
+                tasks.appendleft(task)
                 break
             batch.append(task)
         return batch

@@ -91,6 +91,21 @@ class Desk:
         answer: bytes = self._memory[start : start + length]
         return answer if self.words[at] == word else None  # it was released meanwhile
 
+    def take(self, number: int, most: int) -> list[bytes]:
+        """Return the answers that lie in the tray from task *number* on, up to *most*."""
+        answers: list[bytes] = []
+        words, memory = self.words, self._memory
+        for at_number in range(number, number + most):
+            slot = at_number % SLOTS
+            at = _HEAD_WORDS + slot * _SLOT_WORDS
+            word = words[at]
+            length = word & _LENGTH
+            if word >> _LENGTH_BITS != at_number or length > LONGEST:
+                break
+            start = self._answers + slot * _SLOT_BYTES
+            answers.append(memory[start : start + length])
+        return answers
+
     def is_long(self, number: int) -> bool:
         """Return whether the answer to task *number* is a long message."""
         word = self.words[_HEAD_WORDS + number % SLOTS * _SLOT_WORDS]

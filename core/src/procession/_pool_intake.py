@@ -50,16 +50,8 @@ class Intake:
 
     def look(self, member: Member) -> None:
         """Take the answers that lie in the tray of *member*."""
-        outstanding = member.outstanding
-        if not outstanding:
-            return
-        since = member.at_work_since
-        count = 0
-        while outstanding and (answer := member.look()) is not None:
-            self._settle(member, answer, ())
-            count += 1
-        if count:
-            self._backlog.note_time(member.at_work_since - since, count)
+        if member.outstanding and (answers := member.look_for_all()):
+            self._settle(member, answers, ())
 
     def receive(self, member: Member) -> None:
         """Take one message, which is there, from the channel of *member*."""
@@ -110,22 +102,25 @@ class Intake:
             member.retiring = True
             self._entrance.give_up(*initializer_failed(body))
         else:
-            since = member.at_work_since
-            self._settle(member, body, buffers)
-            self._backlog.note_time(member.at_work_since - since, 1)
+            self._settle(member, [body], buffers)
 
-    def _settle(self, member: Member, body: Buffer, buffers: Sequence[Buffer]) -> None:
-        """Take the answer to the first of the tasks that *member* has."""
-        task = member.answer()
-        if task is None:
-            return
-        if body[-1] == wire.SKIPPED:
-            self._backlog.do_first([task])
-        elif member.sentence is not None and member.sentence[0] is task:
-            # It is, or is to be, killed for this task: what comes as late changes nothing.
-            self._outcomes.fail(task, member.sentence[1])
-        else:
-            self._outcomes.answer(task, (body, buffers))
+    def _settle(self, member: Member, answers: Sequence[Buffer], buffers: Sequence[Buffer]) -> None:
+        """Take *answers* to the first of the tasks that *member* has.
+
+        Only a single one may have *buffers*.
+        """
+        since = member.at_work_since
+        for task, body in zip(member.answer(len(answers)), answers, strict=True):
+            if task is None:
+                continue
+            if body[-1] == wire.SKIPPED:
+                self._backlog.do_first([task])
+            elif member.sentence is not None and member.sentence[0] is task:
+                # It is, or is to be, killed for this task: what comes as late changes nothing.
+                self._outcomes.fail(task, member.sentence[1])
+            else:
+                self._outcomes.answer(task, body, buffers)
+        self._backlog.note_time(member.at_work_since - since, len(answers))
 
 
 def _has_said_something(member: Member) -> bool:

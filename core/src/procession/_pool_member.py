@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from procession._failure import FailureReport
     from procession._pool_desk import Desk
     from procession._pool_errand import Offer
-    from procession._pool_task import Task
+    from procession._pool_task import FunctionReference, Task
     from procession.process import Process
 
 _SIGKILL, _SIGTERM = 9, 15
@@ -34,7 +34,7 @@ LONGEST_ERRAND = wire.SHORT - 100
 LONGEST_AT_ONCE = 64 << 10
 #: What a task takes beside its arguments and its function, at most: the numbers, and what
 #: marshal writes of them.
-_ENTRY_BYTES = 40
+ENTRY_BYTES = 40
 #: How long a worker may go on after it has closed its channel, before it is killed.
 _ENDING_SECONDS = 5.0
 
@@ -131,13 +131,20 @@ class Member:
 
         Only a single one may have buffers.
         """
-        entries = []
+        entries: list[tuple[int, bytes | None, int, bytes]] = []
+        functions = self._functions
         buffers: Sequence[Any] = ()
         for task in tasks:
-            entries.append(self._entry(task, task.mode))
-            self._note_function(task)
-            if task.packed and task.packed[1]:
-                buffers = task.packed[1]
+            assert task.packed is not None
+            body, own_buffers = task.packed
+            if own_buffers:
+                buffers = own_buffers
+            number = task.job.function.number
+            if number in functions:
+                entries.append((number, None, task.mode, body))
+            else:
+                entries.append(self._entry(task, task.mode))
+                self._note_function(task)
         if not self.outstanding:
             self._forget_recall()
             self.at_work_since = time.monotonic()
@@ -194,14 +201,9 @@ class Member:
             self._functions[function] = True  # one step
             self.answered = self.given = number  # one step
 
-    def length(self, task: Task) -> int:
-        """Return about how long a message *task* makes; it is packed."""
-        assert task.packed is not None
-        body, buffers = task.packed
-        length = len(body) + _ENTRY_BYTES
-        if task.job.function.number not in self._functions:
-            length += len(task.job.function.pickled())
-        return length + LONGEST_AHEAD if buffers else length
+    def length_of(self, function: FunctionReference) -> int:
+        """Return how much longer *function* makes a message. Raises what pickling raises."""
+        return 0 if function.number in self._functions else len(function.pickled())
 
     def retire(self) -> None:
         """Tell it to end; it owes nothing."""
@@ -222,16 +224,21 @@ class Member:
         """Return the next answer, if it lies in the tray."""
         return self._desk.look(self.answered + 1)
 
+    def look_for_all(self) -> list[bytes]:
+        """Return the answers to outstanding tasks that lie in the tray, in order."""
+        return self._desk.take(self.answered + 1, len(self.outstanding))
+
     def is_sending_long(self) -> bool:
         """Return whether the message in the channel is a long one. One must be there."""
         return bool(self.outstanding) and self._desk.is_long(self.answered + 1)
 
-    def answer(self) -> Task | None:
-        """Return the task that the next answer is for; None if that was recalled."""
-        self.answered += 1
+    def answer(self, count: int) -> list[Task | None]:
+        """Return the tasks that the next *count* answers are for; None for what was recalled."""
+        self.answered += count
         self.is_adopted = False
         self.at_work_since = time.monotonic()
-        return self.outstanding.popleft()
+        pop = self.outstanding.popleft
+        return [pop() for _ in range(count)]
 
     def has_begun(self) -> bool:
         """Return whether it has begun the first of its outstanding tasks.

@@ -9,10 +9,10 @@ from procession._pool_failures import rebuild
 
 TYPE_CHECKING = False  # every module of the parent makes a fork dearer
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any
 
-    from procession._channel import Message
+    from procession._channel import Buffer
     from procession._pool_events import Events
     from procession._pool_task import Task
 
@@ -22,16 +22,17 @@ class Outcomes:
 
     def __init__(self, events: Events) -> None:
         self._events = events
-        self._waiting: list[tuple[Task, Message | None, Any]] = []
+        # With the body and the buffers of an answer, or None and an exception.
+        self._waiting: list[tuple[Task, Buffer | None, Any]] = []
 
     def __bool__(self) -> bool:
         return bool(self._waiting)
 
-    def answer(self, task: Task, message: Message) -> None:
+    def answer(self, task: Task, body: Buffer, buffers: Sequence[Buffer]) -> None:
         """Let what a worker has answered be what became of *task*."""
         task.done = True
         task.arguments = task.packed = None
-        self._waiting.append((task, message, None))
+        self._waiting.append((task, body, buffers))
 
     def fail(self, task: Task, error: BaseException) -> None:
         """Let *error* be what became of *task*."""
@@ -43,8 +44,8 @@ class Outcomes:
         """Give the outcomes to those who wait for them. Runs code of the program."""
         outcomes, self._waiting = self._waiting, []
         to_tell = set()
-        for task, message, error in outcomes:
-            succeeded, value = (False, error) if message is None else rebuild(*message)
+        for task, body, rest in outcomes:
+            succeeded, value = (False, rest) if body is None else rebuild(body, rest)
             if self._events.streams:
                 tell_outcome(self._events, task, succeeded, value)
             if task.job.deliver(task, succeeded, value):

@@ -9,6 +9,7 @@ from operator import length_hint
 from procession._deque import deque
 from procession._pool_task import FunctionReference, Task
 from procession._pool_waiters import Waiters
+from procession._pool_wire import MAP
 from procession.errors import TimeoutError as _TimeoutError
 
 TYPE_CHECKING = False  # every module of the parent makes a fork dearer
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from typing import Any, Self
 
     from procession._pool_crew import Crew
+    from procession._pool_options import Terms
     from procession._pool_progress import Watch
 
 #: Input of these kinds never makes anybody wait, and is known to be over when it is.
@@ -48,7 +50,7 @@ class Feeder:
         chunk_size: int,
         ahead: int,
         quick_ahead: int,
-        make_task: Callable[[Any, int, int], Task],
+        terms: Terms,
     ) -> None:
         self._stream = stream
         self._crew = crew
@@ -58,7 +60,8 @@ class Feeder:
         self._iterable: Iterable[Any] | None = iterable
         self._input: Iterator[Any] | None = None
         self._chunk_size = chunk_size
-        self._make_task = make_task
+        # What its tasks are given apart from their input; most get nothing.
+        self._terms = terms if terms.ends_tasks else None
         # How many calls and how many chunks were given.
         self._position = 0
         self._number = 0
@@ -138,13 +141,21 @@ class Feeder:
             if self._input is None:
                 assert self._iterable is not None
                 self._input, self._iterable = iter(self._iterable), None
+            stream, terms = self._stream, self._terms
             for _ in range(min(self._room(), most)):
                 chunk = tuple(islice(self._input, self._chunk_size))
                 if not chunk:
                     is_last = True
                     break
-                tasks.append(self._make_task(chunk, self._position, self._number))
-                self._position += len(chunk)
+                task = Task(stream, MAP, chunk)
+                task.position, task.number = self._position, self._number
+                size = len(chunk)
+                if size > 1:
+                    task.size = size
+                if terms is not None:
+                    terms.apply_to(task)
+                tasks.append(task)
+                self._position += size
                 self._number += 1
             is_last = is_last or (self._knows_end and not length_hint(self._input))
         except BaseException as error:  # whatever it is, nobody may wait for more
@@ -258,22 +269,20 @@ class Stream:
                 if type(value) is _Failure:
                     raise value.error
                 return value
-            if self._ready:
-                self._open_chunk()
-            else:
+            ready = self._ready
+            if not ready:
                 self._wait(timeout)
+                continue
+            try:
+                # What is in the next chunk is taken out in one step, which no thread and no signal
+                # handler can split.
+                self._rest.extend(chain.from_iterable(starmap(ready.popleft, _ONE_CALL)))
+            except IndexError:
+                continue  # another thread was faster
+            if not len(ready) % _LOOKS_EVERY:
+                self._feeder.look_for_room()
 
     __next__ = next
-
-    def _open_chunk(self) -> None:
-        """Have what is in the next chunk taken out."""
-        try:
-            # In one step, which no thread and no signal handler can split.
-            self._rest.extend(chain.from_iterable(starmap(self._ready.popleft, _ONE_CALL)))
-        except IndexError:
-            return  # another thread was faster
-        if not len(self._ready) % _LOOKS_EVERY:
-            self._feeder.look_for_room()
 
     def _wait(self, timeout: float | None) -> None:
         """Wait until there is something to be taken out; raise what `next` does if not."""

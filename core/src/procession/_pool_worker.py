@@ -14,7 +14,7 @@ from procession._descriptor_channel import DescriptorChannel
 from procession._lookout import Lookout
 from procession._pickling import dumper, dumps, explain, loads
 from procession._pool_desk import BEGUN, CLAIMED, RECALLED, Desk
-from procession._waiting import asker
+from procession._waiting import asker, wait_readable
 from procession.errors import MaybeEncodingError
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
@@ -78,11 +78,15 @@ def _serve(channel: Channel, desk: Desk, bells: tuple[Bell, Bell], encoder: Enco
     number = 0
     bell = pools_bell
     # Other channels look by themselves, if that is of use.
-    has_come = asker(channel.fileno()) if isinstance(channel, DescriptorChannel) else None
+    looks_itself = not isinstance(channel, DescriptorChannel)
+    has_come = None if looks_itself else asker(channel.fileno())
     lookout = Lookout()
     while True:
-        if bell is callers_bell and has_come is not None:
-            lookout.look(has_come)  # who waits for each call makes the next one soon
+        if bell is callers_bell:
+            if has_come is not None:
+                lookout.look(has_come)  # who waits for each call makes the next one soon
+        elif looks_itself and number:
+            _sleep(channel)
         try:
             body, buffers = channel.receive()
         except EOFError:
@@ -118,6 +122,19 @@ def _serve(channel: Channel, desk: Desk, bells: tuple[Bell, Bell], encoder: Enco
             # Nothing of a task is kept while the next one is waited for.
             del answer, answer_buffers
         del body, buffers, tasks, function, arguments
+
+
+def _sleep(channel: Channel) -> None:
+    """Wait for the pool's thread to send more, without looking for it.
+
+    That thread has many tasks on its way, and is the slower of the two: to look for them on one of
+    its processor's threads only makes it slower.
+    """
+    try:
+        fd = channel.fileno()
+    except OSError:
+        return  # no descriptor is to be had for it: then to receive is to wait
+    wait_readable(fd, None)
 
 
 def _carry_out(

@@ -359,13 +359,8 @@ class Pool:
         total = len(iterable) if hasattr(iterable, "__len__") else None  # type: ignore[arg-type]
         stream = kind(self, function, terms.watch(function, total))
 
-        def make_task(chunk: tuple[Any, ...], position: int, number: int) -> Task:
-            task = Task.chunk(stream, wire.MAP, chunk, position, number)
-            terms.apply_to(task)
-            return task
-
         stream.begin(
-            Feeder(stream, self._crew, iterable, chunk_size, ahead, quick_ahead or ahead, make_task)
+            Feeder(stream, self._crew, iterable, chunk_size, ahead, quick_ahead or ahead, terms)
         )
         return stream
 

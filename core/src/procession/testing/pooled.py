@@ -30,6 +30,17 @@ def square(number: int) -> int:
     return number * number
 
 
+def open_no_more() -> None:
+    """Have no descriptor to be had in this process from now on; an initializer."""
+    if sys.platform == "win32":
+        raise OSError("this platform has no such limit")
+    import resource
+
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, free))
+
+
 def pid(_: Any = None) -> int:
     """Return which process this is."""
     return os.getpid()
