@@ -10,7 +10,7 @@ TYPE_CHECKING = False  # importing typing would bring `re` and more into every c
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from functools import partial as partial
-    from typing import TypeAlias
+    from typing import ClassVar, TypeAlias
 else:
     from _functools import partial  # functools itself brings much more
 
@@ -49,6 +49,13 @@ class Channel(Exportable):
     closed: bool
     #: Whether `receive_leased` and `reserve` lend memory, as long as there is any to lend.
     lends: bool = False
+    #: Whether `accompany` may be called on a new end.
+    takes_companion: ClassVar[bool] = False
+
+    @property
+    def carries(self) -> bool:
+        """Whether `send_carrying` may find a way for descriptors."""
+        return False
 
     @property
     def torn(self) -> bool:
@@ -69,6 +76,25 @@ class Channel(Exportable):
         been written, this end is closed, so that the peer sees a truncated message
         rather than a wrong one.
         """
+
+    def accompany(self, companion: int, /) -> None:
+        """Take over *companion*, a socket through which descriptors travel to the other end.
+
+        See `procession._companion`. It goes with this end wherever that goes, and is closed
+        with it. Only for a new end, whose other one gets the other socket.
+        """
+        raise OSError(f"{type(self).__name__} takes no companion")
+
+    def send_carrying(
+        self, body: Buffer, buffers: Sequence[Buffer], descriptors: Sequence[int], /
+    ) -> bool:
+        """Like ``send(body, buffers)``, with *descriptors* beside the message.
+
+        Duplicates of them come with it: `receive` returns a `procession._luggage.Luggage` for
+        its buffers. Returns False, and has sent nothing, where there is no way for
+        descriptors now.
+        """
+        return False
 
     def sender(self, body: bytes, /) -> Callable[[], object]:
         """Return what sends the message *body*, without buffers, each time that it is called.

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import NoReturn, Self
 
+    from procession._companion import Inlet, Outlet
     from procession._handoff import Handoff, Recipe, Takeover
 
 #: In no message, or between the packets of short ones.
@@ -51,6 +52,9 @@ class DescriptorChannel(Channel):
         "bulk_reader",
         "bulk_writer",
         "closed",
+        "companion",
+        "inlet",
+        "outlet",
         "readable",
         "reader",
         "receive_lock",
@@ -67,6 +71,10 @@ class DescriptorChannel(Channel):
     #: The descriptors to send to, or -1.
     writer: int
     bulk_writer: int
+    #: The socket through which descriptors travel, or -1, and both sides of it, once used.
+    companion: int
+    inlet: Inlet | None
+    outlet: Outlet | None
     #: Whether this end is in the middle of sending, or receiving, a longer message: FREE,
     #: UNDER_WAY, or TORN.
     sending: int
@@ -74,6 +82,8 @@ class DescriptorChannel(Channel):
 
     def __init__(self, readers: Sequence[int], writers: Sequence[int]) -> None:
         self.closed = False
+        self.companion = -1
+        self.inlet = self.outlet = None
         self.readable = bool(readers)
         self.writable = bool(writers)
         self.reader = readers[0] if readers else -1
@@ -123,12 +133,15 @@ class DescriptorChannel(Channel):
         """See `Channel.close`."""
         if self.closed:
             return
-        fds = {self.reader, self.bulk_reader, self.writer, self.bulk_writer} - _NONE
+        fds = {self.reader, self.bulk_reader, self.writer, self.bulk_writer, self.companion} - _NONE
         closing = map(os.close, fds)
         # A signal handler could raise after this or that call, but not between here and the
         # end of the next one: `any` closes them all, since `close` returns None.
         self.closed = True
-        self.reader = self.bulk_reader = self.writer = self.bulk_writer = -1
+        self.reader = self.bulk_reader = self.writer = self.bulk_writer = self.companion = -1
+        for side in (self.inlet, self.outlet):
+            if side is not None:
+                side.close()
         any(closing)
         _open.pop(id(self), None)
 
@@ -169,21 +182,26 @@ class DescriptorChannel(Channel):
         readers = _distinct(self.reader, self.bulk_reader)
         writers = _distinct(self.writer, self.bulk_writer)
         given = tuple(map(handoff.give, readers))
-        if writers == readers:
-            return given, None
-        return given, tuple(map(handoff.give, writers))
+        others = None if writers == readers else tuple(map(handoff.give, writers))
+        if self.companion < 0:
+            return given, others
+        return given, others, handoff.give(self.companion)
 
     @classmethod
     def attach(cls, recipe: Recipe, takeover: Takeover, /) -> Self:
         """See `Exportable.attach`."""
-        reader_tokens, writer_tokens = recipe
+        reader_tokens, writer_tokens, *companion = recipe
         taken: list[int] = []
         try:
-            for token in (*reader_tokens, *(writer_tokens or ())):
+            for token in (*companion, *reader_tokens, *(writer_tokens or ())):
                 taken.append(takeover.take(token))
-            readers = tuple(taken[: len(reader_tokens)])
-            writers = readers if writer_tokens is None else tuple(taken[len(readers) :])
-            return cls(readers, writers)
+            tokens = len(companion) + len(reader_tokens)
+            readers = tuple(taken[len(companion) : tokens])
+            writers = readers if writer_tokens is None else tuple(taken[tokens:])
+            self = cls(readers, writers)
+            if companion:
+                self.companion = taken[0]
+            return self
         except BaseException:
             for fd in taken:
                 os.close(fd)

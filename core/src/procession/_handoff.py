@@ -18,9 +18,9 @@ import procession._pickle_accelerator  # noqa: F401 - makes the next import a ch
 from procession import _standard
 
 try:
-    from _pickle import Pickler, Unpickler
+    from _pickle import PickleBuffer, Pickler, Unpickler
 except ImportError:  # an interpreter without the C accelerator
-    from pickle import Pickler, Unpickler
+    from pickle import PickleBuffer, Pickler, Unpickler
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ Recipe: TypeAlias = "tuple[Any, ...]"
 Token: TypeAlias = "Any"
 
 PROTOCOL = 5
+#: What a pickle has before an object that is made of descriptors. Looked for by identity.
+MARK = bytearray(b"fd")
 
 
 class Handoff(ABC):
@@ -87,6 +89,16 @@ class Exportable(ABC):
     def attach(cls, recipe: Recipe, takeover: Takeover, /) -> Self:
         """Build the object from *recipe*; it owns every descriptor taken for it."""
 
+    def __reduce_ex__(self, protocol: Any, /) -> Any:
+        """Pickle as `__reduce__` does, but tell first whom it concerns.
+
+        A pickler with a callback for buffers is shown `MARK` before anything is done, and
+        may take another way then; to all others this is a handful of bytes.
+        """
+        if protocol < PROTOCOL:
+            return self.__reduce__()
+        return _behind_mark, (PickleBuffer(MARK), _Itself(self))
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle for a message to a running process of this host, through the broker.
 
@@ -100,6 +112,22 @@ class Exportable(ABC):
         from procession._broker import offer
 
         return offer(self)
+
+
+class _Itself:
+    """Pickles as an exportable does by its own `__reduce__`."""
+
+    __slots__ = ("_exportable",)
+
+    def __init__(self, exportable: Exportable) -> None:
+        self._exportable = exportable
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self._exportable.__reduce__()
+
+
+def _behind_mark(mark: object, exportable: Exportable) -> Exportable:
+    return exportable
 
 
 class LaunchHandoff(Handoff):
@@ -131,6 +159,11 @@ class LaunchTakeover(Takeover):
             raise ValueError(f"descriptor {token} of this parcel was taken already")
         self._descriptors[token] = -1
         return fd
+
+    def rest(self) -> list[int]:
+        """Return what nobody took, in its order; it is the caller's then."""
+        descriptors, self._descriptors = self._descriptors, []
+        return [fd for fd in descriptors if fd >= 0]
 
     def close(self) -> None:
         """Close every descriptor that nobody took."""

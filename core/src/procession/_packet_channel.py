@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from itertools import repeat
@@ -15,12 +16,16 @@ from procession._waiting import LONGEST_SLEEP, asker, poller_of, wait_writable
 from procession.errors import BrokenConnectionError, MessageTooLongError
 from procession.framing import (
     MOST_VIEWS,
+    TAG_SIZE,
     WHOLE,
+    WITH_LUGGAGE,
     batches,
     cut,
     pack_header,
+    pack_tag,
     unpack_header,
     unpack_table,
+    unpack_tag,
 )
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
@@ -38,6 +43,7 @@ _WHOLE = WHOLE[0]
 _NOTHING = map(_read, repeat(-1), repeat(0))
 # A wait of no more than so many seconds was none.
 _AT_ONCE = 4e-6
+_WITH_LUGGAGE = WITH_LUGGAGE[0]
 
 
 class PacketChannel(DescriptorChannel):
@@ -52,6 +58,7 @@ class PacketChannel(DescriptorChannel):
 
     __slots__ = ("_asks_first", "_look_for_message", "_look_for_room", "_packets", "_poll")
 
+    takes_companion = True
     #: The longest packet that a message begins with, at least `framing.SHORTEST_PACKET`.
     #: Every `receive` asks for as much memory, so that more than 64 KiB is too much.
     longest_packet: ClassVar[int]
@@ -115,18 +122,62 @@ class PacketChannel(DescriptorChannel):
             return partial(self.send, body)
         return partial(_write, self.writer, body + WHOLE)
 
-    def _send_long(self, body: Buffer, buffers: Sequence[Buffer]) -> None:
+    @property
+    def carries(self) -> bool:
+        """See `Channel.carries`."""
+        return self.companion >= 0
+
+    def accompany(self, companion: int, /) -> None:
+        """See `Channel.accompany`."""
+        self.companion = companion
+
+    def _companion(self) -> int:
+        if self.companion < 0:
+            raise OSError(errno.EBADF, "there is nothing that descriptors could travel through")
+        return self.companion
+
+    def send_carrying(
+        self, body: Buffer, buffers: Sequence[Buffer], descriptors: Sequence[int], /
+    ) -> bool:
+        """See `Channel.send_carrying`."""
+        # The lock is re-entrant: nobody's message comes between the two.
+        with self.send_lock:
+            if self.sending:
+                self.refuse("sending")
+            if self.outlet is None:
+                # Not before it is needed: most connections carry no descriptors.
+                from procession._companion import Outlet
+
+                self.outlet = Outlet(self._companion())
+            ticket = self.outlet.post(descriptors)
+            if ticket is None:
+                return False
+            tag = pack_tag(ticket, len(descriptors))
+            if buffers or len(body) + TAG_SIZE >= self.longest_packet:
+                self._send_long(body, buffers, tag)
+                return True
+            packet = _join((body, WHOLE, tag))
+            while True:
+                try:
+                    _write(self.writer, packet)
+                    return True
+                except BlockingIOError:
+                    self._wait_for_room()
+
+    def _send_long(self, body: Buffer, buffers: Sequence[Buffer], tag: bytes = b"") -> None:
         rest = [memoryview(body)]
         if buffers:
             rest += map(memoryview, buffers)
             body_length, *lengths = map(len, rest)
             header, table = pack_header(body_length, lengths)
-            here = [] if table else _pop_fitting(rest, self.longest_packet - len(header))
-            packet = _join((*here, header))
+            room = self.longest_packet - len(header) - len(tag)
+            here = [] if table else _pop_fitting(rest, room)
+            packet = _join((*here, header, tag))
             if table:
                 rest.insert(0, memoryview(table))
         else:
             packet, table = pack_header(len(body), ())
+            packet += tag
         with self.send_lock:
             if self.sending:
                 self.refuse("sending")
@@ -204,6 +255,8 @@ class PacketChannel(DescriptorChannel):
                     self.receiving = FREE
                     raise
                 except BaseException:
+                    if not self.receiving:
+                        raise  # it was a message of one packet
                     # What is left of the message would be taken for the next one.
                     self.receiving = TORN
                     self.close()
@@ -221,6 +274,8 @@ class PacketChannel(DescriptorChannel):
         return body, ()
 
     def _receive_long(self, packet: bytes, into: memoryview | None, limit: int | None) -> Message:
+        if packet[-1] == _WITH_LUGGAGE:
+            return self._receive_luggage(packet, into, limit)
         length, count, lengths, here = unpack_header(packet)
         if limit is not None and length > limit:
             self._refuse(length, limit)
@@ -241,6 +296,32 @@ class PacketChannel(DescriptorChannel):
             start += len(part)
         fill(self.bulk_reader, rest, self._wait_again)
         return parts[0], parts[1:]
+
+    def _receive_luggage(
+        self, packet: bytes, into: memoryview | None, limit: int | None
+    ) -> Message:
+        """Receive the rest of a message whose first packet has a tag."""
+        from procession._luggage import Luggage
+
+        if packet[-TAG_SIZE - 1 : -TAG_SIZE] == WHOLE:
+            self.receiving = FREE  # whatever is raised from here on
+        packet, ticket, count = unpack_tag(packet)
+        if self.inlet is None:
+            from procession._companion import Inlet
+
+            self.inlet = Inlet(self._companion())
+        luggage = Luggage((), *self.inlet.collect(ticket, count))
+        if packet[-1] != _WHOLE:
+            body, buffers = self._receive_long(packet, into, limit)
+            return body, luggage.beside(buffers)
+        length = len(packet) - 1
+        if limit is not None and length > limit:
+            self._refuse(length, limit)
+        if into is None or length > len(into):
+            return packet[:-1], luggage
+        body = into[:length]
+        body[:] = packet[:-1]
+        return body, luggage
 
     def _receive_body(self, start: bytes, length: int) -> bytes:
         """Return a body of some length: as bytes, since that is what most want of it."""

@@ -11,6 +11,7 @@ import sys
 
 import procession._pickle_accelerator  # noqa: F401 - makes the next import a cheap one
 from procession import _standard
+from procession._handoff import MARK
 
 try:
     from _pickle import PickleBuffer
@@ -24,10 +25,11 @@ except ImportError:  # an interpreter without the C accelerator
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Any
+    from typing import Any, NoReturn
 
     from procession._channel import Buffer
     from procession._encoder import Encoder
+    from procession._luggage import Departure
     from procession._unpicklable import Part
 
 PROTOCOL = 5
@@ -57,9 +59,26 @@ class Buffers(list[memoryview]):
         return False
 
 
+class LuggageNeeded(BaseException):
+    """An object to be pickled has descriptors, and they can travel with the message."""
+
+
+class _Watching(Buffers):
+    """Looks for descriptors, too, which a message through this channel can take along."""
+
+    __slots__ = ()
+
+    def __call__(self, buffer: PickleBuffer) -> bool:
+        """Take *buffer*, or answer True. Raises `LuggageNeeded`."""
+        if buffer.raw().obj is MARK:
+            raise LuggageNeeded
+        return super().__call__(buffer)
+
+
 # Collectors of buffers that have collected none: most objects have none, and to make a
 # collector for each is a tenth of a put. Taking one out is one step, so threads share them.
 _idle: list[Buffers] = []
+_idle_watching: list[_Watching] = []
 
 # numpy's type of arrays, and `procession._array_codec.pack`, once an array was seen.
 _ndarray: type | None = None
@@ -137,6 +156,43 @@ def dumps(obj: Any) -> tuple[bytes, list[memoryview]]:
     return body, []
 
 
+def dumps_watching(obj: Any) -> tuple[bytes, list[memoryview]]:
+    """As `dumps`, but raise `LuggageNeeded` if there are descriptors in *obj*."""
+    if type(obj) is _ndarray and _pack_array is not None:
+        packed = _pack_array(obj)
+        if packed is not None:
+            return packed
+    if _encode is not _dumps:
+        raise LuggageNeeded  # what else was registered may not be called twice
+    buffers = _idle_watching.pop() if _idle_watching else _Watching()
+    try:
+        body = _encode(obj, PROTOCOL, buffer_callback=buffers)
+    except TypeError as error:
+        body = _with_sockets(error, obj, buffers)
+    if buffers:
+        return body, buffers
+    _idle_watching.append(buffers)
+    return body, []
+
+
+def need_luggage(obj: Any) -> NoReturn:
+    """Raise `LuggageNeeded`: stands where nobody should look first whether it is true."""
+    raise LuggageNeeded
+
+
+def dumps_with_luggage(
+    obj: Any, departure: Departure, encoder: Encoder | None
+) -> tuple[bytes, Sequence[memoryview]]:
+    """As `dumps`, with the descriptors of *obj* given to *departure*."""
+    if encoder is None and type(obj) is _ndarray and _pack_array is not None:
+        packed = _pack_array(obj)
+        if packed is not None:
+            return packed
+    from procession._luggage import pickle
+
+    return pickle(obj, departure, encoder, Buffers())
+
+
 def dumper(encoder: Encoder | None) -> Callable[[Any], tuple[bytes, list[memoryview]]]:
     """Return what pickles as `dumps` does, by *encoder* where that is not None."""
     if encoder is None:
@@ -168,6 +224,8 @@ def loads(body: Buffer, buffers: Sequence[Buffer] = ()) -> Any:
     if body[2:3] == _ARRAY:
         return _unpack_array(body, buffers)
     if buffers:
+        if type(buffers) is not list and hasattr(buffers, "unpickle"):
+            return buffers.unpickle(body)
         return _loads(body, buffers=buffers)
     return _loads(body)
 
@@ -192,6 +250,8 @@ def join(body: Buffer, buffers: Sequence[Buffer]) -> bytes:
     Nothing is unpickled for it: no code of the object runs, and its classes need not
     be importable here. Any unpickler can load it where procession is installed.
     """
+    if hasattr(buffers, "join"):
+        return _dumps(buffers.join(body), PROTOCOL)
     return _dumps(_Joined(body, buffers), PROTOCOL)
 
 

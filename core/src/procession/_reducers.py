@@ -49,7 +49,7 @@ def encode(
     """Return the pickle of *obj*, as ``pickle.dumps`` does or, if there is one, *encoder*."""
     base = Pickler if encoder is None else encoder.serializer.pickler()
     file = BytesIO()
-    _pickler(base)(file, protocol, buffer_callback=buffer_callback).dump(obj)
+    pickler(base)(file, protocol, buffer_callback=buffer_callback).dump(obj)
     return file.getvalue()
 
 
@@ -61,16 +61,21 @@ class _Table(dict[type, "Reducer"]):
         self._otherwise = otherwise
 
     def __missing__(self, kind: type) -> Reducer:
-        if kind.__module__ == "socket" and kind is sys.modules["socket"].socket:
-            return _reduce_socket
-        reducer = _standard.reducers().get(kind)
-        return self._otherwise[kind] if reducer is None else _checked(reducer)
+        return find(kind, self._otherwise)
+
+
+def find(kind: type, otherwise: Mapping[type, Reducer]) -> Reducer:
+    """Return the reducer of exactly *kind* there is now, or of *otherwise*; `KeyError`."""
+    if kind.__module__ == "socket" and kind is sys.modules["socket"].socket:
+        return _reduce_socket
+    reducer = _standard.reducers().get(kind)
+    return otherwise[kind] if reducer is None else _checked(reducer)
 
 
 _picklers: dict[type[Pickler], type[Pickler]] = {}
 
 
-def _pickler(base: type[Pickler]) -> type[Pickler]:
+def pickler(base: type[Pickler]) -> type[Pickler]:
     """Return a pickler like *base* that looks here first."""
     found = _picklers.get(base)
     if found is None:

@@ -67,6 +67,13 @@ class Twin:
         self._await_room(sum(map(len, buffers), len(body)))
         self._channel.send(body, buffers)
 
+    def send_carrying(
+        self, body: Buffer, buffers: Sequence[Buffer], descriptors: Sequence[int], /
+    ) -> bool:
+        """As `send`, by the channel's `send_carrying`."""
+        self._await_room(sum(map(len, buffers), len(body)))
+        return self._channel.send_carrying(body, buffers, descriptors)
+
     def send_reserved(self, body: Buffer, memory: memoryview, /) -> None:
         """As `send`, by the channel's `send_reserved`."""
         self._await_room(len(body))

@@ -16,6 +16,13 @@ The *data* is the body and the buffers, one after the other. Lengths are 8 bytes
 number of buffers 4, little-endian. The second form is for more buffers than the first
 packet has room for: packets with their lengths alone come next, then the data.
 
+Of a message with *luggage*, descriptors that travel beside it, the first packet, in any of
+these forms, goes on with what finds them::
+
+    first packet | ticket of the descriptors | number of them | 03
+
+The ticket is 8 bytes, the number one.
+
 A receiver gives room for all of the rest of the data to each read, so that no packet of
 it is ever cut short, however the sender divided it.
 """
@@ -35,12 +42,16 @@ __all__ = [
     "MOST_BUFFERS",
     "MOST_VIEWS",
     "SHORTEST_PACKET",
+    "TAG_SIZE",
     "WHOLE",
+    "WITH_LUGGAGE",
     "batches",
     "cut",
     "pack_header",
+    "pack_tag",
     "unpack_header",
     "unpack_table",
+    "unpack_tag",
 ]
 
 #: What a transport must at least be able to keep together as one packet.
@@ -49,6 +60,8 @@ SHORTEST_PACKET = 4096
 WHOLE = b"\x00"
 _TABLE_HERE = 1
 _TABLE_NEXT = 2
+#: What ends the first packet of a message with luggage.
+WITH_LUGGAGE = b"\x03"
 
 #: What no address space can hold is a lie, and refused before memory is asked for.
 LONGEST_MESSAGE = 1 << 47
@@ -58,7 +71,10 @@ MOST_BUFFERS = 1 << 26
 MOST_VIEWS = 512
 
 _fixed = Struct("<QIB")
-_ROOM_FOR_TABLE = (SHORTEST_PACKET - _fixed.size) // 8
+_tag = Struct("<8sBB")
+#: How many bytes `pack_tag` adds.
+TAG_SIZE = _tag.size
+_ROOM_FOR_TABLE = (SHORTEST_PACKET - _fixed.size - TAG_SIZE) // 8
 
 
 def pack_header(body_length: int, buffer_lengths: Sequence[int]) -> tuple[bytes, bytes]:
@@ -103,6 +119,23 @@ def unpack_header(packet: bytes) -> tuple[int, int, Sequence[int] | None, int]:
     if data_here > total:
         raise OSError(f"bad message: {data_here} bytes of a message of {total}")
     return body_length, count, lengths, data_here
+
+
+def pack_tag(ticket: bytes, count: int) -> bytes:
+    """Return what is added to the first packet of a message with *count* descriptors."""
+    return _tag.pack(ticket, count, WITH_LUGGAGE[0])
+
+
+def unpack_tag(packet: bytes) -> tuple[bytes, bytes, int]:
+    """Return the first *packet* without what `pack_tag` added, the ticket and the number.
+
+    Raises `OSError` when it cannot be the first packet of a message.
+    """
+    end = len(packet) - TAG_SIZE
+    if end < 1 or packet[end - 1] == WITH_LUGGAGE[0]:
+        raise OSError(f"bad message: its header has {max(end, 0)} bytes")
+    ticket, count, _ = _tag.unpack_from(packet, end)
+    return packet[:end], ticket, count
 
 
 def unpack_table(table: Buffer, body_length: int) -> Sequence[int]:

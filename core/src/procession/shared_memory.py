@@ -224,7 +224,7 @@ class AnonymousMemory:
         """Pickle for another process of this host. Raises `ValueError` when closed."""
         if self._map is None:
             raise ValueError(f"{self!r} cannot be sent any more")
-        return _have, (type(self), self._map)
+        return _have, (self._map,) if type(self) is AnonymousMemory else (self._map, type(self))
 
     def __repr__(self) -> str:
         """Return the class, the size and whether it was closed."""
@@ -232,8 +232,8 @@ class AnonymousMemory:
         return f"<{type(self).__name__} size={self._size}{state}>"
 
 
-def _have(kind: type[AnonymousMemory], map: SharedMap) -> AnonymousMemory:
-    return kind._over(map)
+def _have(map: SharedMap, kind: type[AnonymousMemory] | None = None) -> AnonymousMemory:
+    return (kind or AnonymousMemory)._over(map)
 
 
 class ShareableList:
