@@ -8,6 +8,7 @@ import mmap
 import os
 import random
 import signal
+import struct
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -355,6 +356,43 @@ def test_one_getter_reads_an_offer(mailbox: PacketMailbox) -> None:
     assert OFFERED == fate(mailbox)
 
 
+def test_a_getter_that_was_slower_reads_nothing(mailbox: PacketMailbox) -> None:
+    """Of two that have seen the same offer, one finds that the other has begun."""
+    start = open_by_hand(mailbox)
+    mailbox._memory.state.relay[READ] = start + 1
+    assert mailbox._memory.reading.run(mailbox._bulk._relay._read, start, 0.0) is None
+    assert start + 1 == mailbox._memory.state.relay[READ]
+
+
+def test_an_offer_that_is_over_cannot_be_taken(mailbox: PacketMailbox) -> None:
+    """Neither when it was closed nor when there is another one."""
+    lock, books = mailbox._memory.lock, mailbox._books
+    start = open_by_hand(mailbox)
+    assert not lock.run(books.close_offer)
+    assert not lock.run(books.take_offer, start)
+    second = open_by_hand(mailbox)
+    assert start + SIZE < second
+    assert not lock.run(books.take_offer, start)
+    assert lock.run(books.take_offer, second)
+    assert not lock.run(books.take_offer, second)
+    assert lock.run(books.close_offer)
+
+
+def test_what_an_offer_says_is_there_before_it_is_seen(
+    mailbox: PacketMailbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A getter that sees it at once knows how long its pieces are."""
+    seen = []
+
+    def pack_into(*args: Any) -> None:
+        seen.append(mailbox._words[OFFER])
+        struct.pack_into(*args)
+
+    monkeypatch.setattr(_packet_relay, "pack_into", pack_into)
+    assert open_by_hand(mailbox) == mailbox._words[OFFER]
+    assert [0] == seen
+
+
 def open_by_hand(mailbox: PacketMailbox) -> int:
     """Offer a message of which nothing was written, as a producer that was killed."""
     relay = mailbox._bulk._relay
@@ -368,9 +406,11 @@ def open_by_hand(mailbox: PacketMailbox) -> int:
 
 def test_nothing_is_offered_out_of_order(mailbox: PacketMailbox) -> None:
     """What was put before is taken before, wherever it lies."""
+    books = mailbox._books
     for first in (b"in the lane", b"in the spool" * 7_000):
         mailbox._words[SLEEPING] = 1
         mailbox.put(first)
+        assert mailbox._memory.lock.run(books.open_offer, SIZE, 0) is None
         mailbox._words[SLEEPING] = 1
         mailbox.put(message())
         assert 0 == mailbox._memory.state.load().offer_start
@@ -410,9 +450,9 @@ def test_shutting_down_meanwhile(mailbox: PacketMailbox, immediate: bool) -> Non
     assert 0 == mailbox._words[OFFER]
     with pytest.raises(ShutDown):
         mailbox.get(timeout=0)
-    mailbox._words[SLEEPING] = 1
     with pytest.raises(ShutDown):
         mailbox.put(message())
+    assert start == mailbox._memory.state.load().offer_start
 
 
 def test_what_a_killed_producer_has_offered_is_closed_before_its_memory_is_used(

@@ -28,10 +28,10 @@ from __future__ import annotations
 import mmap
 import os
 import select
-import struct
 import sys
 import time
 from math import inf
+from struct import pack_into, unpack_from
 
 from procession._blocks import blocks
 from procession._lookout import has_ordered_stores
@@ -178,7 +178,7 @@ class PacketRelay:
     def _announce(self, view: memoryview, start: int, pieces: Sequence[Buffer]) -> None:
         """Let getters know of the offer."""
         sizes = [len(piece) for piece in pieces]
-        struct.pack_into(f"={len(sizes) + 1}Q", view, 0, len(sizes), *sizes)
+        pack_into(f"={len(sizes) + 1}Q", view, 0, len(sizes), *sizes)
         self._state.relay[WRITTEN] = start
         self._words[OFFER] = start
         self._wake()
@@ -266,10 +266,10 @@ class PacketRelay:
 
     def _sizes(self, view: memoryview, start: int) -> tuple[int, ...] | None:
         """Return the sizes of the pieces of the message; None if its offer is open no more."""
-        (count,) = struct.unpack_from("=Q", view)
+        (count,) = unpack_from("=Q", view)
         if not 0 < count <= _MOST_PIECES:
             return None
-        sizes = struct.unpack_from(f"={count}Q", view, 8)
+        sizes = unpack_from(f"={count}Q", view, 8)
         # Only now: what an open offer says is all there, and is not changed any more.
         ledger = self._state.load()
         if ledger.offer_fate != OFFERED or ledger.offer_start != start:
