@@ -376,9 +376,9 @@ class Selector:
             directory,
             variables(_VARIABLES, self._environ),
             _scope.get(),
-            # A copy, as it is changed in place. Most have made no choice.
+            # Copies, as they are changed in place. Most have made and inherited no choice.
             dict(self._set) if self._set else None,
-            self._inherited,
+            dict(self._inherited) if self._inherited else None,
             self._set_plugins,
             self._inherited_plugins,
             self.registry.roster(),
