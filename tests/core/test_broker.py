@@ -135,6 +135,22 @@ def test_nothing_runs_when_nothing_is_on_offer(ends: tuple[Connection, Connectio
         until(lambda: not serving())
 
 
+def test_who_is_about_to_fork_waits_for_its_end(ends: tuple[Connection, Connection]) -> None:
+    """Right after the last fetch there is no thread that a fork would warn of; before it, there is.
+
+    And nobody waits for it while something is on offer.
+    """
+    _, sender = ends
+    for _ in range(20):
+        first, last = pickle.dumps(sender), pickle.dumps(sender)
+        pickle.loads(first).close()
+        _broker.rest()
+        assert 1 == len(serving())
+        pickle.loads(last).close()
+        _broker.rest()
+        assert [] == serving()
+
+
 def test_many_threads_offer_and_fetch(ends: tuple[Connection, Connection]) -> None:
     """Offers and fetches at once never meet a socket that is just being closed."""
     _, sender = ends

@@ -29,6 +29,7 @@ from procession.errors import AuthenticationError, DescriptorLostError
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
     import socket
+    import threading
     from typing import Any
 
     from procession._handoff import Exportable, Recipe, Token
@@ -70,6 +71,7 @@ class Broker:
         self._lock = RLock()
         self._offers: dict[bytes, list[int]] = {}
         self._listener: socket.socket | None = None
+        self._thread: threading.Thread | None = None
         self._address: str | bytes = b""
         self._watches_forks = False
 
@@ -101,7 +103,17 @@ class Broker:
         except RuntimeError:  # no more threads, or the interpreter is ending
             _close(listener, address)
             raise
-        self._listener, self._address = listener, address
+        self._listener, self._thread, self._address = listener, thread, address
+
+    def rest(self) -> None:
+        """Wait a moment for the thread to end, if all was fetched: it is about to.
+
+        So that who forks right after a fetch is not warned of a thread that has nothing to do.
+        """
+        with self._lock:
+            thread = None if self._offers else self._thread
+        if thread is not None:
+            thread.join(_BREATH)
 
     def _serve(self, listener: socket.socket, address: str | bytes) -> None:
         while True:
@@ -154,7 +166,7 @@ class Broker:
         """Begin anew in a forked child: what is on offer is the parent's."""
         offers, listener = self._offers, self._listener
         self._lock = RLock()
-        self._offers, self._listener = {}, None
+        self._offers, self._listener, self._thread = {}, None, None
         for descriptors in offers.values():
             for fd in descriptors:
                 os.close(fd)
@@ -279,6 +291,8 @@ def _fetch(address: str | bytes, ticket: bytes, count: int) -> list[int]:
 
 #: The one of this process.
 _broker = Broker()
+#: See `Broker.rest`, of this process's own.
+rest = _broker.rest
 
 
 def offer(exportable: Exportable) -> tuple[Any, ...]:

@@ -98,6 +98,8 @@ def launch(child: process.Process) -> None:
     child._started_by = kind.name
     post_mortem = lifecycle = None
     is_copy = kind.features.inherits_memory
+    if is_copy and "procession._broker" in sys.modules:
+        sys.modules["procession._broker"].rest()
     # A copy would wait for ever for a module that another thread is just importing: what a child
     # may import early is imported before it then.
     has_threads = _thread._count() > 0
