@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -155,6 +156,38 @@ def test_two_threads_make_one_lifeline() -> None:
     assert len(descriptors()) == before + 2
     lifeline._abandon()
     os.close(ends[0])
+
+
+def has_room() -> None:
+    """Fail if the garbage collector comes soon."""
+    assert gc.get_count()[0] < gc.get_threshold()[0] // 2
+
+
+def test_garbage_is_collected_before_a_fork() -> None:
+    """A collection in the child would copy the memory of all objects: one due soon comes before."""
+    run(has_room)
+    kept: list[list[object]] = []
+    gc.collect()
+    while gc.get_count()[0] < gc.get_threshold()[0] - 100:
+        kept.append([])
+    run(has_room)
+
+
+def test_who_does_not_collect_has_nothing_collected() -> None:
+    """A program that has switched the collector off is not surprised by it at a fork."""
+    stops: list[object] = []
+    gc.callbacks.append(lambda phase, info: stops.append(phase))
+    gc.collect()
+    del stops[:]
+    gc.disable()
+    try:
+        kept: list[list[object]] = [[] for _ in range(gc.get_threshold()[0])]
+        run(stdin_reads_nothing)
+        assert stops == []
+        assert kept
+    finally:
+        gc.enable()
+        gc.callbacks.pop()
 
 
 @pytest.fixture(autouse=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import gc
 import itertools
 import os
 import sys
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 
     from procession._launch_plan import LaunchPlan
 
+# So many objects a child may make, with all that procession does in it, before the garbage
+# collector comes: it writes to each object that it looks at, which copies the page.
+_ROOM = 300
+
 
 class Outfit:
     """Made right before one fork: put on by the child, and closed by the parent afterwards.
@@ -29,6 +34,7 @@ class Outfit:
     __slots__ = ("arguments", "tie")
 
     def __init__(self, plan: LaunchPlan) -> None:
+        _make_room()
         child = plan.process
         dumps = [] if plan.report is None else [Dump(plan.report)]
         options = None if plan.surroundings is None else plan.surroundings.data()
@@ -56,6 +62,13 @@ class Outfit:
         """Give back, in the parent, what only the child needs. Idempotent."""
         if self.tie is not None:
             self.tie.close()
+
+
+def _make_room() -> None:
+    """Collect the youngest garbage now if that would be due in the child before long."""
+    threshold = gc.get_threshold()[0]
+    if threshold > 2 * _ROOM and gc.get_count()[0] > threshold - _ROOM and gc.isenabled():
+        gc.collect(0)
 
 
 class _NullInput:
