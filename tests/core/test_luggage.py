@@ -23,6 +23,7 @@ import numpy
 from procession import Lock, Queue, Value, _broker, _selection, errors
 from procession._companion import _MOST_STRAY, Inlet, Outlet
 from procession._encoder import Encoder
+from procession._handoff import Exportable, Handoff, Recipe, Takeover
 from procession._packet_channel import PacketChannel
 from procession._sockets import BorrowedSocket
 from procession.connection import Connection, pipe
@@ -511,6 +512,52 @@ def test_other_serializer(carrier: Any) -> None:
         here.send((lambda: 5, memory))
         function, found = there.recv()
         assert (5, 8) == (function(), found.size)
+
+
+class Bare(Exportable):
+    """Has no descriptors after all."""
+
+    def export(self, handoff: Handoff, /) -> Recipe:
+        """Give nothing."""
+        return ()
+
+    @classmethod
+    def attach(cls, recipe: Recipe, takeover: Takeover, /) -> Bare:
+        """Take nothing."""
+        return cls()
+
+
+class OwnWay(Bare):
+    """Knows another way to a running process."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return str, ("own way",)
+
+
+@pytest.mark.parametrize("encoder", [None, Encoder("cloudpickle")])
+def test_without_descriptors(carrier: Any, encoder: Encoder | None) -> None:
+    """What has none, and what has a way of its own, arrive alone and beside what has some."""
+    here, there = pipe(carrier, encoder=encoder)
+    with here, there:
+        for _ in range(2):
+            here.send(OwnWay())
+            assert "own way" == there.recv()
+            here.send([OwnWay(), Bare(), AnonymousMemory(7)])
+            own_way, bare, memory = there.recv()
+            assert ("own way", Bare, 7) == (own_way, type(bare), memory.size)
+            here.send(Bare())
+            assert type(there.recv()) is Bare
+    until(lambda: not [each for each in threading.enumerate() if "broker" in each.name])
+
+
+def test_no_way_through_a_tunnel() -> None:
+    """An end that may be sent to another host has no companion, which could not follow."""
+    here, there = pipe(_selection.registry().load("transport", "tcp")())
+    with here, there:
+        assert not here.channel.carries
+        here.send(AnonymousMemory(7))
+        assert 7 == there.recv().size
+    until(lambda: not [each for each in threading.enumerate() if "broker" in each.name])
 
 
 def test_unpicklable_is_explained(ends: Ends) -> None:

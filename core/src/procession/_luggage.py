@@ -39,10 +39,12 @@ if TYPE_CHECKING:
 class Departure(Handoff):
     """Duplicates of the descriptors that one message takes along, until `close`."""
 
-    __slots__ = ("descriptors",)
+    __slots__ = ("descriptors", "objects")
 
     def __init__(self) -> None:
         self.descriptors: list[int] = []
+        #: How many objects were packed for it.
+        self.objects = 0
 
     def give(self, fd: int, /) -> Token:
         """See `Handoff.give`."""
@@ -50,8 +52,12 @@ class Departure(Handoff):
         return len(self.descriptors) - 1
 
     def fits(self) -> bool:
-        """Return whether there are no more than one message can take along."""
-        return len(self.descriptors) <= MOST_DESCRIPTORS
+        """Return whether one message can take along what was packed.
+
+        That is not more than some descriptors, and not an object that has none.
+        """
+        count = len(self.descriptors)
+        return count <= MOST_DESCRIPTORS and (count > 0 or not self.objects)
 
     def close(self) -> None:
         """Close the duplicates: the message was sent, and the kernel keeps its own."""
@@ -204,6 +210,10 @@ class _Table(dict[type, "Callable[[Any], Any]"]):
 def _pack(obj: Exportable, departure: Departure) -> tuple[Any, ...]:
     """Return how *obj* is pickled, whose descriptors are given to *departure*."""
     kind = type(obj)
+    if kind.__reduce__ is not Exportable.__reduce__:
+        # It has a way of its own to running processes, as to those of other hosts.
+        return obj.__reduce__()
+    departure.objects += 1
     name = (kind.__module__, kind.__qualname__)
     named = name if _kinds.get(name) is kind or _is_found(kind, name) else kind
     return _attach, (named, obj.export(departure), PickleBuffer(MARK))
