@@ -50,16 +50,17 @@ if TYPE_CHECKING:
     from procession._packet_memory import PacketMemory
     from procession._packet_waits import PacketWaits
 
-#: The bytes of the circle: what one processor's own cache holds (measured).
-CIRCLE = 1 << 20
+#: The bytes of the circle: that much stays in the caches (measured).
+CIRCLE = 2 << 20
 #: What is copied before the other side is told.
 PIECE = 128 << 10
 #: Neither waits longer for the other to get on, in seconds.
 STALL = 0.01
-#: And the producer's waits together take no longer than so many times what it saves: enough for a
-#: getter that reads into memory that was never touched (measured).
-SLOWEST = 8
-#: After an attempt in vain there is none for so many times as long.
+#: A message that takes so many times as long as what is saved by passing was slow, as on a busy
+#: machine, where every turn costs; after twice that it is given up. A getter that reads into
+#: memory that was never touched is quicker (measured).
+SLOW = 4
+#: After an attempt in vain, or a slow one, there is none for so many times as long.
 REST = 10
 # What a wait begins with, in seconds, is looking.
 _LOOK, _NAP = 0.0002, 0.00002
@@ -110,7 +111,7 @@ class PacketRelay:
             return False
         # What is saved by it, in seconds: waiting for much longer would be a loss.
         saved = size // BYTES_OF_WORTH * REWARD
-        longest = SLOWEST * saved
+        longest = 2 * SLOW * saved
         if deadline is not None:
             longest = min(longest, deadline - begun)
         taken = False
@@ -119,8 +120,8 @@ class PacketRelay:
                 pieces, size, longest, saved / 2
             )
         finally:
-            if not taken:
-                now = time.monotonic()
+            now = time.monotonic()
+            if not taken or now - begun > SLOW * saved:
                 self._rest_until = now + REST * (now - begun)
         return taken
 
