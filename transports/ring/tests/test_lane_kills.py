@@ -249,6 +249,18 @@ def test_copying(implementation: str) -> None:
             wanted = bytes(memory[:size])
             lane.copy(memoryview(memory)[3:], memoryview(memory)[:size])
             assert wanted == memory[3:]
+        # Around the length from which on it is copied otherwise, however the two are aligned.
+        source = os.urandom(17_000)
+        for size in (16_383, 16_384, 16_385, 16_447, 16_900):
+            for place, start in ((0, 0), (1, 0), (0, 1), (63, 16), (17, 63), (64, 5)):
+                target = bytearray(17_000)
+                lane.copy(
+                    memoryview(target)[place : place + size],
+                    memoryview(source)[start : start + size],
+                )
+                assert source[start : start + size] == target[place : place + size]
+                assert not any(target[:place])
+                assert not any(target[place + size :])
         with pytest.raises(ValueError, match="3 bytes cannot be copied to where 4 are"):
             lane.copy(bytearray(4), b"abc")
         with pytest.raises(BufferError):
