@@ -60,6 +60,13 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_packet_relay, "STALL", 0.02)  # this may be a busy machine
 
 
+@pytest.fixture
+def patient(short: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nobody give up because the other side has no processor for a while."""
+    monkeypatch.setattr(_packet_relay, "BYTES_OF_WORTH", 4)
+    monkeypatch.setattr(_packet_relay, "STALL", 0.5)
+
+
 def new_mailbox(*, maxsize: int = 0, joinable: bool = False) -> PacketMailbox:
     """Return a mailbox on a lane of pipes."""
     reader, writer = os.pipe2(os.O_DIRECT | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -153,6 +160,7 @@ def kinds(journal: Journal) -> list[int]:
     return [kind for kind, _ in journal.pairs()]
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_message_passes(mailbox: PacketMailbox) -> None:
     """A getter that sleeps gets it, with its buffers, and the mailbox never has it."""
     journal = Journal()
@@ -175,6 +183,7 @@ def test_a_message_passes(mailbox: PacketMailbox) -> None:
     assert 1 == len(journal)
 
 
+@pytest.mark.usefixtures("patient")
 def test_messages_pass_one_after_the_other(mailbox: PacketMailbox) -> None:
     """A getter that comes soon after has the next one passed, too, and nothing is torn."""
     count = 200
@@ -402,6 +411,57 @@ def open_by_hand(mailbox: PacketMailbox) -> int:
     assert start is not None
     relay._announce(view, start, [bytes(SIZE)])
     return start
+
+
+class Interrupting:
+    """Copies, and raises KeyboardInterrupt in the middle, once."""
+
+    def __init__(self, copy: Callable[[Any, Any], object]) -> None:
+        self.copy = copy
+        self.left = 3
+
+    def __call__(self, target: Any, source: Any) -> None:
+        """Copy *source* to *target*."""
+        self.left -= 1
+        if not self.left:
+            raise KeyboardInterrupt
+        self.copy(target, source)
+
+
+@pytest.mark.usefixtures("patient")
+def test_an_interrupted_producer(mailbox: PacketMailbox) -> None:
+    """What it was putting is not there, and the getter gets the next one."""
+    relay, journal = mailbox._bulk._relay, Journal()
+    relay._copy = Interrupting(relay._copy)
+    with crew() as fork:
+        getter = fork(lambda: get(mailbox, journal))
+        await_sleeper(mailbox)
+        with pytest.raises(KeyboardInterrupt):
+            mailbox.put(message(7))
+        assert CLOSED == fate(mailbox)
+        assert 0 == mailbox._words[OFFER] == mailbox.size()
+        mailbox.put(message())
+        assert 0 == getter.join()
+    assert [1] == kinds(journal)
+
+
+@pytest.mark.usefixtures("patient")
+def test_an_interrupted_getter(mailbox: PacketMailbox) -> None:
+    """The message that it was getting is there for the next get."""
+
+    def interrupted() -> None:
+        relay = mailbox._bulk._relay
+        relay._copy = Interrupting(relay._copy)
+        with pytest.raises(KeyboardInterrupt):
+            mailbox.get(timeout=DEADLINE)
+        assert message() == mailbox.get(timeout=DEADLINE)[0]
+
+    with crew() as fork:
+        getter = fork(interrupted)
+        await_sleeper(mailbox)
+        mailbox.put(message())
+        assert CLOSED == fate(mailbox)
+        assert 0 == getter.join()
 
 
 def test_nothing_is_offered_out_of_order(mailbox: PacketMailbox) -> None:

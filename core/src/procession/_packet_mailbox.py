@@ -82,7 +82,8 @@ class PacketMailbox(Mailbox):
     the mailbox goes on.
 
     *Timeouts* are kept to the clock's precision, but for the time that another process
-    takes to copy a large message into the spool: a put of a large message waits for it.
+    takes to copy a large message into the spool, or to pass it to a getter: a put of a large
+    message waits for it.
 
     Linux only. Owns its descriptors; each process closes its own.
     """
