@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING
 
+import fresh
 from contenders import LIBRARIES
+from fresh import context_arguments
 from subject import METHOD, NOTHING, Case, Effort, Figure, Subject
 
 if TYPE_CHECKING:
@@ -17,9 +14,7 @@ if TYPE_CHECKING:
 
     from contenders import Contender
 
-# Run with `python -c`, so that nothing is imported but what the interpreter itself needs:
-# our own modules have json, subprocess and more loaded already, which would be a present to
-# the libraries that import them too. `sys` and `time` are built in.
+# See `fresh`. `sys` and `time` are built in.
 READY = """
 import sys, time
 clock = time.perf_counter
@@ -54,9 +49,6 @@ assert answer == (process.pid, "answer"), answer
 print("figures", [(end - begin) * 1e3])
 """
 
-#: The folder of `payloads`.
-BENCH = Path(__file__).resolve().parent.parent
-
 READY_FIGURES = (
     Figure("import", "ms"),
     Figure("ready after import", "ms"),
@@ -70,37 +62,15 @@ FIRST_JOB_FIGURES = (Figure("import to first answer", "ms"),)
 def process_and_queue(contender: Contender, effort: Effort) -> Mapping[str, float]:
     """Import the library and make a Process and a Queue, in fresh interpreters."""
     source = READY.format(module=LIBRARIES[contender.library].module)
-    return _run(source, READY_FIGURES, effort)
+    return fresh.figures(source, READY_FIGURES, effort)
 
 
 def first_job(contender: Contender, effort: Effort) -> Mapping[str, float]:
     """Import the library, start a process, and wait for its answer through a queue."""
-    arguments = repr(contender.method)
-    if contender.transport is not None:
-        arguments += f", transport={contender.transport!r}"
-    source = FIRST_JOB.format(module=LIBRARIES[contender.library].module, arguments=arguments)
-    return _run(source, FIRST_JOB_FIGURES, effort)
-
-
-def _run(source: str, figures: tuple[Figure, ...], effort: Effort) -> Mapping[str, float]:
-    _numbers(source)  # compiles and caches what is not yet
-    runs = [_numbers(source) for _ in range(effort.of(7, 1))]
-    return {
-        figure.name: median(column)
-        for figure, column in zip(figures, zip(*runs, strict=True), strict=True)
-    }
-
-
-def _numbers(source: str) -> list[float]:
-    """Run *source* in a fresh interpreter and return the numbers it printed."""
-    # The runner's time limit kills our whole session, these interpreters included.
-    done = subprocess.run(
-        [sys.executable, "-c", source], cwd=BENCH, capture_output=True, text=True, check=False
+    source = FIRST_JOB.format(
+        module=LIBRARIES[contender.library].module, arguments=context_arguments(contender)
     )
-    if done.returncode != 0:
-        raise RuntimeError(done.stderr.strip().rpartition("\n")[2])
-    numbers: list[float] = json.loads(done.stdout.rpartition("figures")[2])
-    return numbers
+    return fresh.figures(source, FIRST_JOB_FIGURES, effort)
 
 
 SUBJECT = Subject(

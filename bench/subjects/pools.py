@@ -6,13 +6,36 @@ import time
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+import fresh
 import payloads
+from contenders import LIBRARIES
+from fresh import context_arguments
 from subject import TRANSPORT, Case, Effort, Figure, Subject
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from contenders import Contender, Context
+    from contenders import Contender
+
+# See `fresh`.
+FIRST_RESULT = """
+import sys, time
+clock = time.perf_counter
+import {module} as library
+context = library.get_context({arguments})
+
+def to_first_result():
+    begin = clock()
+    with context.Pool({workers}) as pool:
+        pool.apply(abs, (1,))
+        return (clock() - begin) * 1e3
+
+if __name__ == "__main__":
+    first = to_first_result()
+    later = sorted(to_first_result() for _ in range({later}))
+    print("figures", [first, later[len(later) // 2]])
+"""
+FIRST_RESULT_FIGURES = (Figure("first result", "ms"), Figure("first result of another pool", "ms"))
 
 MIB = 1 << 20
 _WORKERS = 2
@@ -58,20 +81,16 @@ def round_trip(contender: Contender, effort: Effort) -> Mapping[str, float]:
 def first_result(contender: Contender, effort: Effort) -> Mapping[str, float]:
     """Make a pool and have one call made by it; then do so again in the same process.
 
-    The first one also loads what the library's pools consist of, on both sides; what is loaded
-    with the library and its context is not in it.
+    In interpreters that have loaded nothing but the library and its context, which is not in the
+    figures; the first pool also loads what the library's pools consist of, on both sides.
     """
-    context = contender.context()
-    first, *later = (_to_first_result(context) for _ in range(1 + effort.of(9, 1)))
-    return {"first result": first, "first result of another pool": median(later)}
-
-
-def _to_first_result(context: Context) -> float:
-    """Return the milliseconds until a new pool has answered one call."""
-    begin = time.perf_counter()
-    with context.Pool(_WORKERS) as pool:
-        pool.apply(abs, (1,))
-        return (time.perf_counter() - begin) * 1e3
+    source = FIRST_RESULT.format(
+        module=LIBRARIES[contender.library].module,
+        arguments=context_arguments(contender),
+        workers=_WORKERS,
+        later=effort.of(5, 1),
+    )
+    return fresh.figures(source, FIRST_RESULT_FIGURES, effort)
 
 
 def arrays(contender: Contender, effort: Effort) -> Mapping[str, float]:
@@ -106,7 +125,7 @@ SUBJECT = Subject(
         Case("round trip", (Figure("apply", "us"),), round_trip, TRANSPORT),
         Case(
             "first result",
-            (Figure("first result", "ms"), Figure("first result of another pool", "ms")),
+            FIRST_RESULT_FIGURES,
             first_result,
             TRANSPORT,
         ),
