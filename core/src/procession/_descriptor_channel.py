@@ -139,11 +139,12 @@ class DescriptorChannel(Channel):
         # end of the next one: `any` closes them all, since `close` returns None.
         self.closed = True
         self.reader = self.bulk_reader = self.writer = self.bulk_writer = self.companion = -1
+        any(closing)
+        _open.pop(id(self), None)
+        # Only now: a handler that raises here leaves nothing open but what goes with this object.
         for side in (self.inlet, self.outlet):
             if side is not None:
                 side.close()
-        any(closing)
-        _open.pop(id(self), None)
 
     def stop_receiving(self) -> None:
         """Make this end write-only; close it, if that is not even that."""
