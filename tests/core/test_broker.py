@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import ctypes
 import os
 import pickle
@@ -149,6 +150,23 @@ def test_who_is_about_to_fork_waits_for_its_end(ends: tuple[Connection, Connecti
         pickle.loads(last).close()
         _broker.rest()
         assert [] == serving()
+
+
+def test_any_thread_may_wait_for_its_end(ends: tuple[Connection, Connection]) -> None:
+    """Also one that `threading` does not know, and need not know afterwards."""
+    _, sender = ends
+    known = threading.enumerate()
+    finished = _thread.allocate_lock()
+    finished.acquire()
+
+    def wait() -> None:
+        _broker.rest()
+        finished.release()
+
+    pickle.loads(pickle.dumps(sender)).close()
+    _thread.start_new_thread(wait, ())
+    assert finished.acquire(timeout=30)
+    assert known == threading.enumerate()
 
 
 def test_many_threads_offer_and_fetch(ends: tuple[Connection, Connection]) -> None:

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 _DEADLINE = 10.0
 #: How long to wait for a descriptor to be free, in seconds.
 _BREATH = 0.05
+#: How often to look whether the thread has ended, in seconds.
+_BLINK = 0.0002
 _NONCE = 32
 _TICKET = 16
 _DIGEST = 32
@@ -113,7 +115,10 @@ class Broker:
         with self._lock:
             thread = None if self._offers else self._thread
         if thread is not None:
-            thread.join(_BREATH)
+            # Not `join`: on 3.12 `threading` would know for ever of a thread that is not its own.
+            until = monotonic() + _BREATH
+            while thread.is_alive() and monotonic() < until:
+                sleep(_BLINK)
 
     def _serve(self, listener: socket.socket, address: str | bytes) -> None:
         while True:
