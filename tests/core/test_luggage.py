@@ -33,10 +33,16 @@ from procession.testing.forked import crew, until
 Ends = tuple[Connection, Connection]
 
 
+def transport(name: str) -> Any:
+    """Return a transport, or skip the test where it is not installed."""
+    pytest.importorskip(f"procession_{name}")
+    return _selection.registry().load("transport", name)()
+
+
 @pytest.fixture(params=["pipe", "socketpair"])
 def carrier(request: pytest.FixtureRequest) -> Any:
     """A transport whose channels have companions."""
-    return _selection.registry().load("transport", request.param)()
+    return transport(request.param)
 
 
 @pytest.fixture
@@ -552,7 +558,7 @@ def test_without_descriptors(carrier: Any, encoder: Encoder | None) -> None:
 
 def test_no_way_through_a_tunnel() -> None:
     """An end that may be sent to another host has no companion, which could not follow."""
-    here, there = pipe(_selection.registry().load("transport", "tcp")())
+    here, there = pipe(transport("tcp"))
     with here, there:
         assert not here.channel.carries
         here.send(AnonymousMemory(7))
