@@ -30,7 +30,6 @@ def _deviates(test: str) -> bool:
 
 
 @pytest.mark.timeout(DEADLINE + 60)
-@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_no_other_deviations(tmp_path: Path, method: str) -> None:
     """What programs can rely on with multiprocessing, they can with procession."""
     if adapting.source() is None:
