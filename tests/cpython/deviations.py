@@ -49,6 +49,11 @@ DEVIATIONS = {
     "the default context follows the selection, and its processes are called Process": (
         "TestStartMethod.test_set_get",
     ),
+    "closing a queue closes it, also one that was not used": (
+        "WithManagerTestQueue.test_closed_queue_empty_exceptions",
+        "WithProcessesTestQueue.test_closed_queue_empty_exceptions",
+        "WithThreadsTestQueue.test_closed_queue_empty_exceptions",
+    ),
     "a context accepts to be set to what it is": ("TestStartMethod.test_context",),
     "a manager that was not started raises AssertionError": (
         "WithProcessesTestSharedMemory.test_shared_memory_SharedMemoryManager_basics",
