@@ -39,6 +39,7 @@ DEVIATIONS = {
     "about the tracker process, which there is none of": (
         "TestResourceTracker",
         "WithProcessesTestSharedMemory.test_shared_memory_cleaned_after_process_termination",
+        "WithProcessesTestSharedMemory.test_shared_memory_tracking",
     ),
     "what cannot be pickled is raised by put": (
         "WithProcessesTestQueue.test_queue_feeder_donot_stop_onexc",
