@@ -150,7 +150,9 @@ def test_logger(library: Any) -> None:
 @pytest.mark.parametrize("name", ["", None])
 def test_log_level(library: Any, ask: Any, pair: Any, name: str | None) -> None:
     """The level that counts in the parent, of its logger or of the root, counts in children."""
-    logger = library.get_logger() if name is None else logging.getLogger(name)
+    logger = library.get_logger()  # from now on there is something to tell a child
+    if name is not None:
+        logger = logging.getLogger(name)
     level = logger.level
     logger.setLevel(37)
     try:
