@@ -26,7 +26,8 @@ MODULES = (
     "procession._standard",
     "procession.abc",
     "procession._authentication_string",
-    "procession._variables",
+    "procession._family",
+    "procession._base_process",
     "procession.process",
     "procession._end_with_parent",
     "copyreg",
@@ -34,6 +35,7 @@ MODULES = (
     "procession._pickle_accelerator",
     "procession._handoff",
     "procession._report_file",
+    "procession._variables",
     "procession.child",
 )
 _OPENER = "procession._bundled"

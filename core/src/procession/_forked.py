@@ -12,10 +12,10 @@ Only parents import this; their forked children have it.
 from __future__ import annotations
 
 from procession import _inheritance
+from procession._family import become
 from procession._report_file import report_file
 from procession._sigint import apply as apply_sigint
-from procession.child import detach_stdin, work
-from procession.process import arm_dump_signal, become
+from procession.child import arm_dump_signal, detach_stdin, work
 
 TYPE_CHECKING = False  # every module of the parent makes a fork dearer
 if TYPE_CHECKING:

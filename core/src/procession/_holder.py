@@ -7,8 +7,8 @@ import struct
 import sys
 from _thread import get_ident
 
-from procession import process
 from procession._after_fork import in_forked_children
+from procession._family import family
 from procession._process_status import (
     EXIT_STATUS,
     STARTED,
@@ -108,7 +108,7 @@ myself = _myself.get
 
 def write_record(words: memoryview, at: int = 0) -> None:
     """Write this process and thread into `RECORD_WORDS` *words* from *at* on; not in one step."""
-    name = process.current_process().name.encode()[:_NAME_BYTES]
+    name = family.current.name.encode()[:_NAME_BYTES]
     _RECORD.pack_into(words, at * 8, *_myself.get(), get_ident(), name)
 
 
@@ -172,7 +172,7 @@ def _relatives() -> Relatives:
 
 def _exit_code(holder: Holder) -> int | None:
     """Return the exit code of a dead holder, negative for a signal, or None."""
-    for child in list(process._children):
+    for child in list(family.children):
         if child._child is not None and child._child.pid == holder.pid:
             code = child._exit_code()
             if code is not None:

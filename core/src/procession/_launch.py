@@ -19,6 +19,7 @@ from procession import (
 )
 from procession._after_fork import in_forked_children
 from procession._encoder import PICKLE
+from procession._family import active_children, family
 from procession._launch_plan import LaunchPlan
 from procession._lifeline import lifeline
 from procession._name_tag import tag
@@ -26,7 +27,7 @@ from procession._post_mortem import PostMortem
 from procession._relatives import mentioned, relatives
 from procession._resource_errors import explain
 from procession._start_method import StartMethod
-from procession.child import flush_streams
+from procession.child import DUMP_SIGNAL, flush_streams
 
 TYPE_CHECKING = False  # every module of the parent makes a fork dearer
 if TYPE_CHECKING:
@@ -63,8 +64,8 @@ class Methods:
             if found is instance:
                 self._watch_forks(instance)
                 if type(instance).collect is not StartMethod.collect:
-                    process._collectors.append(instance.collect)
-                    in_forked_children(process._collectors.clear)
+                    family.collectors.append(instance.collect)
+                    in_forked_children(family.collectors.clear)
         return found
 
     def _watch_forks(self, instance: StartMethod) -> None:
@@ -141,7 +142,7 @@ def launch(child: process.Process) -> None:
         child._lifecycle = lifecycle
         # Of a child with our memory, only its arguments tell what it has to do with.
         child._given = frozenset(plan.given) or mentioned_files
-        process._children.add(child)  # from here on any thread may notice its end
+        family.children.add(child)  # from here on any thread may notice its end
         if _standard.followed:
             from procession import _standard_state
 
@@ -189,12 +190,12 @@ def _prepare_first() -> None:
     # The registration for the exit is inherited, too, unless procession itself forked: these
     # children are a forked child's siblings. Each of these is a single step in C, since every
     # line of Python costs a child pages that it has to copy.
-    for forget in (process._children.clear, *relatives.to_forget):
+    for forget in (family.children.clear, *relatives.to_forget):
         in_forked_children(forget)
-    if process.DUMP_SIGNAL in os.environ:
+    if DUMP_SIGNAL in os.environ:
         from procession._stack_file import arm
 
-        arm(os.environ[process.DUMP_SIGNAL])
+        arm(os.environ[DUMP_SIGNAL])
 
 
 def _main_thread() -> int | None:
@@ -239,7 +240,15 @@ def end_children() -> None:
     pools = sys.modules.get("procession._pool_forks")
     if pools is not None:
         pools.end_all()  # before their workers, whom they would replace
-    daemons = [child for child in process.active_children() if child.daemon]
+    if family.children:  # a child seldom has any, and what it calls costs it pages
+        _end_running()
+    methods.close()
+    _abandoned_memory.end_family()
+
+
+def _end_running() -> None:
+    """Terminate the daemonic children, and wait for the others."""
+    daemons = [child for child in active_children() if child.daemon]
     for child in daemons:
         child.terminate()
     deadline = time.monotonic() + TERMINATION_SECONDS
@@ -247,10 +256,8 @@ def end_children() -> None:
         child.join(max(0.0, deadline - time.monotonic()))
         if child.is_alive():
             child.kill()
-    for child in process.active_children():
+    for child in active_children():
         child.join()
-    methods.close()
-    _abandoned_memory.end_family()
 
 
 def _log_settings() -> tuple[int, bool] | None:

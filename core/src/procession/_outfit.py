@@ -8,11 +8,12 @@ import itertools
 import os
 import sys
 
-from procession import process
 from procession._anonymous_file import above_standard
 from procession._end_with_parent import Tie
 from procession._report_file import Dump
 from procession._variables import variable
+from procession.child import DUMP_SIGNAL
+from procession.process import ParentProcess
 
 TYPE_CHECKING = False  # every module of the parent makes a fork dearer
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class Outfit:
         #: What `procession._forked.begin` is called with. In one step: it is a tuple.
         self.arguments: tuple[Any, ...] = (
             child,
-            process.ParentProcess(child._parent_name, child._parent_pid, plan.lifeline),
+            ParentProcess(child._parent_name, child._parent_pid, plan.lifeline),
             child._parent_pid,
             itertools.count(1),
             self.tie,
@@ -52,7 +53,7 @@ class Outfit:
             faulthandler,
             dumps,
             plan.bequest,
-            variable(process.DUMP_SIGNAL) is not None,
+            variable(DUMP_SIGNAL) is not None,
             stdin,
             options,
             plan.hooks,

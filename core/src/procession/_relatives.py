@@ -9,7 +9,8 @@ from __future__ import annotations
 import itertools
 import sys
 
-from procession import process
+from procession._base_process import exit_code_text
+from procession._family import family
 from procession._handoff import Exportable, Handoff
 from procession._holders import identity
 from procession._process_status import FLAGS, status_of
@@ -19,6 +20,9 @@ TYPE_CHECKING = False  # importing typing would bring `re` and more into every c
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import TypeAlias
+
+    from procession._base_process import BaseProcess
+    from procession.process import Process
 
     Identity: TypeAlias = tuple[int, int]
 
@@ -61,7 +65,7 @@ class Death:
         if self.exit_code is None:
             return f"{who} has ended"
         if self.exit_code < 0:
-            return f"{who} was killed by {process.exit_code_text(self.exit_code)[1:]}"
+            return f"{who} was killed by {exit_code_text(self.exit_code)[1:]}"
         return f"{who} has ended with exit code {self.exit_code}"
 
 
@@ -98,7 +102,7 @@ class Relatives:
 
     # -- ends
 
-    def note_end(self, child: process.BaseProcess) -> None:
+    def note_end(self, child: BaseProcess) -> None:
         """Remember that a child has ended. Twice is no harm."""
         code = child._exit_code()
         if code is not None and child._child is not None:
@@ -115,7 +119,7 @@ class Relatives:
 
     def end_of(self, pid: int) -> Death:
         """Return what is known of the end of process *pid*; 0 if not even the number is."""
-        process._reap()
+        family.reap()
         for end in reversed(self._ends):
             if end.pid == pid:
                 return end
@@ -147,7 +151,7 @@ class Relatives:
             elif death.given & wanted:
                 given.append(death)
         found = given or inherited
-        parent = process.parent_process()
+        parent = family.parent
         if parent is not None and not parent.is_alive():
             found.append(Death(parent.name, parent.pid))
         return found
@@ -158,14 +162,14 @@ class Relatives:
         The kernel closes a process's descriptors, which is what we have noticed, a moment
         before it can be collected.
         """
-        for child in list(process._children):
+        for child in list(family.children):
             handle = child._child
             if handle is None or not (child._given is None or child._given & wanted):
                 continue
             if handle.poll() is None and _is_ending(handle.pid):
                 handle.wait(_ENDING_SECONDS)
-        process._reap()
-        parent = process.parent_process()
+        family.reap()
+        parent = family.parent
         if (
             parent is not None
             and parent.pid is not None
@@ -176,8 +180,8 @@ class Relatives:
 
     def pids(self) -> set[int]:
         """Return the process ids of the parent and of the children that run."""
-        found = {child._child.pid for child in list(process._children) if child._child is not None}
-        parent = process.parent_process()
+        found = {child._child.pid for child in list(family.children) if child._child is not None}
+        parent = family.parent
         if parent is not None and parent.pid is not None:
             found.add(parent.pid)
         return found
@@ -218,7 +222,7 @@ def identities(exportable: Exportable) -> frozenset[Identity]:
         return frozenset()
 
 
-def mentioned(child: process.Process) -> frozenset[Identity] | None:
+def mentioned(child: Process) -> frozenset[Identity] | None:
     """Return the files of the connections and queues in a child's arguments; None for none."""
     found: set[Identity] = set()
     for argument in (*child._args, *child._kwargs.values()):

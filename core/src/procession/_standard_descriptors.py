@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import os
 
-from procession import _standard, process
+from procession import _standard
+from procession._family import authenticate_as, current_process, parent_process
 from procession._handoff import Exportable, Handoff, Takeover
 from procession._passed_descriptor import PassedDescriptor
 
@@ -94,11 +95,11 @@ def give(exportable: Exportable) -> tuple[Any, ...]:
     With it goes the key of the family, which the process needs for what it is sent later.
     """
     recipe = exportable.export(_StandardHandoff())
-    return take, (type(exportable), recipe, bytes(process.current_process().authkey))
+    return take, (type(exportable), recipe, bytes(current_process().authkey))
 
 
 def take(kind: type[Exportable], recipe: Recipe, authkey: bytes) -> Exportable:
     """Build what `give` has given, in the process that it was given to."""
-    if process.parent_process() is None:
-        process.authenticate_as(authkey)
+    if parent_process() is None:
+        authenticate_as(authkey)
     return kind.attach(recipe, _StandardTakeover())

@@ -17,6 +17,7 @@ import sys
 
 from procession import _inheritance, _standard, process
 from procession._after_fork import in_forked_children
+from procession._family import family
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def follow(*, fresh: bool) -> None:
             module.follow_standard()
     if process.parent_process() is not None:
         become()
-    for child in list(process._children):
+    for child in list(family.children):
         note_start(child)
 
 

@@ -20,8 +20,10 @@ from sys import modules
 
 from procession import _inheritance, _main_module, _sigint, _standard, process
 from procession._end_with_parent import end_with_parent
+from procession._family import authenticate_as, become
 from procession._handoff import LaunchTakeover, ParcelUnpickler
 from procession._report_file import Dump, report_file
+from procession._variables import variable
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
@@ -41,6 +43,9 @@ __all__ = [
     "main",
     "run_parcel",
 ]
+
+#: The variable that asks for stacks on a signal; see `procession._stack_file`.
+DUMP_SIGNAL = "PROCESSION_DUMP_SIGNAL"
 
 import_main = _main_module.import_again
 
@@ -98,8 +103,8 @@ def carry_out(child: process.Process, lifeline: int, *, keeps_stdin: bool = Fals
     option has said already what the child reads from.
     """
     parent = process.ParentProcess(child._parent_name, child._parent_pid, lifeline)
-    process.become(child, parent, itertools.count(1))
-    process.arm_dump_signal()
+    become(child, parent, itertools.count(1))
+    arm_dump_signal()
     if not keeps_stdin:
         detach_stdin()
     return work(child)
@@ -256,7 +261,7 @@ def _own(descriptors: Sequence[int]) -> list[int]:
 def _prepare(preparation: dict[str, Any]) -> None:
     """Make this process resemble the one that started it."""
     _inheritance.adopt(preparation)
-    process.authenticate_as(preparation["authkey"])
+    authenticate_as(preparation["authkey"])
     _standard.adopt(preparation["standard"])
     options = preparation["options"] or ()
     environ = preparation["environ"]
@@ -271,6 +276,15 @@ def _prepare(preparation: dict[str, Any]) -> None:
         from procession._logging import adopt
 
         adopt(preparation["log"])
+
+
+def arm_dump_signal() -> None:
+    """Have this process write its stacks on a signal, if the variable asks for it."""
+    dump_signal = variable(DUMP_SIGNAL)
+    if dump_signal is not None:
+        from procession._stack_file import arm
+
+        arm(dump_signal)
 
 
 def detach_stdin(stream: TextIO | None = None) -> None:
