@@ -61,12 +61,12 @@ def test_a_context_is_named_after_its_start_method(ctx: Any) -> None:
     assert ctx is procession.get_context("reference", transport="memory")
 
 
-def test_a_fixed_context_refuses_another_start_method(ctx: Any) -> None:
-    """A fixed context is never changed under those who hold it."""
-    ctx.set_start_method("reference")
-
-    with pytest.raises(ValueError, match="cannot set start method of concrete context"):
-        ctx.set_start_method("spawn")
+@pytest.mark.parametrize("what", ["start method", "transport", "serializer"])
+@pytest.mark.parametrize("name", ["reference", "memory", "pickle", "another", None])
+def test_a_fixed_context_refuses_to_be_set(ctx: Any, what: str, name: str | None) -> None:
+    """A fixed context is never changed under those who hold it, nor pretends to be."""
+    with pytest.raises(ValueError, match=f"cannot set {what} of concrete context"):
+        getattr(ctx, f"set_{what.replace(' ', '_')}")(name, force=True)
 
 
 def test_the_states_of_a_process(ctx: Any, held: Held) -> None:

@@ -55,7 +55,6 @@ DEVIATIONS = {
         "WithProcessesTestQueue.test_closed_queue_empty_exceptions",
         "WithThreadsTestQueue.test_closed_queue_empty_exceptions",
     ),
-    "a context accepts to be set to what it is": ("TestStartMethod.test_context",),
     "a manager that was not started raises AssertionError": (
         "WithProcessesTestSharedMemory.test_shared_memory_SharedMemoryManager_basics",
     ),

@@ -520,30 +520,27 @@ class Context(BaseContext):
 
     def set_start_method(self, method: str | None, force: bool = False) -> None:
         """Refuse: the start method of this context is fixed."""
-        if method != self.get_start_method():
-            raise ValueError(
-                f"cannot set start method of concrete context: this one is for "
-                f"{self.get_start_method()!r}; procession.set_start_method sets that of the "
-                f"process, procession.get_context({method!r}) gives a context for another one"
-            )
+        raise ValueError(
+            f"cannot set start method of concrete context: this one is for "
+            f"{self.get_start_method()!r}; procession.set_start_method sets that of the "
+            f"process, procession.get_context({method!r}) gives a context for another one"
+        )
 
     def set_transport(self, transport: str | None, force: bool = False) -> None:
         """Refuse: the transport of this context is fixed."""
-        if transport != self.get_transport():
-            raise ValueError(
-                f"cannot set transport of concrete context: this one is for "
-                f"{self.get_transport()!r}; procession.get_context(transport={transport!r}) "
-                f"gives a context for another one"
-            )
+        raise ValueError(
+            f"cannot set transport of concrete context: this one is for "
+            f"{self.get_transport()!r}; procession.get_context(transport={transport!r}) "
+            f"gives a context for another one"
+        )
 
     def set_serializer(self, serializer: str | None, force: bool = False) -> None:
         """Refuse: the serializer of this context is fixed."""
-        if serializer != self.get_serializer():
-            raise ValueError(
-                f"cannot set serializer of concrete context: this one is for "
-                f"{self.get_serializer()!r}; procession.get_context(serializer={serializer!r}) "
-                f"gives a context for another one"
-            )
+        raise ValueError(
+            f"cannot set serializer of concrete context: this one is for "
+            f"{self.get_serializer()!r}; procession.get_context(serializer={serializer!r}) "
+            f"gives a context for another one"
+        )
 
     def __repr__(self) -> str:
         """Return the class and the names."""
