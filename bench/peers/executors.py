@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from peers import ForkContext
 
@@ -23,16 +24,32 @@ class FutureResult:
         self.get = future.result
 
 
-class ExecutorPool:
+class PeerPool(ABC):
+    """What is the same in all of them."""
+
+    def __enter__(self) -> Self:
+        """Return the pool."""
+        return self
+
+    @abstractmethod
+    def imap_unordered(
+        self, function: Callable[..., Any], iterable: Iterable[object]
+    ) -> Iterator[Any]:
+        """Call for each, a task each."""
+
+    def map(
+        self, function: Callable[..., Any], iterable: Iterable[object], chunksize: int = 1
+    ) -> list[Any]:
+        """Call for each, and wait."""
+        return list(self.imap_unordered(function, iterable))
+
+
+class ExecutorPool(PeerPool):
     """An executor of the shape of `concurrent.futures`."""
 
     def __init__(self, executor: Any) -> None:
         """Use *executor*, and end it."""
         self._executor = executor
-
-    def __enter__(self) -> ExecutorPool:
-        """Return the pool."""
-        return self
 
     def __exit__(self, *_: object) -> None:
         """End it."""
@@ -45,12 +62,6 @@ class ExecutorPool:
     def apply_async(self, function: Callable[..., Any], args: Sequence[object]) -> Result:
         """Call."""
         return FutureResult(self._executor.submit(function, *args))
-
-    def map(
-        self, function: Callable[..., Any], iterable: Iterable[object], chunksize: int = 1
-    ) -> list[Any]:
-        """Call for each, and wait."""
-        return list(self.imap_unordered(function, iterable))
 
     def imap_unordered(
         self, function: Callable[..., Any], iterable: Iterable[object]

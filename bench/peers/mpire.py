@@ -7,12 +7,12 @@ from importlib import import_module
 from typing import Any
 
 from peers import get_all_start_methods
-from peers.executors import PoolContext, Result
+from peers.executors import PeerPool, PoolContext, Result
 
 __all__ = ["get_all_start_methods", "get_context"]
 
 
-class Pool:
+class Pool(PeerPool):
     """A pool whose workers stay from call to call."""
 
     def __init__(self, processes: int) -> None:
@@ -20,10 +20,6 @@ class Pool:
         self._pool: Any = import_module("mpire").WorkerPool(
             processes, start_method="fork", keep_alive=True
         )
-
-    def __enter__(self) -> Pool:
-        """Return the pool."""
-        return self
 
     def __exit__(self, *_: object) -> None:
         """End it."""
@@ -37,12 +33,6 @@ class Pool:
         """Call."""
         result: Result = self._pool.apply_async(function, tuple(args))
         return result
-
-    def map(
-        self, function: Callable[..., Any], iterable: Iterable[object], chunksize: int = 1
-    ) -> list[Any]:
-        """Call for each, and wait."""
-        return list(self.imap_unordered(function, iterable))
 
     def imap_unordered(
         self, function: Callable[..., Any], iterable: Iterable[object]

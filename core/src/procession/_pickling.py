@@ -25,12 +25,15 @@ except ImportError:  # an interpreter without the C accelerator
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Any, NoReturn
+    from typing import Any, NoReturn, TypeAlias
 
     from procession._channel import Buffer
     from procession._encoder import Encoder
     from procession._luggage import Departure
     from procession._unpicklable import Part
+
+    #: A pickle and its buffers.
+    Pickled: TypeAlias = tuple[bytes, list[memoryview]]
 
 PROTOCOL = 5
 #: A buffer shorter than this is copied into the body: below it that is cheaper (measured).
@@ -75,14 +78,9 @@ class _Watching(Buffers):
         return super().__call__(buffer)
 
 
-# Collectors of buffers that have collected none: most objects have none, and to make a
-# collector for each is a tenth of a put. Taking one out is one step, so threads share them.
-_idle: list[Buffers] = []
-_idle_watching: list[_Watching] = []
-
 # numpy's type of arrays, and `procession._array_codec.pack`, once an array was seen.
 _ndarray: type | None = None
-_pack_array: Callable[[Any], tuple[bytes, list[memoryview]] | None] | None = None
+_pack_array: Callable[[Any], Pickled | None] | None = None
 
 
 def _look_for_numpy() -> None:
@@ -139,40 +137,36 @@ def _with_sockets(
     return body
 
 
-def dumps(obj: Any) -> tuple[bytes, list[memoryview]]:
-    """Return the pickle of *obj* and its buffers, which are views of its own memory."""
-    if type(obj) is _ndarray and _pack_array is not None:
-        packed = _pack_array(obj)
-        if packed is not None:
-            return packed
-    buffers = _idle.pop() if _idle else Buffers()
-    try:
-        body = _encode(obj, PROTOCOL, buffer_callback=buffers)
-    except TypeError as error:
-        body = _with_sockets(error, obj, buffers)
-    if buffers:
-        return body, buffers
-    _idle.append(buffers)
-    return body, []
+def _dumper_into(kind: type[Buffers], *, watches: bool) -> Callable[[Any], Pickled]:
+    """Return what pickles an object, with its buffers collected by *kind*."""
+    # Collectors that have collected nothing: most objects have no buffers, and to make a
+    # collector for each is a tenth of a put. Taking one out is one step, so threads share them.
+    idle: list[Buffers] = []
+
+    def dumps(obj: Any) -> Pickled:
+        if type(obj) is _ndarray and _pack_array is not None:
+            packed = _pack_array(obj)
+            if packed is not None:
+                return packed
+        if watches and _encode is not _dumps:
+            raise LuggageNeeded  # what else was registered may not be called twice
+        buffers = idle.pop() if idle else kind()
+        try:
+            body = _encode(obj, PROTOCOL, buffer_callback=buffers)
+        except TypeError as error:
+            body = _with_sockets(error, obj, buffers)
+        if buffers:
+            return body, buffers
+        idle.append(buffers)
+        return body, []
+
+    return dumps
 
 
-def dumps_watching(obj: Any) -> tuple[bytes, list[memoryview]]:
-    """As `dumps`, but raise `LuggageNeeded` if there are descriptors in *obj*."""
-    if type(obj) is _ndarray and _pack_array is not None:
-        packed = _pack_array(obj)
-        if packed is not None:
-            return packed
-    if _encode is not _dumps:
-        raise LuggageNeeded  # what else was registered may not be called twice
-    buffers = _idle_watching.pop() if _idle_watching else _Watching()
-    try:
-        body = _encode(obj, PROTOCOL, buffer_callback=buffers)
-    except TypeError as error:
-        body = _with_sockets(error, obj, buffers)
-    if buffers:
-        return body, buffers
-    _idle_watching.append(buffers)
-    return body, []
+#: Return the pickle of an object and its buffers, which are views of its own memory.
+dumps = _dumper_into(Buffers, watches=False)
+#: As `dumps`, but raise `LuggageNeeded` if there are descriptors in the object.
+dumps_watching = _dumper_into(_Watching, watches=True)
 
 
 def need_luggage(obj: Any) -> NoReturn:
@@ -193,12 +187,12 @@ def dumps_with_luggage(
     return pickle(obj, departure, encoder, Buffers())
 
 
-def dumper(encoder: Encoder | None) -> Callable[[Any], tuple[bytes, list[memoryview]]]:
+def dumper(encoder: Encoder | None) -> Callable[[Any], Pickled]:
     """Return what pickles as `dumps` does, by *encoder* where that is not None."""
     if encoder is None:
         return dumps
 
-    def dumps_by_encoder(obj: Any) -> tuple[bytes, list[memoryview]]:
+    def dumps_by_encoder(obj: Any) -> Pickled:
         buffers = Buffers()
         try:
             if _encode is _dumps:
