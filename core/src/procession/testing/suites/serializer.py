@@ -23,7 +23,7 @@ from procession._serializer import Serializer
 from procession.errors import NoPluginError
 from procession.testing import payloads
 from procession.testing.forked import DEADLINE
-from procession.testing.suites.pair import use_once
+from procession.testing.suites.over_pairs import use_once
 from procession.testing.suites.suite import Declined, Fork, Suite
 
 _PROTOCOL = 5

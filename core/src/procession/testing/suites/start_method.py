@@ -6,16 +6,14 @@ import sys
 
 assert sys.platform == "linux", "the conformance kit looks into /proc"
 
-import gc
 import os
-import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from pickle import PicklingError
-from typing import Any, ClassVar, TypeAlias
+from typing import ClassVar
 
 import pytest
 
@@ -25,41 +23,23 @@ from procession._child_handle import LOST_EXIT_CODE, Child
 from procession._features import TransportFeatures
 from procession._negotiation import obstacle
 from procession._start_method import StartMethod
-from procession._stream_channel import StreamChannel
 from procession._surroundings import NEED_THE_METHOD
 from procession._transport import Transport
-from procession.connection import Connection, wait
+from procession.connection import Connection
 from procession.errors import ResourceError, UnsupportedOptionError
-from procession.process import Process, process_class
-from procession.testing import launching, leaks, payloads
+from procession.testing import launching, payloads
 from procession.testing.forked import DEADLINE
 from procession.testing.killing import KILLS, chosen_seed, run
 from procession.testing.killing_scenarios import Starts
 from procession.testing.shortage import free_descriptors
-from procession.testing.suites.suite import Declined, Fork, Suite, open_descriptors, readable
-
-Make: TypeAlias = Callable[..., Process]
-Launch: TypeAlias = Callable[..., Child]
-Pipe: TypeAlias = Callable[[], tuple[Connection, Connection]]
+from procession.testing.suites.child import ChildPromises
+from procession.testing.suites.suite import Declined, Fork, open_descriptors, readable
+from procession.testing.suites.with_children import Launch, Make, Pipe, answer, handle_of
 
 #: With so many descriptors to spare any start succeeds.
 _PLENTY = 40
 #: A start that has succeeded so often with few descriptors does with more of them.
 _ENOUGH = 3
-
-
-def handle_of(process: Process) -> Child:
-    """The handle that `StartMethod.launch` has returned for *process*."""
-    assert process._child is not None
-    return process._child
-
-
-def answer(connection: Connection, child: Child | int) -> Any:
-    """Return what *child* sends, which may be given by its sentinel; it must not end instead."""
-    sentinel = child if isinstance(child, int) else child.sentinel
-    ready = wait([connection, sentinel], DEADLINE)
-    assert connection in ready, "the child has ended" if ready else "the child does not answer"
-    return connection.recv()
 
 
 class OnOneHost(Transport):
@@ -73,98 +53,11 @@ class OnOneHost(Transport):
         raise OSError("it is there to be refused")
 
 
-class StartMethodSuite(Suite):
+class StartMethodSuite(ChildPromises):
     """The contract of a start method and of the handle of a child.
 
     Override the fixture `start_method`: it returns the class.
     """
-
-    @pytest.fixture
-    def start_method(self) -> type[StartMethod]:
-        """The class of the start method under test. Override this."""
-        raise NotImplementedError(
-            f"{type(self).__name__} has to override the fixture `start_method`, with the class"
-        )
-
-    @pytest.fixture
-    def warmed_up(self, start_method: type[StartMethod]) -> None:
-        """Start one child, so that what is kept for the next ones is there."""
-        reason = start_method.unavailable()
-        if reason is not None:
-            pytest.skip(f"NOT TESTED: {start_method.name} cannot work here: {reason}")
-        process = launching.start_by(start_method.name, payloads.nothing)
-        process.join(DEADLINE)
-        if process.exitcode is None:
-            process.kill()
-            process.join(DEADLINE)
-        process.close()
-
-    @pytest.fixture
-    def make(self, start_method: type[StartMethod]) -> Iterator[Make]:
-        """Make a process, unstarted; it is killed and closed after the test."""
-        made: list[Process] = []
-
-        def make(target: Callable[..., object], *args: Any, **options: Any) -> Process:
-            kind = process_class(start_method.name, "Process")
-            made.append(kind(target=target, args=args, **options))
-            return made[-1]
-
-        yield make
-        for process in made:
-            if process._child is not None:
-                process._child.signal(signal.SIGKILL)
-                process._child.wait(DEADLINE)
-                process.close()
-
-    @pytest.fixture
-    def start(self, make: Make) -> Make:
-        """Make and start a process."""
-
-        def start(*args: Any, **options: Any) -> Process:
-            process = make(*args, **options)
-            process.start()
-            return process
-
-        return start
-
-    @pytest.fixture
-    def launch(self, start: Make) -> Launch:
-        """Start a process and return the handle of its child."""
-        return lambda *args, **options: handle_of(start(*args, **options))
-
-    @pytest.fixture
-    def pipe(self, start_method: type[StartMethod]) -> Iterator[Pipe]:
-        """Make a pair of connections, of which a child gets the second; they are closed after.
-
-        They need no transport, but a start method that hands descriptors over.
-        """
-        features = start_method.features
-        if not (features.carries_descriptors or features.inherits_memory):
-            pytest.skip("declares that no descriptor reaches its children")
-        made: list[Connection] = []
-
-        def pipe() -> tuple[Connection, Connection]:
-            import socket
-
-            for end in socket.socketpair():
-                number = end.detach()
-                made.append(Connection.over(StreamChannel((number,), (number,))))
-            return made[-2], made[-1]
-
-        yield pipe
-        for end in made:
-            end.close()
-
-    @pytest.fixture
-    def holding(self, pipe: Pipe, launch: Launch) -> tuple[Child, Connection]:
-        """A child that says that it is there and waits for a message, and its connection.
-
-        In this order: the child is killed before its connection is closed, which it would see.
-        """
-        here, there = pipe()
-        child = launch(payloads.hold, there)
-        assert "ready" == answer(here, child)
-        return child, here
 
     # -- the method ------------------------------------------------------------------------
 
@@ -349,207 +242,7 @@ class StartMethodSuite(Suite):
         assert hashes[0] == hashes[1]
         assert hash("x") != hashes[0]
 
-    # -- how children end ------------------------------------------------------------------
-
-    @pytest.mark.parametrize("code", [0, 1, 7, 255])
-    def test_exit_statuses(self, launch: Launch, code: int) -> None:
-        """The code that a child ends with is what its handle says, for ever.
-
-        `Child.poll`: "Once it has answered a number it answers that number for ever."
-        """
-        child = launch(payloads.exit_at_once, code)
-
-        assert code == child.wait(DEADLINE)
-        assert [code] * 3 == [child.poll() for _ in range(3)]
-
-    @pytest.mark.parametrize("name", ["SIGTERM", "SIGKILL", "SIGUSR1", "SIGUSR2"])
-    def test_a_signal_is_a_negative_status(self, launch: Launch, name: str) -> None:
-        """Who is killed by a signal has its negative number.
-
-        `Child.poll`: "Return the exit code, the negative signal number, or None while it runs."
-        """
-        number = int(getattr(signal, name))
-        assert -number == launch(payloads.die_by, number).wait(DEADLINE)
-
-    def test_poll_while_it_runs(self, holding: tuple[Child, Connection]) -> None:
-        """There is no status before the end, and nobody waits for one.
-
-        `Child.poll`: "Never blocks."
-        """
-        child, connection = holding
-        assert [None] * 3 == [child.poll() for _ in range(3)]
-        assert child.wait(0) is None
-        assert child.wait(0.01) is None
-        connection.send("go on")
-
-        assert 0 == child.wait()
-
-    def test_a_child_that_has_ended_is_collected(self, launch: Launch) -> None:
-        """Whoever has the status has seen the last of the child.
-
-        `Child.poll`: "No zombie of a child is left when it has answered a number."
-        """
-        child = launch(payloads.nothing)
-        assert 0 == child.wait(DEADLINE)
-        with pytest.raises(ChildProcessError):
-            os.waitpid(child.pid, os.WNOHANG)
-
-    def test_somebody_else_has_collected_it(self, holding: tuple[Child, Connection]) -> None:
-        """A program that waits for any child costs us the code, and nothing else.
-
-        `Child.poll`: "Never blocks."
-        """
-        child, connection = holding
-        connection.send("go on")
-        try:
-            os.waitpid(child.pid, 0)
-        except ChildProcessError:
-            pytest.skip("not a child of this process: nobody else can collect it")
-        assert child.wait(DEADLINE) in (0, LOST_EXIT_CODE)
-
-    # -- sentinels -------------------------------------------------------------------------
-
-    def test_sentinel_is_readable_from_the_end_on(self, holding: tuple[Child, Connection]) -> None:
-        """Not before, and still when the status was asked for.
-
-        `Child.sentinel`: "A descriptor that becomes readable when the child has ended, and stays
-        so."
-        """
-        child, connection = holding
-        assert not readable(child.sentinel)
-        connection.send("go on")
-        assert readable(child.sentinel, DEADLINE)
-        assert 0 == child.wait(DEADLINE)
-        assert readable(child.sentinel)
-
-    def test_sentinel_of_who_is_killed(self, holding: tuple[Child, Connection]) -> None:
-        """It does not matter how a child ends.
-
-        `Child.sentinel`: "A descriptor that becomes readable when the child has ended, and stays
-        so."
-        """
-        child, _ = holding
-        child.signal(signal.SIGKILL)
-        assert readable(child.sentinel, DEADLINE)
-        assert -signal.SIGKILL == child.wait(DEADLINE)
-
-    def test_sentinels_tell_children_apart(self, launch: Launch, pipe: Pipe) -> None:
-        """The sentinel that is ready belongs to the child that ended, not to a sibling.
-
-        `Child.sentinel`: "A descriptor that becomes readable when the child has ended, and stays
-        so."
-        """
-        pipes = [pipe() for _ in range(3)]
-        children = [launch(payloads.hold, there) for _, there in pipes]
-        for (here, _), child in zip(pipes, children, strict=True):
-            assert "ready" == answer(here, child)
-        running = dict(enumerate(children))
-        for index in (1, 0, 2):
-            pipes[index][0].send("go on")
-            ended = running.pop(index)
-            assert readable(ended.sentinel, DEADLINE)
-            assert 0 == ended.wait(DEADLINE)
-            assert not any(readable(child.sentinel) for child in running.values())
-
-    def test_sentinel_does_not_wait_for_grandchildren(self, launch: Launch, pipe: Pipe) -> None:
-        """What a child has forked may live on, with all descriptors that it has inherited.
-
-        `Child.sentinel`: "A descriptor that becomes readable when the child has ended, and stays
-        so."
-        """
-        here, there = pipe()
-        child = launch(launching.leave_a_forked_child, there)
-        grandchild = answer(here, child)
-        ready = readable(child.sentinel, DEADLINE)
-        with suppress(ProcessLookupError):
-            os.kill(grandchild, signal.SIGKILL)
-        leaks.reap_orphans()
-        assert ready
-        assert child.wait(DEADLINE) in (0, LOST_EXIT_CODE)  # we have collected all there were
-
-    # -- signals ---------------------------------------------------------------------------
-
-    def test_a_signal_reaches_the_child(self, launch: Launch, pipe: Pipe) -> None:
-        """And is the child's to handle.
-
-        `Child.signal`: "Send signal *number*"
-        """
-        here, there = pipe()
-        child = launch(payloads.hold_and_handle, there, int(signal.SIGTERM))
-        assert "ready" == answer(here, child)
-        child.signal(signal.SIGTERM)
-
-        assert [signal.SIGTERM] == answer(here, child)
-        assert 0 == child.wait(DEADLINE)
-
-    @pytest.mark.parametrize("known", [False, True])
-    def test_a_signal_to_who_has_ended(self, launch: Launch, known: bool) -> None:
-        """It is lost, whether or not anybody has asked for the status before.
-
-        `Child.signal`: "that the child has ended meanwhile is no error."
-        """
-        child = launch(payloads.exit_at_once, 7)
-        assert readable(child.sentinel, DEADLINE)
-        if known:
-            assert 7 == child.poll()
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            child.signal(number)
-
-        assert 7 == child.wait(DEADLINE)
-
-    def test_signals_right_after_the_start(self, launch: Launch) -> None:
-        """Children that have hardly begun to exist end by SIGTERM, and by nothing else.
-
-        `Child.signal`: "Send signal *number*"
-        """
-        children = [launch(payloads.hold_for_ever) for _ in range(40)]
-        for child in children:
-            child.signal(signal.SIGTERM)
-
-        assert {-signal.SIGTERM} == {child.wait(DEADLINE) for child in children}
-
-    # -- closing ---------------------------------------------------------------------------
-
-    def test_close_gives_back_and_never_kills(self, start: Make, pipe: Pipe) -> None:
-        """The child goes on, and the sentinel's descriptor is free.
-
-        `Child.close`: "Give back what this object holds, not the child: never kills. Idempotent."
-        """
-        here, there = pipe()
-        process = start(payloads.echo, there)
-        child = handle_of(process)
-        watch, sentinel = os.pidfd_open(child.pid), child.sentinel
-        child.close()
-        child.close()
-        with pytest.raises(OSError, match="Bad file descriptor"):
-            os.fstat(sentinel)
-        here.send("alive")
-        assert "alive" == answer(here, watch)
-        here.send(None)
-        assert readable(watch, DEADLINE)
-        os.close(watch)
-        leaks.reap_orphans()
-        _forget_handle(process)
-
-    def test_what_is_collected_is_closed(self, launch: Launch, make: Make) -> None:
-        """A program that forgets its children does not run out of descriptors.
-
-        `Child.close`: "Happens by itself when the object is collected."
-        """
-
-        def forget() -> None:
-            process = make(payloads.nothing)
-            process.start()
-            assert 0 == handle_of(process).wait(DEADLINE)
-            _forget_handle(process)
-
-        forget()
-        gc.collect()
-        before = open_descriptors()
-        for _ in range(3):
-            forget()
-        gc.collect()
-        assert before == open_descriptors()
+    # -- closing the method ----------------------------------------------------------------
 
     def test_closing_the_method_leaves_its_children(
         self, start_method: type[StartMethod], holding: tuple[Child, Connection], launch: Launch
@@ -692,10 +385,3 @@ class StartMethodSuite(Suite):
         process and no descriptor is left behind then."
         """
         run(Starts(start_method.name), KILLS, chosen_seed(), prepared_process)
-
-
-def _forget_handle(process: Process) -> None:
-    """Have *process* be as if its child had never been there, whose handle we see to."""
-    process._child = None
-    assert process._post_mortem is not None
-    process._post_mortem.close()
