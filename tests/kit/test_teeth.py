@@ -13,25 +13,32 @@ import pytest
 if sys.platform != "linux":
     pytest.skip("the conformance kit looks into /proc", allow_module_level=True)
 
-from tests.kit.broken_plugins import HAS_TO_FAIL
+from tests.kit import broken_primitives as broken_primitives
+from tests.kit import broken_serializers as broken_serializers
+from tests.kit import broken_start_methods as broken_start_methods
+from tests.kit import broken_transports as broken_transports
+from tests.kit.breaking import HAS_TO_FAIL
 
 pytestmark = pytest.mark.once
 
-FILE = Path(__file__).with_name("broken_plugins.py")
-EXPECTED = [(plugin, test) for plugin, tests in HAS_TO_FAIL.items() for test in tests]
+EXPECTED = [(plugin, test) for (_, plugin), tests in HAS_TO_FAIL.items() for test in tests]
+CHOSEN = [
+    f"{file}::Test{plugin}::{test}"
+    for (file, plugin), tests in HAS_TO_FAIL.items()
+    for test in tests
+]
 
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], list[str]]:
     """What became of each test, by plugin and test: "passed", or what was wrong."""
     report = tmp_path_factory.mktemp("teeth") / "report.xml"
-    chosen = [f"{FILE}::Test{plugin}::{test}" for plugin, test in EXPECTED]
     options = ["--noconftest", "-p", "no:cacheprovider", f"--junitxml={report}", "-q", "--tb=line"]
     options += ["--timeout=20"]
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", *options, *chosen],
-        cwd=FILE.parents[2],
+        [sys.executable, "-m", "pytest", *options, *CHOSEN],
+        cwd=Path(__file__).parents[2],
         env={**kept, "PROCESSION_KILLS": "20"},  # so many that they find what is to be found
         capture_output=True,
         text=True,

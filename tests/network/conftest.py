@@ -12,7 +12,11 @@ from typing import Any
 import pytest
 import trustme
 
+from procession.connection import Client, Connection, Listener
 from procession.tls import Tls
+
+KEY = b"the key"
+LOOPBACK = ("127.0.0.1", 0)
 
 
 class Certificates:
@@ -109,3 +113,25 @@ def in_thread(cleanup: ExitStack) -> Callable[..., Outcome]:
         return outcome
 
     return in_thread
+
+
+@pytest.fixture
+def listen(cleanup: ExitStack, tls: Tls) -> Callable[..., Listener]:
+    """Make a listener that is closed after the test."""
+
+    def listen(address: Any = LOOPBACK, tls: Tls | None = tls, **options: Any) -> Listener:
+        options.setdefault("authkey", KEY)
+        return cleanup.enter_context(Listener(address, tls=tls, **options))
+
+    return listen
+
+
+@pytest.fixture
+def ends(
+    listen: Callable[..., Listener], tls: Tls, in_thread: Callable[..., Any], cleanup: ExitStack
+) -> tuple[Connection, Connection]:
+    """The two ends of an encrypted connection."""
+    listener = listen()
+    there = in_thread(Client, listener.address, authkey=KEY, tls=tls)
+    here = cleanup.enter_context(listener.accept())
+    return here, there.result()
