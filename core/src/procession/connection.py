@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import errno
-
 import procession.process  # noqa: F401 - the family's key must be there before any fork
 from procession import _standard, abc
+from procession._byte_range import part, room
+from procession._connection_failures import check_total, fail, refuse
 from procession._pickling import (
     LuggageNeeded,
     dumper,
@@ -16,19 +16,8 @@ from procession._pickling import (
     loads,
     need_luggage,
 )
-from procession._twin import watch_each_other
 from procession._waiting import wait_for_any
-from procession.errors import (
-    BrokenConnectionError,
-    BufferTooShort,
-    ConnectionClosedError,
-    ConnectionDirectionError,
-    EndOfConnectionError,
-    IncompatiblePluginsError,
-    MessageTooLongError,
-    NothingToLendError,
-    PeerDiedError,
-)
+from procession.errors import BufferTooShort, MessageTooLongError, NothingToLendError
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
@@ -38,7 +27,6 @@ if TYPE_CHECKING:
     from procession._channel import Buffer, Channel, Message
     from procession._encoder import Encoder
     from procession._lease import EmptyArray, Lease
-    from procession._transport import Transport
     from procession._twin import Twin
 
     class HasFileno(Protocol):
@@ -48,9 +36,11 @@ if TYPE_CHECKING:
             """Return the descriptor."""
             ...
 
-    from procession._handshake import Messenger
+    from procession._challenge import answer_challenge as answer_challenge
+    from procession._challenge import deliver_challenge as deliver_challenge
     from procession._listener import Client as Client
     from procession._listener import Listener as Listener
+    from procession._pair import pipe as pipe
 
 __all__ = [
     "Client",
@@ -63,14 +53,25 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    """Find `Listener` and `Client` when they are first asked for: children seldom do."""
-    if name not in ("Client", "Listener"):
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from procession import _listener
+# Where to find what children seldom ask for.
+_ELSEWHERE = {
+    "Client": "_listener",
+    "Listener": "_listener",
+    "answer_challenge": "_challenge",
+    "deliver_challenge": "_challenge",
+    "pipe": "_pair",
+}
 
-    globals().update(Client=_listener.Client, Listener=_listener.Listener)
-    return globals()[name]
+
+def __getattr__(name: str) -> object:
+    """Find what is in a module of its own when it is first asked for."""
+    if name not in _ELSEWHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    found = getattr(import_module(f"procession.{_ELSEWHERE[name]}"), name)
+    globals()[name] = found
+    return found
 
 
 # Who has been answered less often need not learn to look for answers.
@@ -258,7 +259,7 @@ class Connection(abc.Connection):
         if send is None:
             self._refuse("read-only")
         if type(buf) is not bytes or offset or size is not None:
-            buf = _part(buf, offset, size)
+            buf = part(buf, offset, size)
         try:
             send(buf)
         except OSError as error:
@@ -383,17 +384,7 @@ class Connection(abc.Connection):
 
         Raises `BufferTooShort`, with the whole message, when it does not fit.
         """
-        into = memoryview(buf)
-        if into.readonly:
-            raise TypeError("a writable buffer is needed, and this one is read-only")
-        if not into.contiguous:
-            raise ValueError("a contiguous buffer is needed")
-        into = into.cast("B") if into.nbytes else memoryview(bytearray())
-        if offset < 0:
-            raise ValueError("negative offset")
-        if offset > len(into):
-            raise ValueError("offset too large")
-        into = into[offset:]
+        into = room(buf, offset)
         receive = self._receive
         if receive is None:
             self._refuse("write-only")
@@ -491,35 +482,10 @@ class Connection(abc.Connection):
         return self._channel.writable
 
     def _refuse(self, state: str) -> NoReturn:
-        """Say why an operation is impossible: this end is closed, or of the other kind."""
-        if self._channel.closed:
-            raise ConnectionClosedError(self._why_closed())
-        raise ConnectionDirectionError(f"connection is {state}: {self!r}")
+        refuse(self, state)
 
     def _check_total(self, length: int) -> None:
-        """Raise `MessageTooLongError` for a message of *length* bytes in all that has come."""
-        limit = self._recv_limit
-        if limit is not None and length > limit:
-            raise MessageTooLongError(
-                f"bad message length: {length} bytes have come and at most {limit} were asked "
-                f"for; {self._how_to_raise()}"
-            )
-
-    def _how_to_raise(self) -> str:
-        return (
-            f"recv_limit is {self._recv_limit} ({self._limit_source}); for longer ones set the "
-            f"connection's recv_limit, give its listener or client one, or set "
-            f"PROCESSION_RECV_LIMIT or recv-limit in [tool.procession]"
-        )
-
-    def _why_closed(self) -> str:
-        if self._channel.torn:
-            return (
-                f"handle is closed: its stream ended, or a signal handler raised in the middle "
-                f"of a message through "
-                f"{self!r}, and nothing can follow a part of a message; make a new connection"
-            )
-        return f"handle is closed: {self!r} was closed in this process"
+        check_total(self, self._limit_source, length)
 
     def _fail(self, error: OSError | EOFError, limited: bool = False) -> NoReturn:
         """Give what a channel has raised its final shape. Called while handling it.
@@ -532,32 +498,7 @@ class Connection(abc.Connection):
             self._receive = None
         if channel.closed:
             self._send = None
-        if isinstance(error, PeerDiedError):
-            raise error
-        if isinstance(error, EOFError | BrokenPipeError | ConnectionResetError):
-            from procession._twin import raise_for_dead
-
-            raise_for_dead(self._twin, error)
-        if isinstance(error, EOFError):
-            raise EndOfConnectionError(
-                f"the other end of {self!r} was closed, and everything was received"
-            ) from error
-        if limited and isinstance(error, MessageTooLongError):
-            raise MessageTooLongError(f"{error}; {self._how_to_raise()}") from error
-        if isinstance(error, BrokenConnectionError | MessageTooLongError):
-            raise error
-        if isinstance(error, BrokenPipeError | ConnectionResetError):
-            raise BrokenConnectionError(
-                error.errno, f"nobody can receive any more what {self!r} sends"
-            ) from error
-        if channel.closed and error.errno == errno.EBADF:
-            raise ConnectionClosedError(self._why_closed()) from error
-        from procession._resource_errors import explain
-
-        explained = explain(error, f"cannot go on with {self!r}")
-        if explained is not None:
-            raise explained from error
-        raise error
+        fail(self, self._twin, error, self._limit_source if limited else "")
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle for another process of this host; the end stays open here, too."""
@@ -578,85 +519,6 @@ class Connection(abc.Connection):
         doing = {(True, False): "read-only", (False, True): "write-only"}
         kind = doing.get((channel.readable, channel.writable), "duplex")
         return f"<{type(self).__name__} {kind} fileno={channel.fileno()}>"
-
-
-def _part(buf: Buffer, offset: int, size: int | None) -> memoryview:
-    """Return the bytes of *buf* that `send_bytes` is to send."""
-    view = memoryview(buf)
-    if not view.contiguous:
-        view = memoryview(bytes(view))
-    view = view.cast("B") if view.nbytes else memoryview(b"")
-    length = len(view)
-    if offset < 0:
-        raise ValueError("offset is negative")
-    if length < offset:
-        raise ValueError("buffer length < offset")
-    if size is None:
-        return view[offset:]
-    if size < 0:
-        raise ValueError("size is negative")
-    if offset + size > length:
-        raise ValueError("buffer length < offset + size")
-    return view[offset : offset + size]
-
-
-def pipe(
-    transport: Transport,
-    duplex: bool = True,
-    encoder: Encoder | None = None,
-    lease_budget: int | None = None,
-    **options: Any,
-) -> tuple[Connection, Connection]:
-    """Return two connected ends over *transport*; with *duplex* both send and receive.
-
-    Without, the first end only receives and the second only sends. *encoder* as for
-    `Connection.over`; with a *lease_budget* they lend memory, so many bytes in each direction
-    (0: as many as usual); *options* are the transport's. Raises `IncompatiblePluginsError`
-    when the transport declares that it has no duplex pairs, and `NothingToLendError` where
-    there can be no leases.
-    """
-    if duplex and not transport.features.duplex:
-        raise IncompatiblePluginsError(
-            f"transport {transport.name!r} has no duplex pairs, as it declares: ask for "
-            f"Pipe(duplex=False), or choose another transport"
-        )
-    if lease_budget is None:
-        ends = transport.pair(duplex=duplex, **options)
-        if ends[0].takes_companion:
-            _accompany(*ends)
-    else:
-        ends = _lending_pair(transport, duplex, lease_budget, options)
-    first, second = (Connection.over(end, encoder) for end in ends)
-    watch_each_other(first, second)
-    return first, second
-
-
-def _accompany(first: Channel, second: Channel) -> None:
-    """Give two new ends a way for descriptors; they are closed when there are none."""
-    from procession._companion import companions
-
-    try:
-        sockets = companions()
-    except OSError:
-        first.close()
-        second.close()
-        raise
-    for end, companion in zip((first, second), sockets, strict=True):
-        end.accompany(companion)
-
-
-def _lending_pair(
-    transport: Transport, duplex: bool, budget: int, options: dict[str, Any]
-) -> tuple[Channel, Channel]:
-    """Return the channels of two ends that lend."""
-    from procession._lending_channel import LendingChannel, obstacle
-
-    reason = obstacle()
-    if reason is None and transport.features.shares_memory:
-        reason = f"processes at both ends, and those of transport {transport.name!r} are threads"
-    if reason is not None:
-        raise NothingToLendError(f"a pipe with leases needs {reason}; leave leases=True out")
-    return LendingChannel.pair(*transport.pair(duplex=duplex, **options), budget)
 
 
 def wait(object_list: Iterable[HasFileno | int], timeout: float | None = None) -> list[Any]:
@@ -680,38 +542,3 @@ def wait(object_list: Iterable[HasFileno | int], timeout: float | None = None) -
     else:
         ready = wait_for_any(fds, timeout)
     return [item for fd, item in items if fd in ready]
-
-
-def deliver_challenge(
-    connection: Messenger, authkey: bytes, *, accept_md5: bool | None = None
-) -> None:
-    """Find out whether the other side of *connection* knows *authkey*; it must answer.
-
-    `Listener` and `Client` do so by themselves. *accept_md5* as for `Listener`. Raises
-    `procession.AuthenticationError` when it does not, `ValueError` for a key that is not
-    bytes, and what receiving raises. Waits as long as the connection does.
-    """
-    from procession import _handshake
-
-    _check_key(authkey)
-    md5 = _handshake.accepts_md5(accept_md5)
-    _handshake.carry_out(_handshake.deliver(bytes(authkey), md5=md5), connection)
-
-
-def answer_challenge(
-    connection: Messenger, authkey: bytes, *, accept_md5: bool | None = None
-) -> None:
-    """Prove to the other side of *connection*, which delivers a challenge, to know *authkey*.
-
-    Raises like `deliver_challenge`.
-    """
-    from procession import _handshake
-
-    _check_key(authkey)
-    md5 = _handshake.accepts_md5(accept_md5)
-    _handshake.carry_out(_handshake.answer(bytes(authkey), md5=md5), connection)
-
-
-def _check_key(authkey: object) -> None:
-    if not isinstance(authkey, bytes):
-        raise ValueError(f"Authkey must be bytes, not {type(authkey)}")
