@@ -431,11 +431,81 @@ def test_receiver_without_descriptors_to_spare(ends: Ends) -> None:
 
 
 def test_too_many_descriptors(ends: Ends) -> None:
-    """A message with more than one can take along has them fetched, one object at a time."""
+    """Of a message with more than one can take along, the rest is fetched, each by itself."""
     here, there = ends
     memories = [AnonymousMemory(size) for size in range(1, 100)]
+    before = descriptors()
     here.send(memories)
     assert list(range(1, 100)) == [each.size for each in there.recv()]
+    until(lambda: before == descriptors())
+
+
+class Counted:
+    """Says how often it was pickled."""
+
+    def __init__(self, memory: AnonymousMemory) -> None:
+        self.memory = memory
+        self.times = 0
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        self.times += 1
+        return dict, ([(self.times, self.memory)],)
+
+
+@pytest.mark.parametrize("encoder", [None, Encoder("cloudpickle")])
+@pytest.mark.parametrize("way", ["room", "no room", "too many"])
+def test_pickled_once(carrier: Any, way: str, encoder: Encoder | None) -> None:
+    """Pickling an object may have side effects, so it is done once, whichever way it goes."""
+    here, there = pipe(carrier, encoder=encoder)
+    with here, there:
+        if way == "no room":
+            outlet = Outlet(channels((here, there))[0].companion)
+            while outlet.post([0]) is not None:
+                pass
+        count = 100 if way == "too many" else 2
+        counted = [Counted(AnonymousMemory(size)) for size in range(1, 1 + count)]
+        here.send((counted, numpy.full(70_000, 3, "u1"), b"x" * 300))
+        assert [1] * count == [each.times for each in counted]
+        found, array, rest = there.recv()
+        assert list(range(1, 1 + count)) == [each[1].size for each in found]
+        assert (70_000 * 3, 300) == (int(array.sum()), len(rest))
+        array[0] = 1  # what is received can be written to
+    until(lambda: not [each for each in threading.enumerate() if "broker" in each.name])
+
+
+def test_memory_dropped_while_it_is_sent(ends: Ends) -> None:
+    """What nobody else has any more is sent whole, though its pickle is all that refers to it."""
+    here, there = ends
+    before = descriptors()
+
+    class Making:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return list, ([AnonymousMemory(5), AnonymousMemory(6)],)
+
+    here.send(Making())
+    assert before == descriptors()
+    assert [5, 6] == [each.size for each in there.recv()]
+
+
+def test_error_while_it_is_packed(ends: Ends) -> None:
+    """What is closed cannot be sent; what was packed before is not sent either, nor kept."""
+    here, there = ends
+    here.send(AnonymousMemory(1))
+    there.recv()
+    reader, sent = end_of_a_pipe()
+    other_reader, closed = end_of_a_pipe()
+    closed.close()
+    os.close(other_reader)
+    before = descriptors()
+    with pytest.raises(errors.ConnectionClosedError) as caught:
+        here.send((sent, closed))
+    del caught
+    assert before == descriptors()
+    assert not there.poll()
+    here.send("next")
+    assert "next" == there.recv()
+    sent.close()
+    os.close(reader)
 
 
 @pytest.mark.parametrize("into", [False, True])

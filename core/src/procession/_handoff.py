@@ -33,8 +33,20 @@ Recipe: TypeAlias = "tuple[Any, ...]"
 Token: TypeAlias = "Any"
 
 PROTOCOL = 5
-#: What a pickle has before an object that is made of descriptors. Looked for by identity.
-MARK = bytearray(b"fd")
+_MARK = b"fd"
+
+
+class Mark(bytearray):
+    """What a pickle has before an object that is made of descriptors.
+
+    A pickler with a callback for buffers shows it there, before anything of the object is
+    pickled, and may put what it likes better into *crossing*: that is pickled next.
+    """
+
+    __slots__ = ("crossing", "exportable")
+
+    exportable: Exportable
+    crossing: list[Any]
 
 
 class Handoff(ABC):
@@ -50,6 +62,13 @@ class Handoff(ABC):
         made (the launch has returned, the message has been sent). Each call makes
         a token of its own, also for a descriptor that was given before.
         """
+
+    def lend(self, fd: int, keeper: object, /) -> Token:
+        """As `give`, for an *fd* that stays open at least as long as there is *keeper*.
+
+        That saves a duplicate where *keeper* can be kept until the crossing has been made.
+        """
+        return self.give(fd)
 
 
 class Takeover(ABC):
@@ -92,12 +111,15 @@ class Exportable(ABC):
     def __reduce_ex__(self, protocol: Any, /) -> Any:
         """Pickle as `__reduce__` does, but tell first whom it concerns.
 
-        A pickler with a callback for buffers is shown `MARK` before anything is done, and
+        A pickler with a callback for buffers is shown a `Mark` before anything is done, and
         may take another way then; to all others this is a handful of bytes.
         """
         if protocol < PROTOCOL:
             return self.__reduce__()
-        return _behind_mark, (PickleBuffer(MARK), _Itself(self))
+        mark = Mark(_MARK)
+        mark.exportable = self
+        mark.crossing = crossing = [_Itself(self)]
+        return _behind_mark, (PickleBuffer(mark), crossing)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle for a message to a running process of this host, through the broker.
@@ -126,8 +148,16 @@ class _Itself:
         return self._exportable.__reduce__()
 
 
-def _behind_mark(mark: object, exportable: Exportable) -> Exportable:
-    return exportable
+def _behind_mark(mark: Any, crossing: list[Any]) -> Exportable:
+    """Return what was pickled behind a mark: itself, or its kind and recipe.
+
+    There is luggage in the place of the mark then, see `procession._luggage`.
+    """
+    if len(crossing) == 1:
+        exportable: Exportable = crossing[0]
+        return exportable
+    attached: Exportable = mark.attach(*crossing)
+    return attached
 
 
 class LaunchHandoff(Handoff):

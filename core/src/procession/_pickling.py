@@ -11,7 +11,7 @@ import sys
 
 import procession._pickle_accelerator  # noqa: F401 - makes the next import a cheap one
 from procession import _standard
-from procession._handoff import MARK
+from procession._handoff import Mark
 
 try:
     from _pickle import PickleBuffer
@@ -25,7 +25,7 @@ except ImportError:  # an interpreter without the C accelerator
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Any, NoReturn, TypeAlias
+    from typing import Any, TypeAlias
 
     from procession._channel import Buffer
     from procession._encoder import Encoder
@@ -62,21 +62,42 @@ class Buffers(list[memoryview]):
         return False
 
 
-class LuggageNeeded(BaseException):
-    """An object to be pickled has descriptors, and they can travel with the message."""
-
-
-class _Watching(Buffers):
+class Watching(Buffers):
     """Looks for descriptors, too, which a message through this channel can take along."""
 
-    __slots__ = ()
+    __slots__ = ("departure",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        #: Those that there are, or None.
+        self.departure: Departure | None = None
 
     def __call__(self, buffer: PickleBuffer) -> bool:
-        """Take *buffer*, or answer True. Raises `LuggageNeeded`."""
-        if buffer.raw().obj is MARK:
-            raise LuggageNeeded
-        return super().__call__(buffer)
+        """Take *buffer*, or answer True. Raises what packing an exportable raises."""
+        mark = buffer.raw().obj
+        if type(mark) is not Mark:
+            return super().__call__(buffer)
+        departure = self.departure
+        if departure is None:
+            from procession._luggage import Departure
 
+            departure = Departure()
+        if not departure.pack(mark):
+            return True
+        self.departure = departure
+        self.append(_LUGGAGE)
+        return False
+
+    def clear(self) -> None:
+        """Begin anew."""
+        super().clear()
+        departure, self.departure = self.departure, None
+        if departure is not None:
+            departure.close()
+
+
+# What stands between the buffers of a message where its luggage is.
+_LUGGAGE = memoryview(b"")
 
 # numpy's type of arrays, and `procession._array_codec.pack`, once an array was seen.
 _ndarray: type | None = None
@@ -124,21 +145,22 @@ def _with_sockets(
     Raises *error* if it was not. Only the first socket of a program comes this way, so that
     who sends none pays nothing.
     """
+    buffers.clear()
     if _encode is not _dumps or "socket" not in sys.modules:
         raise error
     from procession import _reducers
 
-    buffers.clear()
     try:
         body = _reducers.encode(obj, PROTOCOL, buffer_callback=buffers, encoder=encoder)
     except Exception:
+        buffers.clear()
         raise error from None  # which has said it already
     follow_standard()
     return body
 
 
-def _dumper_into(kind: type[Buffers], *, watches: bool) -> Callable[[Any], Pickled]:
-    """Return what pickles an object, with its buffers collected by *kind*."""
+def _dumper_into(kind: type[Buffers]) -> Callable[[Any], Pickled]:
+    """Return what pickles an object, with its buffers collected by a *kind*."""
     # Collectors that have collected nothing: most objects have no buffers, and to make a
     # collector for each is a tenth of a put. Taking one out is one step, so threads share them.
     idle: list[Buffers] = []
@@ -148,13 +170,14 @@ def _dumper_into(kind: type[Buffers], *, watches: bool) -> Callable[[Any], Pickl
             packed = _pack_array(obj)
             if packed is not None:
                 return packed
-        if watches and _encode is not _dumps:
-            raise LuggageNeeded  # what else was registered may not be called twice
         buffers = idle.pop() if idle else kind()
         try:
             body = _encode(obj, PROTOCOL, buffer_callback=buffers)
         except TypeError as error:
             body = _with_sockets(error, obj, buffers)
+        except BaseException:
+            buffers.clear()
+            raise
         if buffers:
             return body, buffers
         idle.append(buffers)
@@ -164,36 +187,22 @@ def _dumper_into(kind: type[Buffers], *, watches: bool) -> Callable[[Any], Pickl
 
 
 #: Return the pickle of an object and its buffers, which are views of its own memory.
-dumps = _dumper_into(Buffers, watches=False)
-#: As `dumps`, but raise `LuggageNeeded` if there are descriptors in the object.
-dumps_watching = _dumper_into(_Watching, watches=True)
+dumps = _dumper_into(Buffers)
+#: As `dumps`; if there are descriptors in the object, the buffers are a `Watching` with them.
+dumps_watching = _dumper_into(Watching)
 
 
-def need_luggage(obj: Any) -> NoReturn:
-    """Raise `LuggageNeeded`: stands where nobody should look first whether it is true."""
-    raise LuggageNeeded
+def dumper(encoder: Encoder | None, carries: bool = False) -> Callable[[Any], Pickled]:
+    """Return what pickles as `dumps` does, by *encoder* where that is not None.
 
-
-def dumps_with_luggage(
-    obj: Any, departure: Departure, encoder: Encoder | None
-) -> tuple[bytes, Sequence[memoryview]]:
-    """As `dumps`, with the descriptors of *obj* given to *departure*."""
-    if encoder is None and type(obj) is _ndarray and _pack_array is not None:
-        packed = _pack_array(obj)
-        if packed is not None:
-            return packed
-    from procession._luggage import pickle
-
-    return pickle(obj, departure, encoder, Buffers())
-
-
-def dumper(encoder: Encoder | None) -> Callable[[Any], Pickled]:
-    """Return what pickles as `dumps` does, by *encoder* where that is not None."""
+    As `dumps_watching` does for a channel that *carries* descriptors.
+    """
     if encoder is None:
-        return dumps
+        return dumps_watching if carries else dumps
+    collector = Watching if carries else Buffers
 
     def dumps_by_encoder(obj: Any) -> Pickled:
-        buffers = Buffers()
+        buffers = collector()
         try:
             if _encode is _dumps:
                 body = encoder(obj, PROTOCOL, buffer_callback=buffers)
@@ -201,6 +210,9 @@ def dumper(encoder: Encoder | None) -> Callable[[Any], Pickled]:
                 body = _encode(obj, PROTOCOL, buffer_callback=buffers, encoder=encoder)
         except TypeError as error:
             body = _with_sockets(error, obj, buffers, encoder)
+        except BaseException:
+            buffers.clear()
+            raise
         return body, buffers
 
     return dumps_by_encoder

@@ -92,7 +92,7 @@ class SharedMap(Exportable):
 
     def export(self, handoff: Handoff, /) -> Recipe:
         """See `Exportable.export`."""
-        return handoff.give(self._fd), self.size, self.identity
+        return handoff.lend(self._fd, self), self.size, self.identity
 
     @classmethod
     def attach(cls, recipe: Recipe, takeover: Takeover, /) -> Self:

@@ -6,16 +6,7 @@ import procession.process  # noqa: F401 - the family's key must be there before 
 from procession import _standard, abc
 from procession._byte_range import part, room
 from procession._connection_failures import check_total, fail, refuse
-from procession._pickling import (
-    LuggageNeeded,
-    dumper,
-    dumps_watching,
-    dumps_with_luggage,
-    explain,
-    join,
-    loads,
-    need_luggage,
-)
+from procession._pickling import Watching, dumper, explain, join, loads
 from procession._waiting import wait_for_any
 from procession.errors import BufferTooShort, MessageTooLongError, NothingToLendError
 
@@ -124,9 +115,7 @@ class Connection(abc.Connection):
     def _set(self, channel: Channel, encoder: Encoder | None = None) -> None:
         self._channel = channel
         self._encoder = encoder
-        self._dumps = dumper(encoder)
-        if channel.carries:
-            self._dumps = dumps_watching if encoder is None else need_luggage
+        self._dumps = dumper(encoder, channel.carries)
         # None where it may not be called: one look tells all that there is to check.
         self._send = channel.send if channel.writable else None
         self._receive = channel.receive if channel.readable else None
@@ -165,53 +154,19 @@ class Connection(abc.Connection):
         dumps = self._dumps
         try:
             body, buffers = dumps(obj)
-        except LuggageNeeded:
-            self._send_with_luggage(obj, send)
-            return
         except Exception as error:
             explain(error, [("obj", obj)], self._encoder)
             raise
         try:
-            send(body, buffers)
+            if buffers and type(buffers) is Watching and buffers.departure is not None:
+                twin = self._twin
+                carrier = self._channel if twin is None or send != twin.send else twin
+                buffers.departure.send(body, buffers, carrier)
+            else:
+                send(body, buffers)
         except OSError as error:
             self._fail(error)
         self._is_asking = True
-
-    def _send_with_luggage(self, obj: Any, send: Callable[..., object]) -> None:
-        """Send *obj*, whose descriptors, if it has any, travel beside the message."""
-        from procession._luggage import Departure
-
-        # The next one is likely to have some, too, and is not pickled half in vain then.
-        self._dumps = need_luggage
-        twin = self._twin
-        departure = Departure()
-        try:
-            try:
-                body, buffers = dumps_with_luggage(obj, departure, self._encoder)
-                descriptors = departure.descriptors
-                if not departure.fits():
-                    body, buffers = dumper(self._encoder)(obj)
-                    descriptors = []
-            except Exception as error:
-                explain(error, [("obj", obj)], self._encoder)
-                raise
-            try:
-                if not descriptors:
-                    send(body, buffers)
-                    return
-                carrier = self._channel if twin is None or send != twin.send else twin
-                if carrier.send_carrying(body, buffers, descriptors):
-                    return
-            except OSError as error:
-                self._fail(error)
-        finally:
-            departure.close()
-        # There is no room for descriptors now: they are fetched from this process.
-        body, buffers = dumper(self._encoder)(obj)
-        try:
-            send(body, buffers)
-        except OSError as error:
-            self._fail(error)
 
     def send_empty(self, shape: int | tuple[int, ...], dtype: Any = float) -> EmptyArray:
         """Return a context manager that gives an array of numpy to fill, and then sends it.
