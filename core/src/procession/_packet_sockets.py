@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _socket  # `socket` would bring much more: `enum`, `collections`, `selectors`
 import struct
 import sys
 
@@ -68,14 +69,15 @@ class PacketSocketLane(PacketLane):
         """Make a new pair. Raises `OSError` when descriptors have run out."""
         if sys.platform == "win32":
             raise OSError("this platform has no Unix sockets")
-        import socket
-
-        reader, writer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with reader, writer:
+        reader, writer = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        try:
             reader.setblocking(False)
             writer.setblocking(False)
-            writer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _LANE_BUFFER)
+            writer.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDBUF, _LANE_BUFFER)
             return cls(reader.detach(), writer.detach())
+        finally:
+            reader.close()  # nothing happens to what was detached
+            writer.close()
 
 
 def packet_socket_pair() -> tuple[int, int]:
@@ -88,17 +90,15 @@ def packet_socket_pair() -> tuple[int, int]:
     """
     if sys.platform == "win32":
         raise OSError("this platform has no Unix sockets")
-    import socket
-
-    first, second = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with first, second:
+    first, second = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+    try:
         for end in (first, second):
             end.setblocking(True)  # whatever the program's default timeout is
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _A_SECOND)
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _A_SECOND)
+            end.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVTIMEO, _A_SECOND)
+            end.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDTIMEO, _A_SECOND)
             # The kernel gives as much of it as its limit allows.
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
-            given = end.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+            end.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDBUF, _BUFFER)
+            given = end.getsockopt(_socket.SOL_SOCKET, _socket.SO_SNDBUF)
             needed = 2 * PacketSocketChannel.longest_write  # a packet, with what the kernel adds
             if given < needed:
                 raise OSError(
@@ -106,6 +106,9 @@ def packet_socket_pair() -> tuple[int, int]:
                     f"raise net.core.wmem_max, or choose another transport"
                 )
         return first.detach(), second.detach()
+    finally:
+        first.close()  # nothing happens to what was detached
+        second.close()
 
 
 def _has_room(fd: int) -> bool:
