@@ -94,13 +94,18 @@ def first_result(contender: Contender, effort: Effort) -> Mapping[str, float]:
 
 
 def arrays(contender: Contender, effort: Effort) -> Mapping[str, float]:
-    """Give arrays of 32 MiB to tasks, and take such arrays from them."""
+    """Give arrays of 32 MiB to tasks, and take such arrays from them.
+
+    Some go each way before anything is timed: memory that was never touched takes longer to get
+    than all that is measured here, and what is lent to this machine has to be fetched first, too.
+    """
     import numpy
 
     count = effort.of(16, 2)
     array = numpy.ones(4 * MIB)
     with _pool(contender) as pool:
-        pool.map(payloads.length_of, [array] * _WORKERS, chunksize=1)
+        pool.map(payloads.length_of, [array] * payloads.WARMING, chunksize=1)
+        pool.map(payloads.array_of, [len(array)] * payloads.WARMING, chunksize=1)
         begin = time.perf_counter()
         for _ in pool.imap_unordered(payloads.length_of, [array] * count):
             pass
