@@ -122,6 +122,29 @@ if __name__ == "__main__":
         assert ("packed\n", "", 0) == (done.stdout, done.stderr, done.returncode)
 
 
+@pytest.mark.beyond("multiprocessing's child cannot say why it finds nothing")
+def test_what_a_package_has_in_its_main_program(
+    run_program: Make, pair: Any, tmp_path: Path, subject: str
+) -> None:
+    """It cannot be found in a fresh interpreter, which `start` says, with what to do."""
+    package = tmp_path / "parcel"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    text = _PROGRAM.replace("{mp}", subject)
+    (package / "__main__.py").write_text(text)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "__main__.py").write_text(text)
+
+    for command in (("-m", "parcel"), ("folder",)):
+        done = run_program(command=(*command, pair.method))
+        if pair.method == "fork":
+            assert (_EXPECTED, "", 0) == (done.stdout, done.stderr, done.returncode)
+            continue
+        assert "PicklingError: work is defined in " in done.stderr
+        assert "__main__.py, the main program of a package" in done.stderr
+        assert "put it into a module of its own" in done.stderr
+
+
 def test_relative_path_after_chdir(
     run_program: Make, pair: Any, tmp_path: Path, subject: str
 ) -> None:

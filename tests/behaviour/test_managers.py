@@ -299,6 +299,8 @@ def test_exceptions(shared_ctx: Any, own: Any, subject: str) -> None:
             counter.fail_oddly()
         with pytest.raises(managers.RemoteError, match=r"(?s)Unserializable message.*pickle"):
             counter.unpicklable()
+        with pytest.raises(managers.RemoteError, match=r"Silent"):
+            counter.fail_without_a_word()
         with pytest.raises(TypeError):
             counter.up("x", "y")
         assert 1 == counter.up()

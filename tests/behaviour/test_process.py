@@ -102,6 +102,18 @@ def test_name_can_be_set(make: Make) -> None:
 
 
 @pytest.mark.one_pair_per("method")
+def test_name_may_be_of_another_type(make: Make, finish: Make) -> None:
+    """Whatever it is, it is shown as its text, and the process runs."""
+    process = make(name=5)
+    process.start()
+    process.join(DEADLINE)
+
+    assert 0 == process.exitcode
+    assert "5" == str(process.name)
+    process.close()
+
+
+@pytest.mark.one_pair_per("method")
 def test_states_before_start(make: Make) -> None:
     """What an unstarted process answers, and refuses with multiprocessing's classes."""
     process = make(payloads.nothing)

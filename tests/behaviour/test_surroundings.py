@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -71,6 +72,11 @@ if __name__ == "__main__":
         "os.close(0); os.close(1)",
         "sys.stdin = sys.stdout = sys.stderr = None; os.close(0); os.close(1); os.close(2)",
         "sys.stdin = __import__('io').StringIO('typed')",
+        "sys.stdout = sys.stderr = type('Log', (), {'write': lambda self, text: None})()",
+        pytest.param(
+            "sys.stdin = object()",
+            marks=pytest.mark.beyond("multiprocessing closes whatever is there"),
+        ),
     ],
 )
 def test_missing_streams(run_program: Make, pair: Any, spoil: str) -> None:
@@ -78,6 +84,37 @@ def test_missing_streams(run_program: Make, pair: Any, spoil: str) -> None:
     done = run_program(_STREAMS.replace("{spoil}", spoil), pair.method)
 
     assert "3\n" == done.stdout, done.stderr
+
+
+@pytest.mark.beyond("multiprocessing looks for the directory again when it needs a helper")
+def test_a_removed_directory(run_program: Make, pair: Any, tmp_path: Path) -> None:
+    """A program may be imported and start processes where there is no directory any more."""
+    place = tmp_path / "place"
+    place.mkdir()
+    done = run_program(
+        """
+import os, sys
+if __name__ == "__main__":
+    os.chdir("place")
+    os.rmdir("../place")
+    sys.path.append("")
+import {mp} as mp
+
+def work(conn):
+    conn.send("here")
+
+if __name__ == "__main__":
+    ctx = mp.get_context(sys.argv[1])
+    here, there = ctx.Pipe(duplex=False)
+    p = ctx.Process(target=work, args=(there,))
+    p.start()
+    print(here.recv())
+    p.join()
+""",
+        pair.method,
+    )
+
+    assert ("here\n", "", 0) == (done.stdout, done.stderr, done.returncode)
 
 
 def test_stdin_belongs_to_the_parent(run_program: Make, pair: Any) -> None:

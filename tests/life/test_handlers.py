@@ -12,11 +12,13 @@ import weakref
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 import procession
-from procession import process as process_module
+from procession import _base_process
 from procession.connection import wait
 from procession.errors import ProcessClosedError
-from procession.plugin import PidChild
+from procession.plugin import LOST_EXIT_CODE, PidChild
 from procession.testing import payloads
 
 if TYPE_CHECKING:
@@ -102,6 +104,48 @@ def _raise() -> None:
     raise Interrupt
 
 
+def _collect_all(*_: object) -> None:
+    """Collect every child that has ended, as some programs do in a SIGCHLD handler."""
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        return
+
+
+@pytest.mark.parametrize("handler", [signal.SIG_IGN, _collect_all], ids=["ignored", "collected"])
+def test_children_that_are_collected_at_once(method: str, handler: Any) -> None:
+    """Where the kernel or a handler is faster than we are, only codes are lost, and no start fails.
+
+    A forked child may have ended before its parent looks for the first time.
+    """
+    context = procession.get_context(method)
+    previous = signal.signal(signal.SIGCHLD, handler)
+    try:
+        for _ in range(20):
+            process = context.Process(target=payloads.exit_with, args=(3,))
+            process.start()
+            process.join(_SECONDS)
+            assert process.exitcode in (3, LOST_EXIT_CODE)
+            process.close()
+    finally:
+        signal.signal(signal.SIGCHLD, previous)
+
+
+def test_a_child_that_is_collected_before_anybody_could_look() -> None:
+    """It has ended, as its sentinel says for good, and its exit code is lost."""
+    pid = os.fork()
+    if pid == 0:
+        os._exit(3)
+    os.waitpid(pid, 0)
+    child = PidChild(pid)
+
+    assert LOST_EXIT_CODE == child.wait(_SECONDS)
+    assert wait([child.sentinel], 0)
+    child.signal(signal.SIGTERM)
+    child.close()
+
+
 def test_a_handler_that_raises_leaves_no_zombie(method: str) -> None:
     """Whoever asks next gets the same exit code, and collects what is left to collect."""
     for number in itertools.count(1):
@@ -167,7 +211,7 @@ def _use(process: Any) -> None:
 
 def test_another_thread_may_close_the_child_at_any_line(method: str) -> None:
     """Whoever was looking after it gets the right answers, or hears that it was closed."""
-    files = {process_module.__file__}
+    files = {_base_process.__file__}
     for number in itertools.count(1):
         process = _ended(method, 7)
         previous = sys.gettrace()

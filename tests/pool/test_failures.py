@@ -191,6 +191,25 @@ class TestInitializers:
         pool.join()
 
 
+class TestStopIteration:
+    """It is an exception like others, and never the end of what there is."""
+
+    def test_map(self, pool: Any) -> None:
+        """The results are not fewer than the items: the exception is raised."""
+        for call in (pool.map, pool.starmap):
+            with pytest.raises(StopIteration, match="no more"):
+                call(pooled.stop_iteration, [(1,), (2,), (3,)])
+
+    @pytest.mark.parametrize("size", [1, 2])
+    def test_imap(self, pool: Any, size: int) -> None:
+        """An iterator does not end by it, but raises an error that it is the cause of."""
+        for call in (pool.imap, pool.imap_unordered):
+            results = call(pooled.stop_iteration, range(4), size)
+            with pytest.raises(RuntimeError, match="has raised StopIteration") as caught:
+                next(results)
+            assert "no more" == str(caught.value.__cause__)
+
+
 class TestWhatCannotTravel:
     """Results and exceptions that cannot be pickled or unpickled are described."""
 

@@ -178,6 +178,20 @@ def test_a_start_that_cannot_be_made_does_not_cost_the_server(ctx: Any) -> None:
         os.close(fd)
 
 
+def test_a_default_timeout_is_not_that_of_a_start(ctx: Any) -> None:
+    """A server takes as long as it takes, though the program's own sockets are impatient."""
+    socket.setdefaulttimeout(0.0001)
+    try:
+        process = ctx.Process(target=payloads.exit_with, args=(3,))
+        process.start()  # which starts the server, too
+        process.join(_SECONDS)
+    finally:
+        socket.setdefaulttimeout(None)
+
+    assert 3 == process.exitcode
+    process.close()
+
+
 def test_the_server_ends_with_its_parent(ctx: Any) -> None:
     """A parent killed with SIGKILL leaves no server behind."""
     reader, writer = os.pipe()

@@ -251,11 +251,11 @@ class BaseProcess(abc.Process):
 
     @name.setter
     def name(self, name: str) -> None:
-        self._name = name
+        self._name = str(name)
         if self is family.current and family.parent is not None:
             from procession._name_tag import new_tag
 
-            new_tag.wear(name, self._started_by, self._parent_pid)
+            new_tag.wear(self._name, self._started_by, self._parent_pid)
 
     @property
     def daemon(self) -> bool:

@@ -201,12 +201,23 @@ def _try_pidfd() -> bool:
 
 
 def _open_pidfd(pid: int) -> int:
-    """Return a pidfd of the child *pid*; kill and collect it when there is none to be had."""
+    """Return a pidfd of the child *pid*; kill and collect it when there is none to be had.
+
+    A child that has ended and was collected at once (by the kernel, as SIGCHLD is ignored, or by
+    somebody who waits for any child) has none any more, but what is readable for good.
+    """
     if sys.platform != "linux":
         raise OSError("this platform has no pidfds; give a sentinel")
     try:
         return os.pidfd_open(pid)
+    except ProcessLookupError:
+        reader, writer = os.pipe()
+        os.close(writer)
+        return reader
     except OSError:
-        os.kill(pid, _SIGKILL)
-        os.waitpid(pid, 0)
+        try:
+            os.kill(pid, _SIGKILL)
+            os.waitpid(pid, 0)
+        except (ProcessLookupError, ChildProcessError):
+            pass  # as above
         raise

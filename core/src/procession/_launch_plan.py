@@ -306,16 +306,22 @@ def _modules_of(hooks: Sequence[ChildHooks]) -> set[str]:
 
 
 def _refuse_interactive(definition: Any) -> Any:
-    """Refuse a function or class that a fresh interpreter has no file to import from."""
+    """Refuse a function or class that a fresh interpreter has no module to import from."""
     if definition.__module__ != "__main__":
         return NotImplemented
     from pickle import PicklingError
 
     raise PicklingError(
-        f"{definition.__qualname__} is defined in an interactive session (or a program given "
-        f"by -c or through stdin), where a fresh interpreter cannot import it; put it into a "
-        f"module, or use the start method 'fork'"
+        f"{definition.__qualname__} is defined in {_where_main_is()}, which a fresh interpreter "
+        f"cannot import; put it into a module of its own, or use the start method 'fork'"
     )
+
+
+def _where_main_is() -> str:
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    if spec is None or spec.origin is None:
+        return "an interactive session (or a program given by -c or through stdin)"
+    return f"{spec.origin}, the main program of a package, a directory or an archive"
 
 
 def _current_directory() -> str | None:

@@ -19,8 +19,16 @@ if TYPE_CHECKING:
     #: The compiled main script, and by what kind of interpreter it was compiled.
     Compiled: TypeAlias = "tuple[tuple[int, int], bytes]"
 
+
+def _directory() -> str:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return ""  # it was removed: relative paths lead nowhere
+
+
 # Where relative paths of the main script lead, also after a later chdir.
-first_directory = os.getcwd()
+first_directory = _directory()
 
 #: Whether this process is importing the parent's main module just now. A process
 #: started by that import would import it in turn, and so on without end.
@@ -30,13 +38,16 @@ is_importing = False
 def describe() -> tuple[str, str] | None:
     """Return how children find this program's main module.
 
-    ``("name", module)`` when it was run with ``-m`` or from a directory or archive,
-    ``("path", file)`` for a script, None when there is nothing to be imported (an
-    interactive session, ``-c``, a program read from stdin).
+    ``("name", module)`` for a module that was run with ``-m``, ``("path", file)`` for a script,
+    None when there is nothing to be imported (an interactive session, ``-c``, a program read
+    from stdin), or it is not for that: the ``__main__`` of a package, a directory or an archive
+    is seldom guarded.
     """
     main = sys.modules["__main__"]
     spec = getattr(main, "__spec__", None)
     if spec is not None and spec.name is not None:
+        if spec.name == "__main__" or spec.name.endswith(".__main__"):
+            return None
         return "name", spec.name
     path = getattr(main, "__file__", None)
     if path is None or path.startswith("<"):
@@ -112,12 +123,8 @@ def _is_here(kind: str, where: str) -> bool:
     main = sys.modules["__main__"]
     if getattr(main, "_procession_main", None) == (kind, where):
         return True
-    if kind == "name":
-        # A package's __main__ is seldom guarded, and nothing can be imported from it
-        # by a name that the parent would know.
-        return where == "__main__" or where.endswith(".__main__")
     # IPython's own start script is no module of the user's.
-    return os.path.splitext(os.path.basename(where))[0] == "ipython"
+    return kind == "path" and os.path.splitext(os.path.basename(where))[0] == "ipython"
 
 
 def _run_named(name: str) -> ModuleType:

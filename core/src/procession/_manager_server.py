@@ -443,4 +443,8 @@ def public_methods(obj: Any) -> list[str]:
 
 
 def _text(error: BaseException) -> str:
-    return "".join(traceback.format_exception(error))
+    """Return the traceback of *error*, as far as its class lets us have it."""
+    try:
+        return "".join(traceback.format_exception(error))
+    except Exception:
+        return f"{type(error).__module__}.{type(error).__qualname__}, which cannot be shown\n"

@@ -267,7 +267,7 @@ class Stream:
                 except IndexError:
                     continue  # another thread was faster
                 if type(value) is _Failure:
-                    raise value.error
+                    raise _no_end(value.error)
                 return value
             ready = self._ready
             if not ready:
@@ -305,6 +305,15 @@ class Stream:
 
     def _has_news(self) -> bool:
         return self._has_results() or self._is_exhausted()
+
+
+def _no_end(error: BaseException) -> BaseException:
+    """Return what to raise for *error* of a call: a `StopIteration` would be taken for the end."""
+    if not isinstance(error, StopIteration):
+        return error
+    shown = RuntimeError("a call has raised StopIteration")
+    shown.__cause__ = error
+    return shown
 
 
 class IMapUnorderedIterator(Stream):

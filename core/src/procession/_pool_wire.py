@@ -49,8 +49,6 @@ worker's answer decides.
 
 from __future__ import annotations
 
-from itertools import starmap
-
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -87,6 +85,7 @@ def call(function: Callable[..., Any], mode: int, arguments: Any) -> Any:
     """Do what a task is: call *function* with *arguments*, in the way of its *mode*."""
     if mode == APPLY:
         return function(*arguments[0], **arguments[1])
+    # Written out, as `map` would take a StopIteration of the function's for the end of all.
     if mode == MAP:
-        return list(map(function, arguments))
-    return list(starmap(function, arguments))
+        return [function(argument) for argument in arguments]
+    return [function(*each) for each in arguments]

@@ -295,8 +295,8 @@ def detach_stdin(stream: TextIO | None = None) -> None:
     if sys.stdin is not None:
         try:
             sys.stdin.close()
-        except (OSError, ValueError):
-            # Closed or broken already, which is all that was wanted.
+        except (AttributeError, OSError, ValueError):
+            # Closed or broken already, which is all that was wanted, or no file at all.
             os.closerange(0, 1)
     if stream is None:
         fd = os.open(os.devnull, os.O_RDONLY)
@@ -351,7 +351,7 @@ def _write(text: str) -> None:
     try:
         sys.stderr.write(text)
         sys.stderr.flush()
-    except (OSError, ValueError):
+    except (AttributeError, OSError, ValueError):
         # A report that cannot be shown must not change the exit code.
         return
 
@@ -362,8 +362,8 @@ def flush_streams() -> None:
         if stream is not None:
             try:
                 stream.flush()
-            except (OSError, ValueError):
-                continue  # closed, or nobody reads it any more
+            except (AttributeError, OSError, ValueError):
+                continue  # closed, or nobody reads it any more, or no file at all
 
 
 def _drop_broken_streams() -> None:

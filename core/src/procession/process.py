@@ -75,7 +75,7 @@ class Process(BaseProcess):
             raise AssertionError("group argument must be None for now")
         parent = family.current
         self._identity = (*parent._identity, next(family.counter))
-        self._name = name or f"{type(self).__name__}-{':'.join(map(str, self._identity))}"
+        self._name = str(name or f"{type(self).__name__}-{':'.join(map(str, self._identity))}")
         self._daemon = parent._daemon if daemon is None else bool(daemon)
         self._sigint = parent._sigint if sigint is None else _sigint.check(sigint)
         self._strict_daemons = parent._strict_daemons
@@ -142,16 +142,27 @@ class Process(BaseProcess):
         self._kwargs = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle for a child; the classes of contexts are made again by name there."""
-        state = self.__dict__.copy()
-        state["_child"] = None
-        for name in _KNOWN_TO_PARENT:
-            state.pop(name, None)
+        """Pickle for a child; the classes of contexts are made again by name there.
+
+        What a subclass has in ``__slots__``, and its ``__getstate__``, count as usual.
+        """
+        state: Any = self.__getstate__()
+        if isinstance(state, dict):
+            state = _for_child(state)
+        elif isinstance(state, tuple) and len(state) == 2 and isinstance(state[0], dict):
+            state = _for_child(state[0]), state[1]
         kind = type(self)
         if "_of_context" in kind.__dict__:
             names = kind._method_name, kind.__name__, kind._serializer_name
             return _new_of_context, names, state
         return _new, (kind,), state
+
+
+def _for_child(attributes: dict[str, Any]) -> dict[str, Any]:
+    """Return *attributes* of a process object, without what only the parent has to know."""
+    attributes = {name: it for name, it in attributes.items() if name not in _KNOWN_TO_PARENT}
+    attributes["_child"] = None
+    return attributes
 
 
 def _new(kind: type[Process]) -> Process:

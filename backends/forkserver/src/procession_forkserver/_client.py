@@ -58,7 +58,7 @@ class Client:
             if self._server is None:
                 self._server = ServerHandle.start(
                     {
-                        "path": [os.path.abspath(entry) for entry in sys.path],
+                        "path": [_absolute(entry) for entry in sys.path],
                         "argv": list(getattr(sys, "argv", ())),
                         "main": plan.main_module,
                         "compiled": plan.compiled_main,
@@ -93,6 +93,13 @@ class Client:
         server, self._server = self._server, None
         if server is not None:
             server.abandon()
+
+
+def _absolute(entry: str) -> str:
+    try:
+        return os.path.abspath(entry)
+    except FileNotFoundError:
+        return entry  # the current directory was removed
 
 
 def _ask(

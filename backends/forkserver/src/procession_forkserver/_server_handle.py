@@ -24,7 +24,10 @@ _SIGKILL = 9
 
 def packet_pair() -> tuple[socket, socket]:
     """Return two connected packet sockets, not inheritable; the caller owns both."""
-    return socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC)
+    ends = socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC)
+    for end in ends:
+        end.settimeout(None)  # a start takes as long as it takes, whatever the program's default
+    return ends
 
 
 class ServerHandle:

@@ -12,6 +12,14 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+class Silent(Exception):
+    """Refuses to be looked at."""
+
+    def __getattribute__(self, name: str) -> Any:
+        """Refuse."""
+        raise RuntimeError("do not look")
+
+
 class Counter:
     """A type to register."""
 
@@ -33,6 +41,10 @@ class Counter:
         error = ArithmeticError("odd")
         error.extra = threading.Lock()  # type: ignore[attr-defined]
         raise error
+
+    def fail_without_a_word(self) -> None:
+        """Raise an exception that nothing can be learned of."""
+        raise Silent
 
     def unpicklable(self) -> Any:
         """Return what cannot be pickled."""

@@ -156,6 +156,11 @@ def raise_unsendable(_: Any = None) -> NoReturn:
     raise Unsendable("secret")
 
 
+def stop_iteration(*_: Any) -> NoReturn:
+    """Raise what ends iterators."""
+    raise StopIteration("no more")
+
+
 def initialize(value: Any) -> None:
     """Remember *value* in this worker."""
     _initial.append(value)
