@@ -101,6 +101,7 @@ def test_name_can_be_set(make: Make) -> None:
     assert "carol" == process.name
 
 
+@pytest.mark.beyond("the standard library's fresh interpreters refuse it")
 @pytest.mark.one_pair_per("method")
 def test_name_may_be_of_another_type(make: Make, finish: Make) -> None:
     """Whatever it is, it is shown as its text, and the process runs."""

@@ -54,7 +54,7 @@ def test_descriptors_run_out(pair: Any, watch: Callable[..., Any]) -> None:
     """With every number of free descriptors: it works or says so, and nothing stays open."""
     report = watch(shortage.try_with_few_descriptors, pair.spec, _MOST_DESCRIPTORS)
 
-    for _ in range(3):
+    for _ in range(5):
         name, failures, message, more = report()
         assert 0 < failures <= _MOST_DESCRIPTORS, name
         assert "too many open files (RLIMIT_NOFILE is" in message

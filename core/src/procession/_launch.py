@@ -25,7 +25,7 @@ from procession._lifeline import lifeline
 from procession._name_tag import tag
 from procession._post_mortem import PostMortem
 from procession._relatives import mentioned, relatives
-from procession._resource_errors import explain
+from procession._resource_errors import raise_explained
 from procession._start_method import StartMethod
 from procession.child import DUMP_SIGNAL, flush_streams
 
@@ -151,9 +151,7 @@ def launch(child: process.Process) -> None:
         if post_mortem is not None:
             post_mortem.close()
         if isinstance(error, OSError):
-            explained = explain(error, f"cannot start {child.name}")
-            if explained is not None:
-                raise explained from error
+            raise_explained(error, f"cannot start {child.name}")
         raise
     finally:
         relatives.end_start(start)

@@ -137,7 +137,13 @@ class Staff:
                     process._tolerates_threads = True
                     process._serializer_name = recipe.serializer_name
                     process.start()
-                    member = Member(process, ours, self._desks[place], place)
+                    try:
+                        member = Member(process, ours, self._desks[place], place)
+                    except BaseException:
+                        process.kill()
+                        process.join()
+                        process.close()
+                        raise
                 except BaseException:
                     ours.close()
                     raise

@@ -40,6 +40,17 @@ def explain(error: OSError, doing: str, path: str | None = None) -> ResourceErro
     return kind(error.errno, f"{doing}: {text}")
 
 
+def raise_explained(error: OSError, doing: str) -> None:
+    """Raise what `explain` answers, from *error*; return if no resource has run out."""
+    explained = explain(error, doing)
+    if explained is not None:
+        try:
+            raise explained from error
+        finally:
+            # Or it and this frame would keep each other, and all that was half made.
+            del explained
+
+
 def _open_files() -> str:
     return (
         f"too many open files (RLIMIT_NOFILE is {limit('RLIMIT_NOFILE')}); raise the limit with "

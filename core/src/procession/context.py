@@ -9,7 +9,7 @@ from _operator import index
 from procession import _interpreter, _preload, _selection, _standard, process
 from procession import errors as _errors
 from procession._encoder import PICKLE
-from procession._resource_errors import explain
+from procession._resource_errors import raise_explained
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class BaseContext:
             raise ValueError(
                 f"lease_budget is {lease_budget}, of a pipe that lends nothing: add leases=True"
             )
-        return _made("pipe", lambda: pipe(transport, duplex, encoder, **options))
+        return _made("a pipe", lambda: pipe(transport, duplex, encoder, **options))
 
     def Queue(
         self, maxsize: int = 0, *, size: int | None = None, lease_budget: int | None = None
@@ -153,7 +153,7 @@ class BaseContext:
         transport, encoder = self._for_messages()
         options.update(self._size_option(transport, size))
         budget = self._budget(lease_budget)
-        mailbox = _made("queue", lambda: transport.mailbox(**options))
+        mailbox = _made("a queue", lambda: transport.mailbox(**options))
         if budget:
             mailbox.lend_at_most(budget)
         return mailbox, encoder
@@ -182,25 +182,25 @@ class BaseContext:
         """Return a lock, for processes of every context. See `procession.synchronize`."""
         from procession.synchronize import Lock
 
-        return Lock()
+        return _made("a lock", Lock)
 
     def RLock(self) -> synchronize.RLock:
         """Return a recursive lock, owned by one thread of one process."""
         from procession.synchronize import RLock
 
-        return RLock()
+        return _made("a recursive lock", RLock)
 
     def Semaphore(self, value: int = 1) -> synchronize.Semaphore:
         """Return a semaphore with *value* units."""
         from procession.synchronize import Semaphore
 
-        return Semaphore(value)
+        return _made("a semaphore", lambda: Semaphore(value))
 
     def BoundedSemaphore(self, value: int = 1) -> synchronize.BoundedSemaphore:
         """Return a semaphore that never has more than *value* free units."""
         from procession.synchronize import BoundedSemaphore
 
-        return BoundedSemaphore(value)
+        return _made("a bounded semaphore", lambda: BoundedSemaphore(value))
 
     def Condition(
         self, lock: synchronize.Lock | synchronize.RLock | None = None
@@ -208,7 +208,7 @@ class BaseContext:
         """Return a condition around *lock*, by default a recursive lock of its own."""
         from procession.synchronize import Condition
 
-        return Condition(lock)
+        return _made("a condition", lambda: Condition(lock))
 
     def Barrier(
         self,
@@ -219,13 +219,13 @@ class BaseContext:
         """Return a barrier for *parties*; the last one to come calls *action*."""
         from procession.synchronize import Barrier
 
-        return Barrier(parties, action, timeout)
+        return _made("a barrier", lambda: Barrier(parties, action, timeout))
 
     def Event(self) -> synchronize.Event:
         """Return an event, which is not set."""
         from procession.synchronize import Event
 
-        return Event()
+        return _made("an event", Event)
 
     def Pool(
         self,
@@ -240,17 +240,21 @@ class BaseContext:
         """Return a pool of worker processes. See `procession.pool.Pool`."""
         from procession.pool import Pool
 
-        return Pool(
-            processes,
-            initializer,
-            initargs,
-            maxtasksperchild,
-            self,
-            max_age=max_age,
-            max_rss=max_rss,
+        return _made(
+            "a pool",
+            lambda: Pool(
+                processes,
+                initializer,
+                initargs,
+                maxtasksperchild,
+                self,
+                max_age=max_age,
+                max_rss=max_rss,
+            ),
         )
 
     # Any, as in the four below: what comes back is as the caller's C type is.
+
     def Value(self, typecode_or_type: str | type[Any], *args: Any, lock: Any = True) -> Any:
         """Return an object of a C type in shared memory, with a lock unless *lock* is false.
 
@@ -605,10 +609,8 @@ def _made(what: str, make: Callable[[], T]) -> T:
     try:
         return make()
     except OSError as error:
-        explained = explain(error, f"cannot make a {what}")
-        if explained is None:
-            raise
-        raise explained from error
+        raise_explained(error, f"cannot make {what}")
+        raise
 
 
 def _load_pair(

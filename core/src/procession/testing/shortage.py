@@ -99,13 +99,29 @@ def use_queue(ctx: Any) -> None:
         queue.close()
 
 
+def use_locks(ctx: Any) -> None:
+    """Make one of each kind of lock."""
+    for name in ("Lock", "RLock", "Semaphore", "BoundedSemaphore", "Condition"):
+        with getattr(ctx, name)():
+            pass
+    ctx.Event().set()
+    ctx.Barrier(1)
+
+
+def use_pool(ctx: Any) -> None:
+    """Make, use and end a pool."""
+    with ctx.Pool(1) as pool:
+        assert [1, 2] == pool.map(abs, [-1, -2])
+    pool.join()
+
+
 def try_with_few_descriptors(report: Any, spec: tuple[str, str, str], most: int) -> None:
     """Try everything with 0 to *most* free descriptors, and once more with enough of them.
 
     Sends for each operation how often it failed, the last message, and what is left open.
     """
     ctx = payloads.context(spec)
-    for operation in (start_and_join, make_pipe, use_queue):
+    for operation in (start_and_join, make_pipe, use_queue, use_locks, use_pool):
         operation(ctx)  # loads what it needs
         before = leaks.descriptors()
         failures, message, successes = 0, "", 0
