@@ -59,6 +59,7 @@ class Feeder:
         self.is_at_hand = self._knows_end and crew.reads_input
         self._iterable: Iterable[Any] | None = iterable
         self._input: Iterator[Any] | None = None
+        self._chunks: Iterator[tuple[Any, ...]] = iter(())
         self._chunk_size = chunk_size
         # What its tasks are given apart from their input; most get nothing.
         self._terms = terms if terms.ends_tasks else None
@@ -137,33 +138,34 @@ class Feeder:
         tasks: list[Task] = []
         failure: BaseException | None = None
         is_last = False
+        position, number = self._position, self._number
         try:
             if self._input is None:
                 assert self._iterable is not None
                 self._input, self._iterable = iter(self._iterable), None
+                self._chunks = _cut(self._input, self._chunk_size)
             stream, terms = self._stream, self._terms
-            for _ in range(min(self._room(), most)):
-                chunk = tuple(islice(self._input, self._chunk_size))
-                if not chunk:
-                    is_last = True
-                    break
+            most = max(0, min(self._room(), most))
+            for chunk in islice(self._chunks, most):
                 task = Task(stream, MAP, chunk)
-                task.position, task.number = self._position, self._number
+                task.position, task.number = position, number
                 size = len(chunk)
                 if size > 1:
                     task.size = size
                 if terms is not None:
                     terms.apply_to(task)
                 tasks.append(task)
-                self._position += size
-                self._number += 1
-            is_last = is_last or (self._knows_end and not length_hint(self._input))
+                position += size
+                number += 1
+            is_last = len(tasks) < most or (self._knows_end and not length_hint(self._input))
         except BaseException as error:  # whatever it is, nobody may wait for more
             is_last, failure = True, error
-        if tasks and not self.is_over:
-            add(tasks)
+        self._position, self._number = position, number
+        if tasks:
+            add(tasks)  # also when we were stopped meanwhile: they may be counted in the total
         if is_last:
             self._input = None
+            self._chunks = iter(())
             self._end(failure)
         return bool(tasks)
 
@@ -172,6 +174,13 @@ class Feeder:
         self._stream.end_input(self._number, error)
         self._crew.drop_feeder(self)
         self._waiters.wake()
+
+
+def _cut(items: Iterator[Any], size: int) -> Iterator[tuple[Any, ...]]:
+    """Return *items* in chunks of *size*, each of which is read when it is asked for."""
+    if size == 1:
+        return zip(items)
+    return iter(lambda: tuple(islice(items, size)), ())
 
 
 class _Failure:
