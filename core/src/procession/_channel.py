@@ -10,7 +10,7 @@ TYPE_CHECKING = False  # importing typing would bring `re` and more into every c
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from functools import partial as partial
-    from typing import ClassVar, TypeAlias
+    from typing import Any, ClassVar, TypeAlias
 else:
     from _functools import partial  # functools itself brings much more
 
@@ -51,6 +51,30 @@ class Channel(Exportable):
     lends: bool = False
     #: Whether `accompany` may be called on a new end.
     takes_companion: ClassVar[bool] = False
+
+    @property
+    def shortcuts(self) -> type[Any] | None:
+        """A class of compiled methods for connections around this channel, or None.
+
+        It becomes the first base of their class, and has `send`, `send_bytes`, `recv` and
+        `recv_bytes`. Each does the same as that of `Connection` in the case that is common, by
+        `shorten`'s leave, and leaves all others to `_send_any`, `_send_any_bytes`, `_recv_any` and
+        `_recv_any_bytes`, with its arguments as they are. An `OSError` or `EOFError` of the channel
+        is given to `_fail`, which raises. An object is pickled by `_encode`, as
+        `procession._pickling.dumps` does it; what that raises is given to `_send_despite`, and a
+        pickle with buffers to `_send_pickled`. Bytes that came with buffers are made whole by
+        `_as_bytes`. Its static method ``prepare`` is called once before, with the names of
+        `procession._pickling`. Such a channel has no `asker`.
+        """
+        return None
+
+    def shorten(self, connection: Any, sends: bool, receives: bool, pickles: bool, /) -> None:
+        """Let the shortcuts of *connection* send, or receive, or neither, from now on.
+
+        *pickles* says whether objects are pickled as the pickle module does it. Only for a
+        channel that has `shortcuts`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no shortcuts")
 
     @property
     def carries(self) -> bool:

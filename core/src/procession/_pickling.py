@@ -137,7 +137,7 @@ def follow_standard() -> None:
     _encode = _reducers.encode
 
 
-def _with_sockets(
+def with_sockets(
     error: TypeError, obj: Any, buffers: Buffers, encoder: Encoder | None = None
 ) -> bytes:
     """Return the pickle of *obj*, if it was sockets in it that could not be pickled.
@@ -174,7 +174,7 @@ def _dumper_into(kind: type[Buffers]) -> Callable[[Any], Pickled]:
         try:
             body = _encode(obj, PROTOCOL, buffer_callback=buffers)
         except TypeError as error:
-            body = _with_sockets(error, obj, buffers)
+            body = with_sockets(error, obj, buffers)
         except BaseException:
             buffers.clear()
             raise
@@ -209,7 +209,7 @@ def dumper(encoder: Encoder | None, carries: bool = False) -> Callable[[Any], Pi
             else:
                 body = _encode(obj, PROTOCOL, buffer_callback=buffers, encoder=encoder)
         except TypeError as error:
-            body = _with_sockets(error, obj, buffers, encoder)
+            body = with_sockets(error, obj, buffers, encoder)
         except BaseException:
             buffers.clear()
             raise

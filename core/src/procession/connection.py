@@ -6,18 +6,19 @@ import procession.process  # noqa: F401 - the family's key must be there before 
 from procession import _standard, abc
 from procession._byte_range import part, room
 from procession._connection_failures import check_total, fail, refuse
-from procession._pickling import Watching, dumper, explain, join, loads
+from procession._pickling import Watching, dumper, explain, join, loads, with_sockets
 from procession._waiting import wait_for_any
 from procession.errors import BufferTooShort, MessageTooLongError, NothingToLendError
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable
+    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
     from typing import Any, NoReturn, Protocol, Self
 
     from procession._channel import Buffer, Channel, Message
     from procession._encoder import Encoder
     from procession._lease import EmptyArray, Lease
+    from procession._pickling import Buffers
     from procession._twin import Twin
 
     class HasFileno(Protocol):
@@ -91,6 +92,8 @@ class Connection(abc.Connection):
     #: How many answers were received before we begin to glance for them.
     _trips = _FIRST_TRIPS
     _glance: Callable[[], object] | None = None
+    #: The public class, for one with shortcuts.
+    _kind: type[Connection] | None = None
 
     def __init__(self, handle: int, readable: bool = True, writable: bool = True) -> None:
         from procession._stream_channel import StreamChannel
@@ -108,7 +111,12 @@ class Connection(abc.Connection):
 
         *encoder* pickles what is sent, where that is not `pickle` itself.
         """
-        self = cls.__new__(cls)
+        kind: Any = cls._kind or cls
+        if kind is Connection and channel.shortcuts is not None:
+            from procession._shortcuts import with_shortcuts
+
+            kind = with_shortcuts(Connection, channel.shortcuts)
+        self: Self = kind.__new__(kind)
         self._set(channel, encoder)
         return self
 
@@ -119,7 +127,11 @@ class Connection(abc.Connection):
         # None where it may not be called: one look tells all that there is to check.
         self._send = channel.send if channel.writable else None
         self._receive = channel.receive if channel.readable else None
+        self._choose_ways()
         _standard.watch()
+
+    def _choose_ways(self) -> None:
+        """Learn that how this end sends or receives has changed: for shortcuts."""
 
     def watch(self, twin: Twin) -> None:
         """Learn what *twin* knows about the other end, made together with this one."""
@@ -129,6 +141,7 @@ class Connection(abc.Connection):
             self._send = twin.send
         if self._receive is not None:
             self._receive = twin.receive
+        self._choose_ways()
 
     def stop_watching(self) -> None:
         """Use the channel directly: the kernel will tell of the other side's end."""
@@ -136,6 +149,7 @@ class Connection(abc.Connection):
             self._send = self._channel.send
         if self._receive is not None:
             self._receive = self._channel.receive
+        self._choose_ways()
 
     # -- sending -------------------------------------------------------------------------
 
@@ -157,8 +171,25 @@ class Connection(abc.Connection):
         except Exception as error:
             explain(error, [("obj", obj)], self._encoder)
             raise
+        if buffers:
+            self._send_pickled(body, buffers)
+        else:
+            try:
+                send(body, buffers)
+            except OSError as error:
+                self._fail(error)
+        self._is_asking = True
+
+    # Shortcuts hide the methods, and come back to them by other names.
+    _send_any = send
+
+    def _send_pickled(self, body: bytes, buffers: Sequence[Buffer]) -> None:
+        """Send an object that is pickled already, with its buffers and descriptors."""
+        send = self._send
+        if send is None:
+            self._refuse("read-only")
         try:
-            if buffers and type(buffers) is Watching and buffers.departure is not None:
+            if type(buffers) is Watching and buffers.departure is not None:
                 twin = self._twin
                 carrier = self._channel if twin is None or send != twin.send else twin
                 buffers.departure.send(body, buffers, carrier)
@@ -166,7 +197,17 @@ class Connection(abc.Connection):
                 send(body, buffers)
         except OSError as error:
             self._fail(error)
-        self._is_asking = True
+
+    def _send_despite(self, obj: Any, buffers: Buffers, error: Exception) -> None:
+        """Send *obj*, although pickling it has raised *error*, or raise that, with its reason."""
+        try:
+            if not isinstance(error, TypeError):
+                raise error
+            body = with_sockets(error, obj, buffers)
+        except Exception as reason:
+            explain(reason, [("obj", obj)], self._encoder)
+            raise
+        self._send_pickled(body, buffers)
 
     def send_empty(self, shape: int | tuple[int, ...], dtype: Any = float) -> EmptyArray:
         """Return a context manager that gives an array of numpy to fill, and then sends it.
@@ -221,6 +262,8 @@ class Connection(abc.Connection):
             self._fail(error)
         self._is_asking = True
 
+    _send_any_bytes = send_bytes
+
     # -- receiving -----------------------------------------------------------------------
 
     def recv(self, *, lease: bool = False) -> Any:
@@ -252,6 +295,8 @@ class Connection(abc.Connection):
         if buffers and self._recv_limit is not None:
             self._check_total(len(body) + sum(map(len, buffers)))
         return loads(body, buffers)
+
+    _recv_any = recv
 
     def _look_for_answer(self) -> None:
         """Wait a moment for the answer to what was sent, if that has paid lately.
@@ -325,14 +370,23 @@ class Connection(abc.Connection):
         except (OSError, EOFError) as error:
             self._fail(error, ours)
         if buffers:
-            body = join(body, buffers)
-            self._check_total(len(body))
-            if maxlength is not None and len(body) > maxlength:
-                raise MessageTooLongError(
-                    f"bad message length: {len(body)} bytes have come and at most {maxlength} "
-                    f"were asked for"
-                )
+            return self._as_bytes(body, buffers, maxlength)
         return body if type(body) is bytes else bytes(body)
+
+    _recv_any_bytes = recv_bytes
+
+    def _as_bytes(
+        self, body: Buffer, buffers: Sequence[Buffer], maxlength: int | None = None
+    ) -> bytes:
+        """Return a message with buffers as bytes, unless they are more than *maxlength*."""
+        joined = join(body, buffers)
+        self._check_total(len(joined))
+        if maxlength is not None and len(joined) > maxlength:
+            raise MessageTooLongError(
+                f"bad message length: {len(joined)} bytes have come and at most {maxlength} "
+                f"were asked for"
+            )
+        return joined
 
     def recv_bytes_into(self, buf: Buffer, offset: int = 0) -> int:
         """Receive one message into a writable buffer, from *offset* on; return its length.
@@ -387,6 +441,7 @@ class Connection(abc.Connection):
     def close(self) -> None:
         """Close this end. Idempotent; what was sent can still be received."""
         self._send = self._receive = None
+        self._choose_ways()
         self._channel.close()
 
     @property
@@ -416,10 +471,12 @@ class Connection(abc.Connection):
 
         self._recv_limit = None if limit is None else check_recv_limit(limit)
         self._limit_source = "set by the program"
+        self._choose_ways()
 
     def limit(self, recv_limit: int | None, source: str) -> Self:
         """Set `recv_limit`, which is from *source*; return the connection."""
         self._recv_limit, self._limit_source = recv_limit, source
+        self._choose_ways()
         return self
 
     def limit_like(self, other: Connection) -> Self:
@@ -453,18 +510,25 @@ class Connection(abc.Connection):
             self._receive = None
         if channel.closed:
             self._send = None
+        self._choose_ways()
         fail(self, self._twin, error, self._limit_source if limited else "")
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle for another process of this host; the end stays open here, too."""
         if self._channel.closed:
             self._refuse("closed")
-        made: tuple[Any, ...] = type(self).over, (self._channel,)
+        kind = self._kind or type(self)
+        made: tuple[Any, ...] = kind.over, (self._channel,)
         if self._encoder is not None:
-            made = type(self).over, (self._channel, self._encoder)
+            made = kind.over, (self._channel, self._encoder)
         if self._recv_limit is None:
             return made
         return *made, {"_recv_limit": self._recv_limit, "_limit_source": self._limit_source}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Become what `__reduce__` has said of another process's copy."""
+        self.__dict__.update(state)
+        self._choose_ways()
 
     def __repr__(self) -> str:
         """Return the class, the descriptor and what it can do."""

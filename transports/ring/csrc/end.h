@@ -106,6 +106,14 @@ bool is_cut(const _Atomic uint64_t *position, pthread_mutex_t *side);
 PyObject *raise_outcome(End *self, enum outcome outcome);
 PyObject *refuse_busy(const char *doing);
 
+/* Send a body, bytes or another buffer, and *buffers*, a sequence or NULL: None, or NULL with an
+   exception. */
+PyObject *send_message(End *self, PyObject *body, PyObject *buffers);
+/* Receive a message, into *into*, the buffer of *into_object*, or NULL: its body, and a list in
+   *buffers* if it has any. */
+PyObject *receive_message(End *self, Py_buffer *into, PyObject *into_object, uint64_t limit,
+                          PyObject **buffers);
+
 PyObject *End_receive(PyObject *object, PyObject *const *args, Py_ssize_t count);
 PyObject *End_send(PyObject *object, PyObject *const *args, Py_ssize_t count);
 PyObject *End_wait_for_room(PyObject *object, PyObject *const *args, Py_ssize_t count);

@@ -1,4 +1,4 @@
-/* The module procession_ring._native: `End` for connections, `Lane` for queues, `Lock` and
+/* The module procession_ring._native: `End` and `Shortcuts` for connections, `Lane` for queues, `Lock` and
    `Semaphore`. */
 
 #include "support.h"
@@ -11,6 +11,7 @@
 PyObject *busy_error;
 PyObject *broken_error;
 PyObject *too_long_error;
+PyObject *end_type;
 unsigned fork_generation;
 
 static void
@@ -210,7 +211,11 @@ PyInit__native(void)
         goto failed;
     if (add_type(module, "End", &end_spec) < 0 || add_type(module, "Lane", &lane_spec) < 0 ||
         add_type(module, "Lock", &lock_spec) < 0 ||
-        add_type(module, "Semaphore", &semaphore_spec) < 0)
+        add_type(module, "Semaphore", &semaphore_spec) < 0 ||
+        add_type(module, "Shortcuts", &shortcuts_spec) < 0 || !name_shortcuts())
+        goto failed;
+    end_type = PyObject_GetAttrString(module, "End");
+    if (end_type == NULL)
         goto failed;
     if (pthread_atfork(NULL, NULL, count_fork) != 0) {
         PyErr_NoMemory();

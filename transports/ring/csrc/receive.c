@@ -173,6 +173,15 @@ await_data(End *self, bool first)
     return false;
 }
 
+/* Whether something was there when we last looked that was not taken: then the other processor is
+   not asked for the word that it writes to all the time. Others may have taken it meanwhile. */
+static bool
+has_seen_data(const struct half *half)
+{
+    return (int64_t)(half->seen - atomic_load_explicit(&half->stream->head,
+                                                       memory_order_relaxed)) > 0;
+}
+
 /* Wait for a message and read its mark; the position of the message is in *position*. The
    side is taken if that succeeds. */
 static bool
@@ -180,7 +189,7 @@ next_record(End *self, uint64_t *position, struct record *record)
 {
     struct half *half = &self->in;
     for (bool first = true;; first = false) {
-        if (has_data(half->stream)) {
+        if (has_seen_data(half) || has_data(half->stream)) {
             if (take_side(self, half, FOR_EVER) < 0)
                 return false;
             enum outcome outcome = read_record(self, position, record);
@@ -418,6 +427,17 @@ receive_one(End *self, Py_buffer *into, PyObject *into_object, uint64_t limit,
 }
 
 PyObject *
+receive_message(End *self, Py_buffer *into, PyObject *into_object, uint64_t limit,
+                PyObject **buffers)
+{
+    if (begin(self, &self->in) < 0)
+        return NULL;
+    PyObject *body = receive_one(self, into, into_object, limit, buffers);
+    finish(self, &self->in);
+    return body;
+}
+
+PyObject *
 End_receive(PyObject *object, PyObject *const *args, Py_ssize_t count)
 {
     End *self = (End *)object;
@@ -441,11 +461,8 @@ End_receive(PyObject *object, PyObject *const *args, Py_ssize_t count)
             return NULL;
         into = &view;
     }
-    PyObject *body = NULL, *buffers = NULL, *message = NULL;
-    if (begin(self, &self->in) == 0) {
-        body = receive_one(self, into, into == NULL ? NULL : args[0], limit, &buffers);
-        finish(self, &self->in);
-    }
+    PyObject *buffers = NULL, *message = NULL;
+    PyObject *body = receive_message(self, into, into == NULL ? NULL : args[0], limit, &buffers);
     if (into != NULL)
         PyBuffer_Release(into);
     /* Not before the lock is free: making a tuple may run any code, of the collector. */

@@ -299,26 +299,21 @@ done:
 }
 
 PyObject *
-End_send(PyObject *object, PyObject *const *args, Py_ssize_t count)
+send_message(End *self, PyObject *message, PyObject *buffers)
 {
-    End *self = (End *)object;
-    if (count < 1 || count > 2) {
-        PyErr_SetString(PyExc_TypeError, "send() takes a body and, at most, buffers");
-        return NULL;
-    }
-    Py_ssize_t buffers = count == 2 ? PySequence_Size(args[1]) : 0;
-    if (buffers < 0)
+    Py_ssize_t count = buffers == NULL ? 0 : PySequence_Size(buffers);
+    if (count < 0)
         return NULL;
     Py_buffer view;
     const char *body;
     Py_ssize_t length;
-    bool is_bytes = PyBytes_CheckExact(args[0]);
+    bool is_bytes = PyBytes_CheckExact(message);
     if (is_bytes) {
-        body = PyBytes_AsString(args[0]);
-        length = PyBytes_Size(args[0]);
+        body = PyBytes_AsString(message);
+        length = PyBytes_Size(message);
     }
     else {
-        if (PyObject_GetBuffer(args[0], &view, PyBUF_SIMPLE) < 0)
+        if (PyObject_GetBuffer(message, &view, PyBUF_SIMPLE) < 0)
             return NULL;
         body = view.buf;
         length = view.len;
@@ -332,12 +327,11 @@ End_send(PyObject *object, PyObject *const *args, Py_ssize_t count)
         else if (take_side(self, &self->out, FOR_EVER) > 0) {
             if (is_broken(self))
                 raise_outcome(self, BROKEN);
-            else if (buffers == 0 && (uint64_t)length <= PIECE &&
+            else if (count == 0 && (uint64_t)length <= PIECE &&
                      (uint64_t)length <= self->out.size / 4)
                 result = send_whole(self, body, (uint64_t)length);
             else
-                result = send_spans(self, body, (uint64_t)length, count == 2 ? args[1] : NULL,
-                                    buffers);
+                result = send_spans(self, body, (uint64_t)length, buffers, count);
             leave_side(self, &self->out);
         }
         finish(self, &self->out);
@@ -345,6 +339,16 @@ End_send(PyObject *object, PyObject *const *args, Py_ssize_t count)
     if (!is_bytes)
         PyBuffer_Release(&view);
     return result;
+}
+
+PyObject *
+End_send(PyObject *object, PyObject *const *args, Py_ssize_t count)
+{
+    if (count < 1 || count > 2) {
+        PyErr_SetString(PyExc_TypeError, "send() takes a body and, at most, buffers");
+        return NULL;
+    }
+    return send_message((End *)object, args[0], count == 2 ? args[1] : NULL);
 }
 
 /* Whether a send of so much would not wait for room to begin; its side is taken. */

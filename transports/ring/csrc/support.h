@@ -25,10 +25,17 @@ extern PyObject *too_long_error;
 /* Grows by one in every forked child. */
 extern unsigned fork_generation;
 
+/* The type `End`. */
+extern PyObject *end_type;
+
 extern PyType_Spec end_spec;
 extern PyType_Spec lane_spec;
 extern PyType_Spec lock_spec;
 extern PyType_Spec semaphore_spec;
+extern PyType_Spec shortcuts_spec;
+
+/* Make the names that `Shortcuts` looks up; false with an exception. */
+bool name_shortcuts(void);
 
 PyObject *set_people(PyObject *module, PyObject *args);
 

@@ -11,7 +11,7 @@ from ._implementation import NATIVE, implementation
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Self
+    from typing import Any, Self
 
     from procession.plugin import Buffer, Handoff, Message, Recipe, Takeover
 
@@ -74,6 +74,20 @@ class RingChannel(Channel):
     def torn(self) -> bool:
         """See `Channel.torn`."""
         return self._end.torn
+
+    @property
+    def shortcuts(self) -> type[Any] | None:
+        """See `Channel.shortcuts`: those of the compiled implementation."""
+        if implementation() != NATIVE:
+            return None
+        from ._native import Shortcuts
+
+        return Shortcuts
+
+    def shorten(self, connection: Any, sends: bool, receives: bool, pickles: bool, /) -> None:
+        """See `Channel.shorten`."""
+        end = self._end
+        connection._shorten(end if sends else None, end if receives else None, pickles)
 
     def wait(self, timeout: float | None = None, /) -> bool:
         """See `Channel.wait`."""
