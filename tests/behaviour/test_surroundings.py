@@ -268,3 +268,82 @@ def test_environment_is_kept_clean(ask: Make) -> None:
     ask(payloads.environment_of_child)
 
     assert before == dict(os.environ)
+
+
+_DAEMON = """
+import os, sys
+import {mp} as mp
+
+def work():
+    os.write(1, b"works\\n")
+
+if __name__ == "__main__":
+    ctx = mp.get_context(sys.argv[1])
+    for _ in range(2):
+        p = ctx.Process(target=work, daemon=True)
+        p.start()
+        p.join()
+        print(p.exitcode, flush=True)
+        p.close()
+        # What makes a daemon closes all files, and the program opens its own in their places.
+        os.closerange(3, 100)
+        own = [os.open(sys.argv[0], os.O_RDONLY) for _ in range(20)]
+    if os.fork() == 0:
+        print(len([os.fstat(fd) for fd in own]), flush=True)
+        os._exit(0)
+    os.wait()
+"""
+
+
+@pytest.mark.beyond("multiprocessing's tracker is lost with its descriptor")
+def test_other_files_in_the_place_of_ours(run_program: Make, pair: Any) -> None:
+    """Who closes descriptors that are ours can start processes, and keeps his own files."""
+    if pair.method == "forkserver":
+        pytest.skip("the socket to the server is closed for good")
+    done = run_program(_DAEMON, pair.method)
+
+    expected = "works\n0\nworks\n0\n20\n"
+    assert (expected, "", 0) == (done.stdout, done.stderr, done.returncode)
+
+
+_SUBINTERPRETER = """
+import sys
+import {mp} as mp
+
+def main():
+    try:
+        import _interpreters as interpreters
+    except ImportError:
+        import _xxsubinterpreters as interpreters
+    run = getattr(interpreters, "exec", None) or interpreters.run_string
+    text = '''
+import sys
+sys.path[:] = PATH
+import procession
+process = procession.get_context(METHOD).Process(target=print, args=("from a child",))
+try:
+    process.start()
+except RuntimeError as error:
+    print(error, flush=True)
+else:
+    process.join()
+'''
+    text = text.replace("PATH", repr(sys.path)).replace("METHOD", repr(sys.argv[1]))
+    print(run(interpreters.create(), text))
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+@pytest.mark.beyond("multiprocessing's tracker cannot be started there")
+def test_a_parent_that_is_a_subinterpreter(run_program: Make, pair: Any) -> None:
+    """It has children of fresh interpreters, and is told that it cannot be copied."""
+    if sys.version_info[:2] == (3, 12):
+        pytest.skip("3.12.1 crashes where a subinterpreter ends that has hashlib")
+    done = run_program(_SUBINTERPRETER, pair.method)
+
+    expected = "fork not supported for isolated subinterpreters\nNone\n"
+    if pair.method != "fork":
+        expected = "from a child\nNone\n"
+    assert (expected, "", 0) == (done.stdout, done.stderr, done.returncode)

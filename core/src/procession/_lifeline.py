@@ -22,14 +22,20 @@ class Lifeline:
     """
 
     def __init__(self) -> None:
-        # Its two ends, under their name, once it is made. Without a lock, which every forked
-        # child would have to replace: of two threads, one keeps its pipe.
-        self._made: dict[str, tuple[int, int]] = {}
+        # Its two ends and which pipe that is, under their name, once it is made. Without a lock,
+        # which every forked child would have to replace: of two threads, one keeps its pipe.
+        self._made: dict[str, tuple[int, int, int]] = {}
         self._watches_forks = False
 
     def reading_end(self) -> int:
         """Return the end that children get; it stays this object's."""
-        if not self._made:
+        made = self._made.get("ends")
+        # A program that has made a daemon of itself has closed all descriptors that it did not
+        # know, and may have opened files of its own under the same numbers.
+        if made is not None and not (_is(made[0], made[2]) and _is(made[1], made[2])):
+            self._made.clear()
+            made = None
+        if made is None:
             self._make()
         return self._made["ends"][0]
 
@@ -38,14 +44,23 @@ class Lifeline:
             in_forked_children(self._abandon)  # twice is no harm
             self._watches_forks = True
         ends = os.pipe()
-        if self._made.setdefault("ends", ends) is not ends:
+        made = *ends, os.fstat(ends[0]).st_ino
+        if self._made.setdefault("ends", made) is not made:
             for end in ends:
                 os.close(end)
 
     def _abandon(self) -> None:
-        ends = self._made.pop("ends", None)
-        if ends is not None:
-            os.close(ends[1])
+        made = self._made.pop("ends", None)
+        if made is not None and _is(made[1], made[2]):
+            os.close(made[1])
+
+
+def _is(fd: int, pipe: int) -> bool:
+    """Return whether *fd* is an end of the *pipe* with this number."""
+    try:
+        return os.fstat(fd).st_ino == pipe
+    except OSError:
+        return False
 
 
 #: This process's own.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import faulthandler
 import gc
 import itertools
 import os
@@ -14,6 +13,11 @@ from procession._report_file import Dump
 from procession._variables import variable
 from procession.child import DUMP_SIGNAL
 from procession.process import ParentProcess
+
+try:
+    import faulthandler  # imported in a forked child, it would copy a hundred pages there
+except ImportError:  # a subinterpreter, which cannot have it, cannot fork either
+    faulthandler = None  # type: ignore[assignment]
 
 TYPE_CHECKING = False  # every module of the parent makes a fork dearer
 if TYPE_CHECKING:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # `signal` would bring `enum`
-import faulthandler  # noqa: F401 - imported in a forked child, it would copy a hundred pages there
 import marshal
 import os
 import sys
