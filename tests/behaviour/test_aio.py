@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import threading
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -52,6 +54,31 @@ def test_wait_returns_the_exit_code(start: Make) -> None:
         return await process.wait(), await process.wait()
 
     assert (7, 7) == run(work())
+
+
+@methods
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def test_signals_of_a_child_are_not_those_of_the_loop(
+    start: Make, pipe: Make, number: signal.Signals
+) -> None:
+    """They end the child, also a copy of this process, and the loop hears of none."""
+    here, there = pipe()
+    told = []
+
+    async def work() -> int:
+        if number == signal.SIGTERM:  # asyncio.run has seen to the other
+            asyncio.get_running_loop().add_signal_handler(number, told.append, number)
+        process = start(payloads.hold, there)
+        assert "ready" == await aio.receive(here)
+        os.kill(process.pid, number)
+        code: int = await process.wait()
+        await asyncio.sleep(0)
+        return code
+
+    code = run(work())
+
+    assert (1 if number == signal.SIGINT else -number) == code
+    assert not told
 
 
 @methods

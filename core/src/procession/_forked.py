@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from procession import _inheritance
 from procession._family import become
+from procession._loop_signals import give_up
 from procession._report_file import report_file
 from procession._sigint import apply as apply_sigint
 from procession.child import arm_dump_signal, detach_stdin, work
@@ -33,6 +34,7 @@ def begin(
     child: Process,
     parent: ParentProcess,
     parent_pid: int | None,
+    loop_signals: Sequence[tuple[int, Any]],
     counter: Any,
     tie: Tie | None,
     sigint: str,
@@ -52,6 +54,8 @@ def begin(
     """
     if tie is not None:
         tie.bind(parent_pid)
+    if loop_signals:
+        give_up(loop_signals)
     apply_sigint(sigint)
     if report is not None:
         report_file.adopt(report, faulthandler, dumps.pop())  # nobody keeps the dump but its user

@@ -12,6 +12,13 @@ import os
 
 from procession._after_fork import in_forked_children
 
+TYPE_CHECKING = False  # every module of the parent makes a fork dearer
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    #: The reading end, the writing end, and the number that no other pipe has.
+    _Pipe: TypeAlias = tuple[int, int, int]
+
 
 class Lifeline:
     """This process's own lifeline, made when its first child is started.
@@ -22,43 +29,50 @@ class Lifeline:
     """
 
     def __init__(self) -> None:
-        # Its two ends and which pipe that is, under their name, once it is made. Without a lock,
-        # which every forked child would have to replace: of two threads, one keeps its pipe.
-        self._made: dict[str, tuple[int, int, int]] = {}
+        # The two ends and the number of the pipe that has been made first, under None, and, under
+        # each that was lost, of what has been made instead. Without a lock, which every forked
+        # child would have to replace: of two threads, one keeps its pipe.
+        self._made: dict[_Pipe | None, _Pipe] = {}
         self._watches_forks = False
 
     def reading_end(self) -> int:
         """Return the end that children get; it stays this object's."""
-        made = self._made.get("ends")
+        pipe = self._last()
         # A program that has made a daemon of itself has closed all descriptors that it did not
         # know, and may have opened files of its own under the same numbers.
-        if made is not None and not (_is(made[0], made[2]) and _is(made[1], made[2])):
-            self._made.clear()
-            made = None
-        if made is None:
-            self._make()
-        return self._made["ends"][0]
+        if pipe is None or not _is(pipe[0], pipe):
+            pipe = self._make(pipe)
+        return pipe[0]
 
-    def _make(self) -> None:
+    def _last(self) -> _Pipe | None:
+        pipe = self._made.get(None)
+        while pipe in self._made:
+            pipe = self._made[pipe]
+        return pipe
+
+    def _make(self, lost: _Pipe | None) -> _Pipe:
         if not self._watches_forks:
             in_forked_children(self._abandon)  # twice is no harm
             self._watches_forks = True
         ends = os.pipe()
         made = *ends, os.fstat(ends[0]).st_ino
-        if self._made.setdefault("ends", made) is not made:
+        kept = self._made.setdefault(lost, made)
+        if kept is not made:
             for end in ends:
                 os.close(end)
+        return kept
 
     def _abandon(self) -> None:
-        made = self._made.pop("ends", None)
-        if made is not None and _is(made[1], made[2]):
-            os.close(made[1])
+        pipe = self._last()
+        self._made.clear()
+        if pipe is not None and _is(pipe[1], pipe):
+            os.close(pipe[1])
 
 
-def _is(fd: int, pipe: int) -> bool:
-    """Return whether *fd* is an end of the *pipe* with this number."""
+def _is(fd: int, pipe: _Pipe) -> bool:
+    """Return whether *fd* is still an end of *pipe*."""
     try:
-        return os.fstat(fd).st_ino == pipe
+        return os.fstat(fd).st_ino == pipe[2]
     except OSError:
         return False
 

@@ -9,6 +9,7 @@ import sys
 
 from procession._anonymous_file import above_standard
 from procession._end_with_parent import Tie
+from procession._loop_signals import loop_signals
 from procession._report_file import Dump
 from procession._variables import variable
 from procession.child import DUMP_SIGNAL
@@ -50,6 +51,7 @@ class Outfit:
             child,
             ParentProcess(child._parent_name, child._parent_pid, plan.lifeline),
             child._parent_pid,
+            loop_signals() if "asyncio.unix_events" in sys.modules else (),
             itertools.count(1),
             self.tie,
             child._sigint,
