@@ -63,7 +63,7 @@ INIT, RUN, CLOSE, TERMINATE = "INIT", "RUN", "CLOSE", "TERMINATE"
 
 #: How many chunks per worker `imap` runs ahead of its results unless it is told otherwise, and
 #: when they are quick.
-_AHEAD_PER_WORKER, _QUICK_AHEAD_PER_WORKER = 32, 128
+_AHEAD_PER_WORKER, _QUICK_AHEAD_PER_WORKER = 32, 256
 # A map is cut into so many chunks per worker unless it is told otherwise.
 _CHUNKS_PER_WORKER = 4
 
@@ -311,7 +311,7 @@ class Pool:
         """Return an iterator over what *func* returns for each item, in order.
 
         The input is read only so far ahead that at most *buffersize* chunks are waiting, at
-        work or not taken out yet (None: 32 for each worker, 128 when they take less than a
+        work or not taken out yet (None: 32 for each worker, 256 when they take less than a
         fifth of a millisecond). `join` has all of it done, whether anybody takes results out
         or not. The options are those of `map_async`.
 
