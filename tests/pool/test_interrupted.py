@@ -151,10 +151,11 @@ def test_a_handler_that_ends_the_pool_at_any_line(kind: str, call: str) -> None:
     assert number > 20
 
 
+@pytest.mark.parametrize("kind", _POOLS)
 @pytest.mark.parametrize("call", ["apply", "apply-async", "map", "imap"])
-def test_a_handler_that_calls_the_pool_at_any_line(call: str) -> None:
+def test_a_handler_that_calls_the_pool_at_any_line(kind: str, call: str) -> None:
     """Both calls are done at once, by the only worker, and once: nobody waits for anybody."""
-    with _POOLS["processes"](1) as pool:
+    with _POOLS[kind](1) as pool:
         worker = pool.apply(pooled.pid)
         for number in itertools.count(1):
             found: list[int] = []
@@ -173,6 +174,34 @@ def test_a_handler_that_calls_the_pool_at_any_line(call: str) -> None:
         assert worker == pool.apply(pooled.pid)
         pool.close()
         pool.join()
+
+
+@pytest.mark.parametrize("kind", _POOLS)
+@pytest.mark.parametrize("call", ["apply-async", "map"])
+def test_a_handler_that_waits_for_the_end_at_any_line(kind: str, call: str) -> None:
+    """It closes the pool and joins it in the middle of a call, which is done or an error then."""
+    for number in _numbers(kind):
+        pool = _POOLS[kind](1)
+        ended: list[bool] = []
+
+        def end(pool: Any = pool, ended: list[bool] = ended) -> None:
+            pool.close()
+            pool.join()
+            ended.append(True)
+
+        try:
+            found = _interrupted(number, end, partial(_CALLS[call], pool))
+        except (ValueError, TaskCancelledError) as error:
+            assert "Pool not running" in str(error) or "terminated" in str(error)  # noqa: PT017
+            assert ended
+        else:
+            assert list(range(_ITEMS)) == found
+        finally:
+            pool.terminate()
+            pool.join()
+        if not ended:
+            break  # it has no so many lines
+    assert number > 20
 
 
 class _Interrupt(BaseException):

@@ -10,7 +10,7 @@ from procession._pool_entrance import Entrance
 from procession._pool_events import TASK_GIVEN, Events
 from procession._pool_failures import cancelled
 from procession._pool_outcomes import tell_outcome
-from procession._pool_waiters import End
+from procession._pool_waiters import End, Waiters
 from procession.errors import BrokenPoolError
 
 TYPE_CHECKING = False  # every module of the parent makes a fork dearer
@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 class ThreadCrew:
     """The same for threads as `procession._pool_crew.Crew` is for processes.
 
-    A thread cannot be killed: what it has begun it finishes. Threads: any. Fork: a forked
-    child has none of its threads, and may not use it.
+    A thread cannot be killed: what it has begun it finishes. Threads: any, and signal handlers,
+    which may wait for the pool: nobody who gives it something has a lock that its threads need.
+    (`cancel` and `terminate` have one while they tell what was not done.) Fork: a forked child
+    has none of its threads, and may not use it.
     """
 
     reads_input = False
@@ -44,13 +46,13 @@ class ThreadCrew:
         self._initializer = initializer
         self._initargs = tuple(initargs)
         self._pending: deque[Task] = deque()
-        self._changed = threading.Condition(self.entrance.lock)
+        self._idle = Waiters()
         # Outcomes are told by one thread at a time, so that callbacks are, too.
         self._delivering = threading.RLock()
         self._teller: int | None = None
-        self._running = 0
         self.ended = End()
-        self._alive = size
+        # One for each thread; taking one out is one step.
+        self._alive = [True] * size
         for number in range(1, size + 1):
             threading.Thread(target=self._run, name=f"ThreadPool-{number}", daemon=True).start()
 
@@ -58,9 +60,10 @@ class ThreadCrew:
 
     def submit(self, tasks: Iterable[Task]) -> None:
         """See `Crew.submit`."""
-        with self._changed:
+        with self.entrance.lock:
             self.entrance.check()
-            self.feed(tasks)
+            self._pending.extend(tasks)
+        self._wake()
 
     def call(self, task: Task, result: ApplyResult) -> None:
         """See `Crew.call`."""
@@ -68,10 +71,13 @@ class ThreadCrew:
 
     def feed(self, tasks: Iterable[Task]) -> None:
         """See `Crew.feed`."""
-        with self._changed:
-            self._pending.extend(tasks)
-            self._changed.notify_all()
-        if self.entrance.is_shut:
+        self._pending.extend(tasks)
+        self._wake()
+
+    def _wake(self) -> None:
+        """Have what is pending seen to, also when a signal handler has ended the pool."""
+        self._idle.wake()
+        if self.entrance.is_shut or self.ended.is_set():
             self._give_up_pending()
 
     def add_feeder(self, feeder: Feeder) -> None:
@@ -80,9 +86,8 @@ class ThreadCrew:
 
     def drop_feeder(self, feeder: Feeder) -> None:
         """See `Crew.drop_feeder`."""
-        with self._changed:
-            self.entrance.feeders.discard(feeder)
-            self._changed.notify_all()
+        self.entrance.feeders.discard(feeder)
+        self._idle.wake()
 
     def look_for_input(self) -> None:
         """See `Crew.look_for_input`: here each feeder has a thread of its own."""
@@ -102,27 +107,26 @@ class ThreadCrew:
     def cancel(self, tasks: Sequence[Task]) -> bool:
         """Cancel those of *tasks* that nobody has begun; return whether there were any."""
         dropped = []
-        with self._changed:
-            for task in tasks:
-                if task in self._pending:
-                    self._pending.remove(task)
-                    dropped.append(task)
+        for task in tasks:
+            try:
+                self._pending.remove(task)
+            except ValueError:
+                continue  # it was begun
+            dropped.append(task)
         for task in dropped:
             self._tell(task, False, cancelled(task))
         return bool(dropped)
 
     def close(self) -> None:
         """See `Crew.close`."""
-        with self._changed:
+        with self.entrance.lock:
             self.entrance.closing = True
-            self._changed.notify_all()
+        self._idle.wake()
 
     def terminate(self, *, wait: bool = True) -> None:
         """Cancel what nobody has begun; does not wait for the rest. Idempotent."""
         self.entrance.stop()
-        with self._changed:
-            self._changed.notify_all()
-        self._give_up_pending()
+        self._wake()
 
     # -- the threads
 
@@ -141,28 +145,30 @@ class ThreadCrew:
             except BaseException as error:
                 value, succeeded = error, False
             self._tell(task, succeeded, value)
-            with self._changed:
-                self._running -= 1
-                self._changed.notify_all()
             del task, value
-        with self._changed:
-            self._alive -= 1
-            if not self._alive:
-                self.ended.set()
-                self.events.end()
+        self._alive.pop()
+        if not self._alive:
+            self.ended.set()
+            self._give_up_pending()
+            self.events.end()
 
     def _next(self) -> Task | None:
         """Wait for a task and return it; None when there will be no more."""
-        with self._changed:
-            while True:
-                if self.entrance.is_shut:
+        while not self.entrance.is_shut:
+            try:
+                return self._pending.popleft()
+            except IndexError:
+                if self._is_done():
                     return None
-                if self._pending:
-                    self._running += 1
-                    return self._pending.popleft()
-                if self.entrance.closing and not self.entrance.feeders and not self._running:
-                    return None
-                self._changed.wait()
+                self._idle.wait(self._has_news, None)
+        return None
+
+    def _is_done(self) -> bool:
+        # In this order, in which nothing can be added any more.
+        return self.entrance.closing and not self.entrance.feeders and not self._pending
+
+    def _has_news(self) -> bool:
+        return bool(self._pending) or self.entrance.is_shut or self._is_done()
 
     def _tell(self, task: Task, succeeded: bool, value: Any) -> None:
         task.done = True
@@ -182,14 +188,12 @@ class ThreadCrew:
             BrokenPoolError(f"the pool has stopped: its initializer has failed with {error!r}"),
             error,
         )
-        with self._changed:
-            self._changed.notify_all()
-        self._give_up_pending()
+        self._wake()
 
     def _give_up_pending(self) -> None:
         while True:
-            with self._changed:
-                if not self._pending:
-                    return
+            try:
                 task = self._pending.popleft()
+            except IndexError:
+                return
             self._tell(task, False, self.entrance.why_not(task.describe()))
