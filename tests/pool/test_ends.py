@@ -7,12 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from procession.testing import pooled
+from procession.testing.forked import until
 
 Run = Callable[[str], Any]
 pytestmark = [
@@ -159,6 +161,45 @@ def test_fork_beside_a_pool(ctx: Any, pair: Any) -> None:
             assert (pid, 0) == os.waitpid(pid, 0)
         assert list(range(2000)) == result.get(30)
         assert [1, 2] == pool.map(pooled.same, [1, 2])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_workers_have_nothing_of_each_other(ctx: Any) -> None:
+    """Whoever had an end of another's channel could keep the pool waiting for that one's."""
+    with ctx.Pool(3) as pool:
+        before = _ready_ones(pool)
+        first, *others = map(_channels_of, before)
+
+        assert first
+        assert [first] * 2 == others
+
+        os.kill(before[0], signal.SIGKILL)
+
+        assert [first] * 3 == [_channels_of(pid) for pid in _ready_ones(pool, before[0])]
+
+
+def _ready_ones(pool: Any, gone: int = 0) -> list[int]:
+    """Return the three workers of *pool* once all of them wait for tasks, and *gone* has gone."""
+
+    def are_ready() -> bool:
+        members = list(pool._crew.members)
+        return len(members) == 3 and all(each.ready and each.pid != gone for each in members)
+
+    until(are_ready)
+    return [member.pid for member in pool._crew.members]
+
+
+def _channels_of(pid: int) -> dict[str, int]:
+    """Return how many descriptors *pid* has of each kind that channels are made of."""
+    found: Counter[str] = Counter()
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        try:
+            kind = os.readlink(f"/proc/{pid}/fd/{fd}").split("[")[0]
+        except FileNotFoundError:
+            continue  # it was just closed
+        if kind.startswith(("pipe:", "socket:", "/memfd:procession-ring")):
+            found[kind] += 1
+    return found
 
 
 def test_two_pools_recycle_at_once(ctx: Any) -> None:

@@ -89,9 +89,9 @@ class Crew:
             self.events, self._errands, self._excursion,
         )  # fmt: skip
         try:
+            forks.add(self)  # before the workers, which keep nothing open of those before them
             for _ in range(size):
                 self._hiring.hire()
-            forks.add(self)
             # Who is ready by now is on offer before there is a thread.
             if self._turn(0.0):
                 self._start_thread()

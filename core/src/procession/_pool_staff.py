@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from procession._bell import Bell
+    from procession._channel import Channel
     from procession._encoder import Encoder
 
 #: So many workers in a row may end before they are ready, and so many beyond one each.
@@ -86,6 +87,8 @@ class Staff:
         self.false_starts = 0
         #: When the next worker may be hired, if one is missing; None for at once.
         self.hire_at: float | None = None
+        # Our end of the channel of the one who is just started: a copy is not for him, either.
+        self._end_to_come: Channel | None = None
         self._channels: dict[int, Member] = {}
         self._sentinels: dict[int, Member] = {}
         self._poller.register(bell.fileno(), _READABLE)
@@ -118,6 +121,7 @@ class Staff:
             # would not be seen there.
             with starting():
                 ours, theirs = recipe.context._transport().pair(duplex=True)
+                self._end_to_come = ours
                 try:
                     process = recipe.context.Process(
                         target=work,
@@ -148,6 +152,7 @@ class Staff:
                     ours.close()
                     raise
                 finally:
+                    self._end_to_come = None
                     theirs.close()
         except BaseException:
             self._free_places.append(place)
@@ -219,6 +224,8 @@ class Staff:
         """Forget the workers in a forked child: they are its siblings."""
         for member in self.members:
             member.abandon()
+        if self._end_to_come is not None:
+            self._end_to_come.close()
 
 
 def _new_poller() -> Any:  # of a class that has no public name
