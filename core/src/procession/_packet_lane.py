@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 
@@ -75,6 +76,8 @@ class PacketLane(Lane):
         import fcntl
         import termios
 
+        if self._reader < 0:
+            raise OSError(errno.EBADF, "the lane was closed")
         total = fcntl.ioctl(self._reader, termios.FIONREAD, bytes(_INTEGER))
         return count(int.from_bytes(total, sys.byteorder))
 

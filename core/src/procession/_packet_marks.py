@@ -9,6 +9,8 @@ SLEEPING, PUTS, GETS, FULL, LEASING = 0, 1, 2, 3, 4
 BUDGET = 5
 #: And one that says where the message begins that is offered, see `_packet_relay`; 0 for none.
 OFFER = 6
+#: And how many messages those have seen moving who gave way for it, a hint, see `_turns`.
+MOVED = 7
 #: Why they have to, in `PUTS` and `GETS`: the overflow log has messages, the mailbox was
 #: shut down, it has a maxsize, its messages are counted when they are taken.
 LOGGED, SHUT, BOUNDED, COUNTED = 1, 2, 4, 8

@@ -7,8 +7,9 @@ import time
 from procession import errors
 from procession._mailbox_watch import EMPTY, FULL, UNDONE, MailboxWatch, sleep
 from procession._packet_marks import FULL as FULL_MARK
-from procession._packet_marks import GETS, SHUT, SLEEPING
+from procession._packet_marks import GETS, MOVED, SHUT, SLEEPING
 from procession._patience import NAP, Patience
+from procession._turns import LONGEST, Turns
 from procession._vigil import died_while_receiving, died_while_sending
 from procession.errors import Empty
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 # so nobody sleeps for longer than this without looking.
 _LONGEST_SLEEP = 1.0
 
+_MASK = (1 << 32) - 1
+
 
 class PacketWaits:
     """The bells of a mailbox, and who waits for them in this process.
@@ -38,6 +41,8 @@ class PacketWaits:
         "_lane",
         "_made",
         "_memory",
+        "_turns_for_message",
+        "_turns_for_room",
         "_words",
         "closed",
         "gets_here",
@@ -72,6 +77,8 @@ class PacketWaits:
         self.room = room
         self.settled = settled
         self.patience = Patience()
+        self._turns_for_message = Turns(memory.words)
+        self._turns_for_room = Turns(memory.words)
         self._made = time.monotonic()
         #: What this process has done, which tells it what it need not wait for.
         self.puts_here = self.gets_here = False
@@ -92,8 +99,13 @@ class PacketWaits:
         message = take(deadline, lease)
         if message is not None:
             return message
-        if left_until(deadline) <= 0:
+        left = left_until(deadline)
+        if left <= 0:
             raise Empty
+        if left > LONGEST and self._turns_for_message.give(self._lane.pending):
+            message = take(deadline, lease)
+            if message is not None:
+                return message
         watch: MailboxWatch | None = None
         try:
             while True:
@@ -136,7 +148,7 @@ class PacketWaits:
 
     def put(self, add: Callable[[], bool], deadline: float | None) -> None:
         """Wait until *add* finds room; raise `Full` at *deadline*. Like `get`."""
-        if add() or (left_until(deadline) > NAP and self.nap() and add()):
+        if add() or (left_until(deadline) > LONGEST and self.nap() and add()):
             return
         if left_until(deadline) <= 0:
             raise errors.Full
@@ -154,7 +166,7 @@ class PacketWaits:
                     raise errors.Full
                 if sleep(self.room.wait, left, watch):
                     self.room.silence()
-                    if add() or (left_until(deadline) > NAP and self.nap() and add()):
+                    if add() or (left_until(deadline) > LONGEST and self.nap() and add()):
                         return
                 elif deadline is None:
                     watch = self._look(watch, self.gets_here)
@@ -174,19 +186,22 @@ class PacketWaits:
         self.room.ring()
 
     def nap(self, worth: int = 1) -> bool:
-        """Let the getters catch up, if that is worth it; return whether we slept.
+        """Let the getters catch up, if that is worth it; return whether they had some time.
 
         A message that they take is *worth* as much as so many small ones.
         """
         begun = time.monotonic()
         if not self.patience.allows(begun):
             return False
-        state = self._memory.state
-        before = state.load().taken, self._lane.pending()
-        time.sleep(NAP)
-        taken = state.load().taken - before[0]
+        lane, state, words = self._lane, self._memory.state, self._words
+        before, waiting, moved = state.load().taken, lane.pending(), words[MOVED]
+        if not waiting or not self._turns_for_room.give(lambda: max(0, waiting - lane.pending())):
+            time.sleep(NAP)
+        # Others may have filled what room there was meanwhile.
+        taken = max(
+            state.load().taken - before, waiting - lane.pending(), words[MOVED] - moved & _MASK
+        )
         now = time.monotonic()
-        taken = max(taken, before[1] - self._lane.pending())
         self.patience.record(now, now - begun, worth * taken)
         return True
 

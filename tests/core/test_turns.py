@@ -1,0 +1,271 @@
+"""Who finds a queue empty, or full, gives way to others before it sleeps, where that pays."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from queue import Empty, Full
+
+import pytest
+
+if sys.platform != "linux":
+    pytest.skip("packet pipes are a Linux thing", allow_module_level=True)
+
+from procession import _turns
+from procession._packet_lane import PacketLane
+from procession._packet_mailbox import PacketMailbox
+from procession._packet_marks import LOGGED, MOVED, PUTS, SLEEPING
+from procession._turns import LONGEST, Turns
+from procession.errors import ShutDown
+
+
+class Others:
+    """Stands for what other processes do while this one gives way."""
+
+    def __init__(self) -> None:
+        self.turns = 0
+        #: What they do in each turn.
+        self.do: Callable[[], object] = bool
+
+    def __call__(self) -> None:
+        self.turns += 1
+        self.do()
+
+
+@pytest.fixture
+def others(monkeypatch: pytest.MonkeyPatch) -> Others:
+    """What is done instead of giving way."""
+    made = Others()
+    monkeypatch.setattr(_turns, "_give_way", made)
+    return made
+
+
+@pytest.fixture
+def mailbox() -> Iterator[PacketMailbox]:
+    """A mailbox on a pipe that nobody has used yet."""
+    made = PacketMailbox(PacketLane(*os.pipe2(os.O_DIRECT | os.O_NONBLOCK | os.O_CLOEXEC)))
+    yield made
+    made.close()
+
+
+def words() -> memoryview:
+    """The hot words of no mailbox."""
+    return memoryview(bytearray(64)).cast("Q")
+
+
+def nothing() -> int:
+    """Look, and find nothing."""
+    return 0
+
+
+# -- what pays
+
+
+def test_turns_end_with_what_is_found(others: Others) -> None:
+    """Who has found something does not give way any more, and does so the next time, too."""
+    turns = Turns(words())
+    for count in range(1, 100):
+        assert turns.give(lambda: 1)
+        assert count == others.turns
+
+
+def test_turns_in_vain_become_rare(others: Others) -> None:
+    """A getter to which a message comes now and then pays next to nothing for looking."""
+    turns = Turns(words())
+    for _ in range(10_000):
+        assert not turns.give(nothing)
+
+    assert others.turns < 10_000 * _turns._TURNS / _turns._LONGEST_REST * 1.5
+
+
+def test_who_computes_is_not_given_way_to_again_and_again(others: Others) -> None:
+    """Each time would be milliseconds, by which a message may come too late."""
+    others.do = lambda: time.sleep(2 * _turns._LONG)
+    turns = Turns(words())
+    for _ in range(1000):
+        assert not turns.give(nothing)
+
+    assert others.turns < 20, "turns that are long and in vain"
+
+    # One message is not worth such a turn either.
+    late = Turns(words())
+    found = sum(late.give(lambda: 1) for _ in range(1000))
+    assert 0 < found < 20
+
+
+def test_those_who_move_many_messages_may_take_their_time(others: Others) -> None:
+    """They have not been computing, although somebody else has taken it all."""
+    hot = words()
+    others.do = lambda: time.sleep(2 * _turns._LONG)
+
+    def look() -> int:
+        hot[MOVED] = (hot[MOVED] + 1000) & ((1 << 32) - 1)
+        return 0
+
+    hot[MOVED] = (1 << 32) - 1500  # it wraps around
+    turns = Turns(hot)
+    for count in range(1, 6):
+        assert not turns.give(look)
+        assert count == others.turns
+
+
+def test_turns_come_back_with_the_messages(others: Others) -> None:
+    """Having waited in vain for long is no reason to sleep for ever."""
+    turns = Turns(words())
+    for _ in range(5000):
+        turns.give(nothing)
+    waits = 1
+    while not turns.give(lambda: 1):
+        waits += 1
+
+    assert waits <= _turns._LONGEST_REST + 1
+    assert turns.give(lambda: 1)
+
+
+def test_what_looking_raises_is_passed_on(others: Others) -> None:
+    """And the next wait is as any other."""
+    turns = Turns(words())
+
+    def fail() -> int:
+        raise OSError("gone")
+
+    with pytest.raises(OSError, match="gone"):
+        turns.give(fail)
+    assert turns.give(lambda: 1)
+
+
+# -- getters
+
+
+def test_what_comes_meanwhile_is_got_without_being_woken(
+    mailbox: PacketMailbox, others: Others
+) -> None:
+    """Whoever puts has nobody to wake, and what is got is all there is."""
+    others.do = lambda: mailbox.put(b"came")
+
+    assert (b"came", ()) == mailbox.get(timeout=60)
+    assert not mailbox._words[SLEEPING]
+    assert 0 == mailbox.size()
+
+
+def test_somebody_else_may_be_quicker(
+    mailbox: PacketMailbox, others: Others, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was seen is taken by another getter before us; then this one is woken as ever."""
+    give = Turns.give
+    later = threading.Timer(0.05, mailbox.put, [b"later"])
+
+    def give_and_steal(turns: Turns, look: Callable[[], int]) -> bool:
+        found = give(turns, look)
+        assert (b"came", 0) == mailbox._lane.receive()
+        later.start()
+        return found
+
+    monkeypatch.setattr(Turns, "give", give_and_steal)
+    others.do = lambda: mailbox.put(b"came")
+
+    assert (b"later", ()) == mailbox.get(timeout=60)
+    later.join()
+
+
+def test_no_turn_for_who_has_no_time(mailbox: PacketMailbox, others: Others) -> None:
+    """Timeouts are kept, whoever has the processor."""
+    for timeout in (0.0, LONGEST / 2):
+        with pytest.raises(Empty):
+            mailbox.get(timeout=timeout)
+
+    assert not others.turns
+
+
+def test_a_shutdown_meanwhile_ends_the_wait(mailbox: PacketMailbox, others: Others) -> None:
+    """Its bell has been rung before anybody slept."""
+    others.do = mailbox.shutdown
+    with pytest.raises(ShutDown):
+        mailbox.get(timeout=60)
+
+
+def test_closing_meanwhile_ends_the_wait(mailbox: PacketMailbox, others: Others) -> None:
+    """By another thread; the error is that of a closed mailbox."""
+    others.do = mailbox.close
+    with pytest.raises((OSError, ValueError)):
+        mailbox.get(timeout=60)
+
+
+def test_an_exception_meanwhile_takes_nothing_along(mailbox: PacketMailbox, others: Others) -> None:
+    """A signal handler that raises while a getter gives way: the message is still there."""
+
+    def put_and_raise() -> None:
+        mailbox.put(b"kept")
+        raise KeyboardInterrupt
+
+    others.do = put_and_raise
+    with pytest.raises(KeyboardInterrupt):
+        mailbox.get(timeout=60)
+
+    assert (b"kept", ()) == mailbox.get(timeout=0)
+
+
+# -- putters
+
+
+def fill(mailbox: PacketMailbox) -> int:
+    """Put until the lane is full; return how many there are."""
+    count = 0
+    while mailbox._lane.send(b"%d" % count):
+        count += 1
+    return count
+
+
+def test_room_that_is_made_meanwhile_is_used(
+    mailbox: PacketMailbox, others: Others, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without sleeping, and without the log: order stays what it was."""
+    monkeypatch.setattr(time, "sleep", None)
+    count = fill(mailbox)
+    got: list[bytes] = []
+    others.do = lambda: got.append(bytes(mailbox.get(timeout=0)[0]))
+    mailbox.put(b"last")
+
+    assert 1 == others.turns
+    assert not mailbox._words[PUTS] & LOGGED
+    got += [bytes(mailbox.get(timeout=0)[0]) for _ in range(count)]
+    assert [b"%d" % number for number in range(count)] + [b"last"] == got
+
+
+def test_where_no_room_is_made_a_put_goes_on(mailbox: PacketMailbox, others: Others) -> None:
+    """To the log, as before: nobody waits for getters that do not come."""
+    count = fill(mailbox)
+    for number in range(1000):
+        mailbox.put(b"more %d" % number)
+
+    assert count + 1000 == mailbox.size()
+    assert mailbox._words[PUTS] & LOGGED
+
+
+def test_a_bounded_put_keeps_its_timeout(others: Others) -> None:
+    """It gives way only if it has the time, and is refused if nothing was taken."""
+    lane = PacketLane(*os.pipe2(os.O_DIRECT | os.O_NONBLOCK | os.O_CLOEXEC))
+    mailbox = PacketMailbox(lane, maxsize=1)
+    mailbox.put(b"one")
+    with pytest.raises(Full):
+        mailbox.put(b"two", timeout=LONGEST / 2)
+    assert not others.turns
+    others.do = lambda: mailbox.get(timeout=0)
+    mailbox.put(b"two", timeout=60)
+
+    assert others.turns
+    assert (b"two", ()) == mailbox.get(timeout=0)
+    mailbox.close()
+
+
+def test_getters_of_a_word_that_only_grows(mailbox: PacketMailbox, others: Others) -> None:
+    """The hint wraps around at four bytes and never fails, whatever is in it."""
+    mailbox._words[MOVED] = (1 << 32) - 1
+    others.do = lambda: mailbox.put(b"came")
+    for _ in range(3):
+        assert (b"came", ()) == mailbox.get(timeout=60)
+
+    assert mailbox._words[MOVED] < 10
