@@ -208,18 +208,19 @@ class PacketChannel(DescriptorChannel):
             self.sending = FREE
 
     def _write_rest(self, rest: list[memoryview], has_table: bool) -> None:
-        writer = self.bulk_writer
-        longest = self.longest_write
-        again = self._wait_again
-        if len(rest) == 1 and len(rest[0]) <= longest:
-            write_all(writer, rest, again)
-            return
         if has_table:
             # In packets of its own: they are read before there is room for what follows.
-            for batch in batches(rest[:1], longest):
-                write_all(writer, batch, again)
+            self.write_bulk(rest[:1])
             del rest[0]
-        for batch in batches(rest, longest):
+        self.write_bulk(rest)
+
+    def write_bulk(self, views: list[memoryview]) -> None:
+        """Write what is behind *views* to the bulk descriptor, in pieces of `longest_write`."""
+        writer, longest, again = self.bulk_writer, self.longest_write, self._wait_again
+        if len(views) == 1 and len(views[0]) <= longest:
+            write_all(writer, views, again)
+            return
+        for batch in batches(views, longest):
             write_all(writer, batch, again)
 
     def asker(self) -> Callable[[], object]:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import _socket  # `socket` would bring much more: `enum`, `collections`, `selectors`
+import errno
+import os
 import struct
 import sys
 
 from procession._packet_channel import PacketChannel
 from procession._packet_lane import PacketLane
+from procession._waiting import wait_writable
+from procession.framing import batches, cut
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import ClassVar, Self
 
 _INTEGER = 4
@@ -19,6 +24,15 @@ _BUFFER = 1 << 20
 # The kernel doubles it, and counts at least 700 bytes for a packet of 511: so a lane holds
 # fewer than the 512 packets that can be counted (it is about 200). Every kernel allows it.
 _LANE_BUFFER = 1 << 17
+# Shorter packets than that are not tried where the kernel has no memory for longer ones.
+_SHORTEST_WRITE = 32 << 10
+# What every socket takes; longer packets are for messages of several of them, as the receiver
+# reads one while the next one is written.
+_USUAL_WRITE = 128 << 10
+_PACKETS = 8
+# What the kernel says of a packet for which it has no memory in one piece, or not enough, or
+# which the buffer of the socket could never hold.
+_TOO_LONG = (errno.EMSGSIZE, errno.ENOBUFS, errno.ENOMEM)
 # A second, as a struct timeval.
 _A_SECOND = struct.pack("@ll", 1, 0)
 
@@ -26,13 +40,18 @@ _A_SECOND = struct.pack("@ll", 1, 0)
 class PacketSocketChannel(PacketChannel):
     """One end: a SOCK_SEQPACKET socket to receive from and to send to, or only one of both."""
 
-    __slots__ = ()
+    __slots__ = ("_longest_write",)
 
     longest_packet: ClassVar[int] = 64 << 10
-    #: It must fit into a socket's send buffer (208 KiB by default, and packets cost some on
-    #: top); larger packets gain little.
-    longest_write: ClassVar[int] = 128 << 10
+    #: Half as many packets are half as many processes to be woken. The kernel would take no
+    #: more than it has in one piece, so that it is asked for less where it has not that.
+    longest_write: ClassVar[int] = 512 << 10
     has_timeouts: ClassVar[bool] = True
+
+    def __init__(self, readers: Sequence[int], writers: Sequence[int]) -> None:
+        """See `DescriptorChannel`."""
+        super().__init__(readers, writers)
+        self._longest_write = self.longest_write
 
     @classmethod
     def pair(cls, *, duplex: bool = True) -> tuple[Self, Self]:
@@ -41,6 +60,42 @@ class PacketSocketChannel(PacketChannel):
         if duplex:
             return cls((one,), (one,)), cls((other,), (other,))
         return cls((one,), ()), cls((), (other,))
+
+    def write_bulk(self, views: list[memoryview]) -> None:
+        """See `PacketChannel.write_bulk`."""
+        left = sum(map(len, views))
+        usual = max(_USUAL_WRITE, left // _PACKETS)
+        while left:
+            longest = min(usual, self._longest_write)
+            for batch in batches(views, longest):
+                if not self._write_packet(batch):
+                    # Memory in so long pieces does not come back soon. Nobody has seen any of it.
+                    self._longest_write = longest // 2
+                    break
+                written = sum(map(len, batch))
+                left -= written
+                views = cut(views, written)[1]
+
+    def _write_packet(self, views: list[memoryview]) -> bool:
+        """Write *views* as one packet; return False if it is too long, and may be shorter."""
+        if sys.platform == "win32":
+            raise OSError("this platform has no vectored writing")
+        while True:
+            try:
+                os.writev(self.bulk_writer, views)
+                return True
+            except BlockingIOError:
+                self._wait_again(self.bulk_writer, wait_writable)
+            except OSError as error:
+                # What a signal handler has raised came through a function of its own, and is
+                # nothing that we know anything about.
+                here = error.__traceback__
+                ours = here is not None and here.tb_next is None
+                if not ours or error.errno not in _TOO_LONG:
+                    raise
+                if self._longest_write <= _SHORTEST_WRITE:
+                    raise
+                return False
 
     def wait_for_room(self, length: int, timeout: float | None = None, /) -> bool:
         """See `Channel.wait_for_room`.
@@ -99,7 +154,7 @@ def packet_socket_pair() -> tuple[int, int]:
             # The kernel gives as much of it as its limit allows.
             end.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDBUF, _BUFFER)
             given = end.getsockopt(_socket.SOL_SOCKET, _socket.SO_SNDBUF)
-            needed = 2 * PacketSocketChannel.longest_write  # a packet, with what the kernel adds
+            needed = 2 * _USUAL_WRITE  # a packet, with what the kernel adds
             if given < needed:
                 raise OSError(
                     f"a socket's buffer is limited to {given} bytes, and {needed} are needed: "
