@@ -26,8 +26,11 @@ _LONGEST_REST = 255
 
 _MASK = (1 << 32) - 1
 
-# Windows has no packet mailboxes, and not this function.
-_give_way: Callable[[], object] = os.sched_yield if sys.platform != "win32" else bool
+_give_way: Callable[[], object]
+if sys.platform == "win32":  # where there are no packet mailboxes
+    _give_way = bool
+else:
+    _give_way = os.sched_yield
 
 
 class Turns:

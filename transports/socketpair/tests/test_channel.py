@@ -73,7 +73,7 @@ def test_long_bulk_is_in_long_packets(
     with ThreadPoolExecutor(1) as sender:
         sending = sender.submit(first.send, b"", [bytes(size)])
         os.read(second.fileno(), 1 << 20)
-        lengths = []
+        lengths: list[int] = []
         while sum(lengths) < size:
             lengths.append(len(os.read(second.fileno(), 1 << 20)))
         sending.result()
