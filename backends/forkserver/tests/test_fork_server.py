@@ -329,6 +329,44 @@ def test_a_module_that_cannot_be_preloaded_is_named(ctx: Any, capfd: Any) -> Non
     process.close()
 
 
+def test_variables_are_the_parents(
+    ctx: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the server has of its own, by its modules or from earlier, is none of a child's."""
+    _start_and_join(ctx)
+    _kill_server()
+    (tmp_path / "setting_variables.py").write_text(
+        "import os\nos.environ['PROCESSION_TESTS_VARIABLE'] = 'of the server'\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delenv("PROCESSION_TESTS_VARIABLE", raising=False)
+    ctx.set_forkserver_preload(["setting_variables"])
+    try:
+        found = [_variable_of_child(ctx)]
+        for value in ("late", "later", "of the server"):
+            monkeypatch.setenv("PROCESSION_TESTS_VARIABLE", value)
+            found.append(_variable_of_child(ctx))
+        monkeypatch.delenv("PROCESSION_TESTS_VARIABLE")
+        found.append(_variable_of_child(ctx))
+    finally:
+        ctx.set_forkserver_preload(["__main__"])
+        _kill_server()
+
+    assert [None, "late", "later", "of the server", None] == found
+
+
+def _variable_of_child(ctx: Any) -> object:
+    here, there = ctx.Pipe(duplex=False)
+    process = ctx.Process(target=payloads.call, args=(there, payloads.environment_of_child))
+    process.start()
+    there.close()
+    answer: dict[str, object] = here.recv()
+    process.join(_SECONDS)
+    process.close()
+    here.close()
+    return answer["variable"]
+
+
 def test_reports_are_read_whole_or_not_at_all() -> None:
     """A line that ends raises `Ended`; a packet of the wrong size is no report."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

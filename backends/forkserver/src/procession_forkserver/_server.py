@@ -63,6 +63,8 @@ class _Server:
     def __init__(self, requests: socket, preparation: dict[str, Any]) -> None:
         self._requests = requests
         self._preparation = preparation
+        # What children need not be told again; imports may have changed it.
+        self._environ = os.environ.copy()
         self._poll = select.poll()
         self._poll.register(requests.fileno(), select.POLLIN)
         # By pidfd: the process id, and the line on which its exit code is awaited.
@@ -79,7 +81,10 @@ class _Server:
 
     def _fork(self) -> None:
         request, (descriptor,) = _protocol.receive(self._requests, _LONGEST_REQUEST)
-        _import(request.decode().split()[1:], self._preparation)
+        modules = request.decode().split()[1:]
+        if modules:
+            _import(modules, self._preparation)
+            self._environ = os.environ.copy()
         line = socket(AF_UNIX, SOCK_SEQPACKET, 0, descriptor)
         server = os.getpid()
         try:
@@ -96,7 +101,7 @@ class _Server:
             return
         if pid == 0:
             self._abandon()
-            _be_child(line, server)
+            _be_child(line, server, self._environ)
         pidfd = os.pidfd_open(pid)
         self._children[pidfd] = pid, line
         self._poll.register(pidfd, select.POLLIN)
@@ -117,7 +122,7 @@ class _Server:
         self._children.clear()
 
 
-def _be_child(line: socket, server: int) -> NoReturn:
+def _be_child(line: socket, server: int, environ: dict[str, str]) -> NoReturn:
     """Be one child, from the fork to the exit."""
     code, child = 1, os.getpid()
     try:
@@ -131,7 +136,7 @@ def _be_child(line: socket, server: int) -> NoReturn:
             os._exit(code)
         _protocol.send_report(line, _protocol.STARTED, os.getpid(), (pidfd,))
         os.close(pidfd)
-        code = run_parcel(parcel, descriptors)
+        code = run_parcel(parcel, descriptors, environ=environ)
     except _protocol.Ended:
         # start() was interrupted in the parent: for it, this process does not exist.
         os._exit(0)
@@ -173,6 +178,10 @@ def _receive_preparation(requests: socket) -> tuple[dict[str, Any], int]:
 def _prepare(preparation: dict[str, Any]) -> None:
     sys.path[:] = preparation["path"]
     sys.argv[:] = preparation["argv"]
+    # For all children whose parent wants to know how they failed. Not at the top, where it would
+    # be in whoever looks at this module.
+    import faulthandler  # noqa: F401
+
     _import(preparation["modules"], preparation)
 
 
