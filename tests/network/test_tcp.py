@@ -26,6 +26,7 @@ pytest.importorskip("procession_tcp")
 import procession
 from procession import errors
 from procession.connection import Client, Listener
+from procession.shared_memory import AnonymousMemory
 from procession.testing import payloads
 from procession.testing.forked import crew, until
 
@@ -119,6 +120,20 @@ def test_objects_both_ways(pipe: Any, send_away: Any) -> None:
         assert bytes(size) == here.recv_bytes()
     assert not here.poll(0)
     assert not there.poll(0)
+
+
+def test_memory_through_a_tunnel(pipe: Any, send_away: Any) -> None:
+    """Descriptors do not follow to another host; on this one, they are fetched from the tunnel."""
+    here, there = pipe()
+    here.send(AnonymousMemory(5))
+    there = send_away(there)
+    here.send(AnonymousMemory(6))
+    assert [5, 6] == [there.recv().size for _ in range(2)]
+    there.send(AnonymousMemory(7))
+    assert 7 == here.recv().size
+    here.close()
+    with pytest.raises(errors.EndOfConnectionError):
+        there.recv()
 
 
 def test_without_certificates(pipe: Any, send_away: Any, monkeypatch: pytest.MonkeyPatch) -> None:

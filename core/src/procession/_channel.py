@@ -61,10 +61,10 @@ class Channel(Exportable):
         `shorten`'s leave, and leaves all others to `_send_any`, `_send_any_bytes`, `_recv_any` and
         `_recv_any_bytes`, with its arguments as they are. An `OSError` or `EOFError` of the channel
         is given to `_fail`, which raises. An object is pickled by `_encode`, as
-        `procession._pickling.dumps` does it; what that raises is given to `_send_despite`, and a
-        pickle with buffers to `_send_pickled`. Bytes that came with buffers are made whole by
-        `_as_bytes`. Its static method ``prepare`` is called once before, with the names of
-        `procession._pickling`. Such a channel has no `asker`.
+        `procession._pickling.dumps` does it, or `dumps_watching` if it `carries`; what that raises
+        is given to `_send_despite`, and a pickle with buffers to `_send_pickled`. Bytes that came
+        with buffers are made whole by `_as_bytes`. Its static method ``prepare`` is called once
+        before, with the names of `procession._pickling`. Such a channel has no `asker`.
         """
         return None
 

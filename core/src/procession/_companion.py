@@ -67,16 +67,19 @@ class Outlet:
     def __init__(self, fd: int) -> None:
         self._end = _Borrowed(fd)
 
-    def post(self, descriptors: Sequence[int]) -> bytes | None:
-        """Send *descriptors* to the other end; return the ticket for the message.
+    def new_ticket(self) -> bytes:
+        """Return the ticket for one message."""
+        return os.urandom(TICKET)
 
-        None, and nothing is sent, where there is no room for them: nobody has taken the last
-        some hundred, or the user has as many on the way as the system allows. Never blocks.
-        Raises `OSError` when nobody is left at the other end, or this one is closed.
+    def post(self, ticket: bytes, descriptors: Sequence[int]) -> bool:
+        """Send *descriptors* to the other end, under *ticket*; return whether they were.
+
+        Not where there is no room for them: nobody has taken the last some hundred, or the user
+        has as many on the way as the system allows. Never blocks. Raises `OSError` when nobody
+        is left at the other end, or this one is closed.
         """
         if sys.platform != "linux":
-            return None
-        ticket = os.urandom(TICKET)
+            return False
         rights = (
             (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, pack(f"{len(descriptors)}i", *descriptors)),
         )
@@ -85,8 +88,8 @@ class Outlet:
         except OSError as error:
             if error.errno in _GONE:
                 raise
-            return None
-        return ticket
+            return False
+        return True
 
     def close(self) -> None:
         """Let go of the socket."""

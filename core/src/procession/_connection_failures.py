@@ -64,16 +64,22 @@ def fail(
     raise error
 
 
-def check_total(connection: Connection, source: str, length: int) -> None:
+def check_total(
+    connection: Connection, source: str, length: int, maxlength: int | None = None
+) -> None:
     """Raise `MessageTooLongError` for a message of *length* bytes in all that has come.
 
-    *source*: where the `recv_limit` of *connection* is from.
+    At most *maxlength* were asked for. *source*: where the `recv_limit` of *connection* is from.
     """
     limit = connection.recv_limit
     if limit is not None and length > limit:
         raise MessageTooLongError(
             f"bad message length: {length} bytes have come and at most {limit} were asked "
             f"for; {_how_to_raise(connection, source)}"
+        )
+    if maxlength is not None and length > maxlength:
+        raise MessageTooLongError(
+            f"bad message length: {length} bytes have come and at most {maxlength} were asked for"
         )
 
 

@@ -149,8 +149,8 @@ class PacketChannel(DescriptorChannel):
                 from procession._companion import Outlet
 
                 self.outlet = Outlet(self._companion())
-            ticket = self.outlet.post(descriptors)
-            if ticket is None:
+            ticket = self.outlet.new_ticket()
+            if not self.outlet.post(ticket, descriptors):
                 return False
             tag = pack_tag(ticket, len(descriptors))
             if buffers or len(body) + TAG_SIZE >= self.longest_packet:

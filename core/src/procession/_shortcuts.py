@@ -44,5 +44,5 @@ def _choose_ways(self: Any) -> None:
         self,
         send is not None and send == channel.send,
         receive is not None and receive == channel.receive and self._recv_limit is None,
-        self._dumps is _pickling.dumps,
+        self._encoder is None,
     )

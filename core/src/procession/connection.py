@@ -8,7 +8,7 @@ from procession._byte_range import part, room
 from procession._connection_failures import check_total, fail, refuse
 from procession._pickling import Watching, dumper, explain, join, loads, with_sockets
 from procession._waiting import wait_for_any
-from procession.errors import BufferTooShort, MessageTooLongError, NothingToLendError
+from procession.errors import BufferTooShort, NothingToLendError
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
@@ -379,13 +379,10 @@ class Connection(abc.Connection):
         self, body: Buffer, buffers: Sequence[Buffer], maxlength: int | None = None
     ) -> bytes:
         """Return a message with buffers as bytes, unless they are more than *maxlength*."""
+        # Its descriptors are on offer when it is joined, and closed when it is too long before.
+        self._check_total(len(body) + sum(map(len, buffers)), maxlength)
         joined = join(body, buffers)
-        self._check_total(len(joined))
-        if maxlength is not None and len(joined) > maxlength:
-            raise MessageTooLongError(
-                f"bad message length: {len(joined)} bytes have come and at most {maxlength} "
-                f"were asked for"
-            )
+        self._check_total(len(joined), maxlength)
         return joined
 
     def recv_bytes_into(self, buf: Buffer, offset: int = 0) -> int:
@@ -402,8 +399,7 @@ class Connection(abc.Connection):
         except (OSError, EOFError) as error:
             self._fail(error, self._recv_limit is not None)
         if buffers:
-            body = join(body, buffers)
-            self._check_total(len(body))
+            body = self._as_bytes(body, buffers)
             into[: len(body)] = body[: len(into)]
         if len(body) > len(into):
             raise BufferTooShort(bytes(body))
@@ -496,8 +492,8 @@ class Connection(abc.Connection):
     def _refuse(self, state: str) -> NoReturn:
         refuse(self, state)
 
-    def _check_total(self, length: int) -> None:
-        check_total(self, self._limit_source, length)
+    def _check_total(self, length: int, maxlength: int | None = None) -> None:
+        check_total(self, self._limit_source, length, maxlength)
 
     def _fail(self, error: OSError | EOFError, limited: bool = False) -> NoReturn:
         """Give what a channel has raised its final shape. Called while handling it.

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from procession._packet_sockets import PacketSocketChannel as PacketSocketChannel
     from procession._packet_sockets import PacketSocketLane as PacketSocketLane
     from procession._packet_sockets import packet_socket_pair as packet_socket_pair
+    from procession._porter import Porter as Porter
     from procession._primitives import LOCK as LOCK
     from procession._primitives import NOTICE_SECONDS as NOTICE_SECONDS
     from procession._primitives import RECURSIVE as RECURSIVE
@@ -98,6 +99,7 @@ _HOMES = {
     "PacketSocketLane": "_packet_sockets",
     "Parcel": "_launch_plan",
     "PidChild": "_child_handle",
+    "Porter": "_porter",
     "Primitive": "_primitives",
     "Recipe": "_handoff",
     "RECORD_WORDS": "_holder",

@@ -71,6 +71,22 @@ look_around(struct half *half)
     return result != NULL && generation == fork_generation;
 }
 
+PyObject *
+call_out(PyObject *function, PyObject *argument)
+{
+    unsigned generation = fork_generation;
+    PyObject *kept = Py_NewRef(function);
+    PyObject *result = PyObject_CallFunctionObjArgs(kept, argument, NULL);
+    Py_DECREF(kept);
+    if (result != NULL && generation != fork_generation) {
+        Py_DECREF(result);
+        PyErr_SetString(busy_error, "cannot go on here: this process was forked in the middle of a "
+                                    "call, which is the parent's to finish");
+        return NULL;
+    }
+    return result;
+}
+
 /* No single wait for a lock is longer: a signal that comes just before it does not end it. */
 #define LONGEST_LOCKING NANOSECONDS
 

@@ -190,6 +190,16 @@ End_watch(PyObject *object, PyObject *const *args, Py_ssize_t count)
 }
 
 static PyObject *
+End_carry(PyObject *object, PyObject *luggage)
+{
+    End *self = (End *)object;
+    PyObject *old = self->luggage;
+    self->luggage = Py_NewRef(luggage);
+    Py_XDECREF(old);
+    return none();
+}
+
+static PyObject *
 End_close(PyObject *object, PyObject *unused)
 {
     (void)unused;
@@ -323,6 +333,7 @@ End_dealloc(PyObject *object)
     if (self->out.gate != NULL)
         PyThread_free_lock(self->out.gate);
     Py_XDECREF(self->take);
+    Py_XDECREF(self->luggage);
     Py_XDECREF(self->in.look);
     Py_XDECREF(self->out.look);
     PyTypeObject *type = Py_TYPE(object);
@@ -335,7 +346,12 @@ static PyMethodDef methods[] = {
     {"receive", (PyCFunction)(void (*)(void))End_receive, METH_FASTCALL,
      "receive(into=None, limit=None, /)\n--\n\nSee `procession.plugin.Channel.receive`."},
     {"send", (PyCFunction)(void (*)(void))End_send, METH_FASTCALL,
-     "send(body, buffers=(), /)\n--\n\nSee `procession.plugin.Channel.send`."},
+     "send(body, buffers=(), before=None, /)\n--\n\nSee `procession.plugin.Channel.send`.\n\n"
+     "*before* is called with the side taken; if it says False, nothing is sent, and that is what\n"
+     "is returned."},
+    {"carry", End_carry, METH_O,
+     "carry(luggage, /)\n--\n\nHave *luggage* called, with the buffers, for a message that has\n"
+     "some and no body. What it returns is received then. It is called with the side taken."},
     {"wait", (PyCFunction)(void (*)(void))End_wait, METH_FASTCALL,
      "wait(timeout=None, /)\n--\n\nSee `procession.plugin.Channel.wait`."},
     {"wait_for_room", (PyCFunction)(void (*)(void))End_wait_for_room, METH_FASTCALL,

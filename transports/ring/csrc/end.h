@@ -48,6 +48,9 @@ typedef struct {
     struct half in, out;
     /* Called with a length; returns writable memory of so many bytes. */
     PyObject *take;
+    /* Called with the buffers of a message that has some and no body; returns what is received
+       then. NULL where there are none. */
+    PyObject *luggage;
     unsigned generation;
     /* How many calls are being made; what is closed is given back when the last returns. */
     int users;
@@ -91,6 +94,9 @@ bool renew_size(struct half *half);
 bool look_for_signals(void);
 /* The same, in a wait for a message to begin: it is also time to look after the other side. */
 bool look_around(struct half *half);
+/* Call *function*, which may run any code, with *argument*, unless that is NULL, and with a side
+   taken; NULL with an exception, also in a child that was forked meanwhile. */
+PyObject *call_out(PyObject *function, PyObject *argument);
 /* Raises nothing, and keeps an exception that is set. */
 void close_end(End *self);
 
@@ -107,10 +113,11 @@ PyObject *raise_outcome(End *self, enum outcome outcome);
 PyObject *refuse_busy(const char *doing);
 
 /* Send a body, bytes or another buffer, and *buffers*, a sequence or NULL: None, or NULL with an
-   exception. */
-PyObject *send_message(End *self, PyObject *body, PyObject *buffers);
+   exception. If *before*, unless it is NULL, says False when it is called, with the side taken,
+   nothing is sent, and False returned. */
+PyObject *send_message(End *self, PyObject *body, PyObject *buffers, PyObject *before);
 /* Receive a message, into *into*, the buffer of *into_object*, or NULL: its body, and a list in
-   *buffers* if it has any. */
+   *buffers* if it has any, or its luggage. */
 PyObject *receive_message(End *self, Py_buffer *into, PyObject *into_object, uint64_t limit,
                           PyObject **buffers);
 

@@ -409,6 +409,23 @@ receive_record(End *self, uint64_t position, struct record record, Py_buffer *in
     return receive_long(self, position, record, into, into_object, buffers);
 }
 
+/* With the side taken, so that the luggage of messages comes in their order: replace a body of
+   nothing and its buffers by what they are, or by NULL with an exception. */
+static void
+take_luggage(End *self, PyObject **body, PyObject **buffers)
+{
+    PyObject *message = call_out(self->luggage, *buffers), *real_body = NULL, *luggage = NULL;
+    if (message != NULL && PyArg_ParseTuple(message, "OO", &real_body, &luggage)) {
+        Py_INCREF(real_body);
+        Py_INCREF(luggage);
+    }
+    Py_XDECREF(message);
+    Py_DECREF(*body);
+    Py_DECREF(*buffers);
+    *body = real_body;
+    *buffers = luggage;
+}
+
 static PyObject *
 receive_one(End *self, Py_buffer *into, PyObject *into_object, uint64_t limit,
             PyObject **buffers)
@@ -422,6 +439,8 @@ receive_one(End *self, Py_buffer *into, PyObject *into_object, uint64_t limit,
     if (!next_record(self, &position, &record))
         return NULL;
     PyObject *body = receive_record(self, position, record, into, into_object, limit, buffers);
+    if (body != NULL && record.body == 0 && record.buffers > 0 && self->luggage != NULL)
+        take_luggage(self, &body, buffers);
     leave_side(self, &self->in);
     return body;
 }

@@ -59,6 +59,7 @@ struct stream_out {
     size_t count, index;
     uint64_t done; /* of the current span */
     uint64_t begun, position, committed;
+    uint64_t least; /* room to begin with */
     bool grows; /* the ring is to, as soon as it can */
 };
 
@@ -132,8 +133,7 @@ write_spans(End *self, struct stream_out *state)
             state->done = 0;
             continue;
         }
-        /* A part of a mark would be nothing that a reader can begin with. */
-        uint64_t least = state->position == state->begun ? 2 * sizeof(struct record) : 1;
+        uint64_t least = state->position == state->begun ? state->least : 1;
         uint64_t room = room_at(half, state->position, least);
         if (room > half->size)
             return CORRUPT;
@@ -177,6 +177,11 @@ send_stream(End *self, const struct span *spans, size_t count, uint64_t total)
                       (half->streamed || total / VERY_LONG > half->size);
         half->streamed = true;
     }
+    /* A part of a mark would be nothing that a reader can begin with. A short message is there
+       whole or not at all. */
+    state.least = aligned(total);
+    if (state.least > PIECE || state.least > half->size / 4)
+        state.least = 2 * sizeof(struct record);
     state.begun = state.position = state.committed =
         atomic_load_explicit(&half->stream->tail, memory_order_relaxed);
     half->busy = true;
@@ -298,8 +303,24 @@ done:
     return result;
 }
 
+/* With the side taken: whether *before* lets the message go; -1 with an exception. */
+static int
+ask_before(End *self, PyObject *before)
+{
+    PyObject *answer = call_out(before, NULL);
+    if (answer == NULL)
+        return -1;
+    int go = PyObject_IsTrue(answer);
+    Py_DECREF(answer);
+    if (go > 0 && self->closed) {
+        raise_outcome(self, CLOSED);
+        return -1;
+    }
+    return go;
+}
+
 PyObject *
-send_message(End *self, PyObject *message, PyObject *buffers)
+send_message(End *self, PyObject *message, PyObject *buffers, PyObject *before)
 {
     Py_ssize_t count = buffers == NULL ? 0 : PySequence_Size(buffers);
     if (count < 0)
@@ -325,8 +346,11 @@ send_message(End *self, PyObject *message, PyObject *buffers)
         else if (!self->writable || self->closed)
             raise_outcome(self, CLOSED);
         else if (take_side(self, &self->out, FOR_EVER) > 0) {
+            int go = 1;
             if (is_broken(self))
                 raise_outcome(self, BROKEN);
+            else if (before != NULL && (go = ask_before(self, before)) <= 0)
+                result = go == 0 ? PyBool_FromLong(0) : NULL;
             else if (count == 0 && (uint64_t)length <= PIECE &&
                      (uint64_t)length <= self->out.size / 4)
                 result = send_whole(self, body, (uint64_t)length);
@@ -344,11 +368,13 @@ send_message(End *self, PyObject *message, PyObject *buffers)
 PyObject *
 End_send(PyObject *object, PyObject *const *args, Py_ssize_t count)
 {
-    if (count < 1 || count > 2) {
-        PyErr_SetString(PyExc_TypeError, "send() takes a body and, at most, buffers");
+    if (count < 1 || count > 3) {
+        PyErr_SetString(PyExc_TypeError,
+                        "send() takes a body and, at most, buffers and what to call before");
         return NULL;
     }
-    return send_message((End *)object, args[0], count == 2 ? args[1] : NULL);
+    return send_message((End *)object, args[0], count >= 2 ? args[1] : NULL,
+                        count == 3 && args[2] != Py_None ? args[2] : NULL);
 }
 
 /* Whether a send of so much would not wait for room to begin; its side is taken. */

@@ -9,24 +9,25 @@ typedef struct {
     PyObject_HEAD
     /* An `End`, or NULL where the connection has to look at everything itself. */
     PyObject *out, *in;
-    /* Whether objects are pickled as the pickle module does it. */
-    bool pickles;
+    /* Whether objects are pickled as the pickle module does it, and whether descriptors in them
+       are looked for. */
+    bool pickles, carries;
 } Shortcuts;
 
 /* Of `procession._pickling`: its names, some of which come to mean something else; and `loads`
    of the pickle module. */
 static PyObject *pickling, *unpickle;
 static PyObject *protocol;
-static PyObject *encode_name, *ndarray_name, *buffers_name, *loads_name;
+static PyObject *encode_name, *ndarray_name, *buffers_name, *watching_name, *loads_name;
 static PyObject *send_name, *send_bytes_name, *recv_name, *recv_bytes_name;
 static PyObject *send_pickled_name, *send_despite_name, *recv_joined_name, *fail_name;
 
 /* A tuple of the one name "buffer_callback". */
 static PyObject *keywords;
 
-/* A collector of buffers: made when it is first needed, or when it was left to somebody; not there
-   while it is in use. */
-static PyObject *idle_collector;
+/* Collectors of buffers, for connections that do not carry descriptors and for those that do: made
+   when they are first needed, or when they were left to somebody; not there while they are in use. */
+static PyObject *idle_collectors[2];
 
 typedef PyObject *(*fast_function)(PyObject *, PyObject *const *, Py_ssize_t, PyObject *);
 
@@ -93,7 +94,7 @@ static PyObject *
 send_short(PyObject *self, PyObject *end, PyObject *body)
 {
     Py_INCREF(end); /* the connection may be given another way meanwhile */
-    PyObject *result = send_message((End *)end, body, NULL);
+    PyObject *result = send_message((End *)end, body, NULL, NULL);
     Py_DECREF(end);
     return result == NULL ? fail(self) : result;
 }
@@ -108,20 +109,20 @@ Shortcuts_send_bytes(PyObject *object, PyObject *const *args, Py_ssize_t count, 
 }
 
 static PyObject *
-take_collector(void)
+take_collector(bool carries)
 {
-    PyObject *collector = idle_collector;
-    idle_collector = NULL;
+    PyObject *collector = idle_collectors[carries];
+    idle_collectors[carries] = NULL;
     if (collector != NULL)
         return collector;
-    return PyObject_CallNoArgs(PyDict_GetItem(pickling, buffers_name));
+    return PyObject_CallNoArgs(PyDict_GetItem(pickling, carries ? watching_name : buffers_name));
 }
 
 static void
-keep_collector(PyObject *collector)
+keep_collector(bool carries, PyObject *collector)
 {
-    if (idle_collector == NULL && PyList_Size(collector) == 0)
-        idle_collector = collector;
+    if (idle_collectors[carries] == NULL && PyList_Size(collector) == 0)
+        idle_collectors[carries] = collector;
     else
         Py_DECREF(collector);
 }
@@ -151,7 +152,8 @@ Shortcuts_send(PyObject *object, PyObject *const *args, Py_ssize_t count, PyObje
     if (self->out == NULL || !self->pickles || count != 1 || names != NULL ||
         (PyObject *)Py_TYPE(args[0]) == PyDict_GetItem(pickling, ndarray_name))
         return the_long_way(object, send_name, args, count, names);
-    PyObject *collector = take_collector(), *result;
+    bool carries = self->carries;
+    PyObject *collector = take_collector(carries), *result;
     if (collector == NULL)
         return NULL;
     PyObject *encode = Py_NewRef(PyDict_GetItem(pickling, encode_name));
@@ -163,7 +165,7 @@ Shortcuts_send(PyObject *object, PyObject *const *args, Py_ssize_t count, PyObje
         result = PyObject_CallMethodObjArgs(object, send_pickled_name, body, collector, NULL);
     else
         result = send_short(object, self->out, body);
-    keep_collector(collector);
+    keep_collector(carries, collector);
     Py_XDECREF(body);
     return result;
 }
@@ -246,12 +248,12 @@ Shortcuts_shorten(PyObject *object, PyObject *const *args, Py_ssize_t count)
 {
     Shortcuts *self = (Shortcuts *)object;
     PyObject *out, *in, *old_out = self->out, *old_in = self->in;
-    if (count != 3) {
-        PyErr_SetString(PyExc_TypeError, "shorten() takes two ends, or None, and a truth value");
+    if (count != 4) {
+        PyErr_SetString(PyExc_TypeError, "shorten() takes two ends, or None, and two truth values");
         return NULL;
     }
-    int pickles = PyObject_IsTrue(args[2]);
-    if (pickles < 0 || !read_end(args[0], &out))
+    int pickles = PyObject_IsTrue(args[2]), carries = PyObject_IsTrue(args[3]);
+    if (pickles < 0 || carries < 0 || !read_end(args[0], &out))
         return NULL;
     if (!read_end(args[1], &in)) {
         Py_XDECREF(out);
@@ -260,6 +262,7 @@ Shortcuts_shorten(PyObject *object, PyObject *const *args, Py_ssize_t count)
     self->out = out;
     self->in = in;
     self->pickles = pickles;
+    self->carries = carries;
     Py_XDECREF(old_out);
     Py_XDECREF(old_in);
     return none();
@@ -269,7 +272,7 @@ static PyObject *
 Shortcuts_prepare(PyObject *unused, PyObject *namespace)
 {
     (void)unused;
-    PyObject *names[] = {encode_name, ndarray_name, buffers_name, loads_name};
+    PyObject *names[] = {encode_name, ndarray_name, buffers_name, watching_name, loads_name};
     for (size_t i = 0; i < Py_ARRAY_LENGTH(names); i++)
         if (PyDict_GetItemWithError(namespace, names[i]) == NULL) {
             if (!PyErr_Occurred())
@@ -314,7 +317,7 @@ static PyMethodDef methods[] = {
     {"recv_bytes", METHOD(Shortcuts_recv_bytes), METH_FASTCALL | METH_KEYWORDS,
      "recv_bytes($self, maxlength=None)\n--\n\nSee `procession.Connection.recv_bytes`."},
     {"_shorten", METHOD(Shortcuts_shorten), METH_FASTCALL,
-     "_shorten(out, in, pickles, /)\n--\n\n"
+     "_shorten(out, in, pickles, carries, /)\n--\n\n"
      "Send through one `End` and receive through another, or leave it to the connection."},
     {"prepare", Shortcuts_prepare, METH_O | METH_STATIC,
      "prepare(pickling, /)\n--\n\nUse what `procession._pickling` has, and comes to have."},
@@ -345,6 +348,7 @@ name_shortcuts(void)
         {&encode_name, "_encode"},
         {&ndarray_name, "_ndarray"},
         {&buffers_name, "Buffers"},
+        {&watching_name, "Watching"},
         {&loads_name, "loads"},
         {&send_name, "_send_any"},
         {&send_bytes_name, "_send_any_bytes"},

@@ -432,8 +432,8 @@ def test_no_more_shortcuts_than_asked_for(implementation: str) -> None:
     with Connection.over(first) as one, Connection.over(second):
         short: Any = one
         with pytest.raises(TypeError, match="End"):
-            short._shorten(1, None, True)
+            short._shorten(1, None, True, False)
         with pytest.raises(TypeError, match="End"):
-            short._shorten(None, 1, True)
+            short._shorten(None, 1, True, False)
         with pytest.raises(TypeError):
             short._shorten()

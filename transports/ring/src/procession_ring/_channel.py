@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from procession.plugin import Channel, blocks
+from procession.plugin import Channel, Porter, blocks
 
 from ._implementation import NATIVE, implementation
 
@@ -27,7 +27,9 @@ class RingChannel(Channel):
     number of processes may use one end at once; messages never interleave.
     """
 
-    __slots__ = ("__weakref__", "_end", "_offsets", "receive", "send")
+    __slots__ = ("__weakref__", "_end", "_offsets", "_porter", "receive", "send")
+
+    takes_companion = True
 
     if TYPE_CHECKING:
 
@@ -52,7 +54,8 @@ class RingChannel(Channel):
         """
         self._end: NativeEnd | TwinEnd = _end_type()(*descriptors, *offsets, blocks.take, new)
         self._offsets = offsets
-        self.send = self._end.send  # type: ignore[method-assign]
+        self._porter: Porter | None = None
+        self.send = self._end.send  # type: ignore[assignment]
         self.receive = self._end.receive  # type: ignore[method-assign]
 
     @property
@@ -87,7 +90,8 @@ class RingChannel(Channel):
     def shorten(self, connection: Any, sends: bool, receives: bool, pickles: bool, /) -> None:
         """See `Channel.shorten`."""
         end = self._end
-        connection._shorten(end if sends else None, end if receives else None, pickles)
+        ways = end if sends else None, end if receives else None
+        connection._shorten(*ways, pickles, self.carries)
 
     def wait(self, timeout: float | None = None, /) -> bool:
         """See `Channel.wait`."""
@@ -113,13 +117,35 @@ class RingChannel(Channel):
         """See `Channel.holding`: the socket, of which each end has one of its own."""
         return self._end.descriptors()[3]
 
+    @property
+    def carries(self) -> bool:
+        """See `Channel.carries`."""
+        return self._porter is not None
+
+    def accompany(self, companion: int, /) -> None:
+        """See `Channel.accompany`."""
+        self._porter = Porter(companion)
+        self._end.carry(self._porter.receive)
+
+    def send_carrying(
+        self, body: Buffer, buffers: Sequence[Buffer], descriptors: Sequence[int], /
+    ) -> bool:
+        """See `Channel.send_carrying`."""
+        porter = self._porter
+        return porter is not None and porter.send(self._end.send, body, buffers, descriptors)
+
     def close(self) -> None:
         """See `Channel.close`."""
         self._end.close()
+        if self._porter is not None:
+            self._porter.close()
 
     def export(self, handoff: Handoff, /) -> Recipe:
         """See `Exportable.export`."""
-        tokens = tuple(None if fd < 0 else handoff.give(fd) for fd in self._end.descriptors())
+        descriptors: tuple[int, ...] = self._end.descriptors()
+        if self._porter is not None:
+            descriptors += (self._porter.companion,)
+        tokens = tuple(None if fd < 0 else handoff.give(fd) for fd in descriptors)
         into, out = self._offsets
         return tokens, (into if self._end.readable else -1, out)
 
@@ -131,8 +157,12 @@ class RingChannel(Channel):
         try:
             for token in tokens:
                 taken.append(-1 if token is None else takeover.take(token))
-            memory, in_bell, out_bell, peer = taken
-            return cls((memory, in_bell, out_bell, peer), offsets)
+            memory, in_bell, out_bell, peer, *companion = taken
+            self = cls((memory, in_bell, out_bell, peer), offsets)
+            taken = companion
+            if companion:
+                self.accompany(companion[0])
+            return self
         except BaseException:
             for fd in taken:
                 if fd >= 0:

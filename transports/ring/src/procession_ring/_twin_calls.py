@@ -23,8 +23,10 @@ from ._twin_half import ARMED, LEFT, TAIL, WATCHED, Half, is_in_the_middle, ring
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any, NoReturn, TypeVar
+
+    from procession.plugin import Buffer, Message
 
     T = TypeVar("T")
 
@@ -50,6 +52,7 @@ class TwinCalls:
         "_in_bell",
         "_left_seen",
         "_looked",
+        "_luggage",
         "_out",
         "_out_bell",
         "_peer",
@@ -83,6 +86,7 @@ class TwinCalls:
         self._in = Half(view, in_offset, self._file, 1) if in_offset >= 0 else None
         self._out = Half(view, out_offset, self._file, 0) if out_offset >= 0 else None
         self._take = take
+        self._luggage: Callable[[Sequence[Buffer]], Message] | None = None
         self._in_bell, self._out_bell = in_bell, out_bell
         self._epoll = None
         self._pid = os.getpid()
@@ -152,6 +156,23 @@ class TwinCalls:
         elif now - half.since >= _LOOK_AGAIN:
             half.since = now
             half.look()
+
+    def carry(self, luggage: Callable[[Sequence[Buffer]], Message], /) -> None:
+        """Have *luggage* called, with the buffers, for a message that has some and no body.
+
+        What it returns is received then. It is called with the side taken.
+        """
+        self._luggage = luggage
+
+    def _call_out(self, function: Callable[..., T], *arguments: object) -> T:
+        """Call *function* with a side taken; it may run any code."""
+        result = function(*arguments)
+        if self._pid != os.getpid():
+            raise BusyConnectionError(
+                "cannot go on here: this process was forked in the middle of a call, which is the "
+                "parent's to finish"
+            )
+        return result
 
     # -- the sides ---------------------------------------------------------------------
 

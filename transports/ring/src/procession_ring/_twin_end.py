@@ -52,10 +52,19 @@ class TwinEnd(TwinSending):
             half.since = 0.0
             while True:
                 if half.has_data():
-                    message = self._exclusively(half, None, self._receive_next, into, limit)
+                    message = self._exclusively(half, None, self._receive_whole, into, limit)
                     if message is not None:
                         return message
                 self._await_data(half)
+
+    def _receive_whole(
+        self, half: Half, into: memoryview | None, limit: int | None
+    ) -> Message | None:
+        """Return the next message, with its luggage, or None as `_receive_next`."""
+        message = self._receive_next(half, into, limit)
+        if message is None or message[0] or not message[1] or self._luggage is None:
+            return message
+        return self._call_out(self._luggage, message[1])
 
     def _receive_next(
         self, half: Half, into: memoryview | None, limit: int | None

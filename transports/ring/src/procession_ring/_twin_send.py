@@ -27,7 +27,7 @@ from ._twin_half import (
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import NoReturn
 
     from procession.plugin import Buffer
@@ -47,26 +47,47 @@ class TwinSending(TwinCalls):
 
     __slots__ = ()
 
-    def send(self, body: Buffer, buffers: Sequence[Buffer] = (), /) -> None:
-        """See `procession.plugin.Channel.send`."""
+    def send(
+        self,
+        body: Buffer,
+        buffers: Sequence[Buffer] = (),
+        before: Callable[[], bool] | None = None,
+        /,
+    ) -> bool | None:
+        """See `procession.plugin.Channel.send`.
+
+        *before* is called with the side taken; if it says False, nothing is sent, and that is
+        what is returned.
+        """
         half = self._sending()
         with half.lock:
             if half.busy:
                 self._refuse_busy("sending")
             half.since = 0.0
-            self._exclusively(half, None, self._send, body, buffers)
+            return self._exclusively(half, None, self._send, body, buffers, before)
 
-    def _send(self, half: Half, body: Buffer, buffers: Sequence[Buffer]) -> None:
+    def _send(
+        self,
+        half: Half,
+        body: Buffer,
+        buffers: Sequence[Buffer],
+        before: Callable[[], bool] | None,
+    ) -> bool | None:
         if not half.renew_size():
             self._corrupt()
         if self._is_broken(half):
             raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+        if before is not None:
+            if not self._call_out(before):
+                return False
+            if self.closed:
+                self._refuse_closed()
         length = len(body)
         mark = RECORD.pack(length, len(buffers), RECORD_MARK)
         if buffers or length > PIECE or length > half.size // 4:
             data = [memoryview(part) for part in (body, *buffers)]
             self._send_stream(half, mark, data)
-            return
+            return None
         packet = memoryview(b"".join((mark, body, bytes(-length % ALIGNMENT))))
         while True:
             tail = half.longs[TAIL]
@@ -78,6 +99,7 @@ class TwinSending(TwinCalls):
                 self._refuse_busy("sending")
         half.copy_in(tail, packet)
         self._commit(half, tail + len(packet))
+        return None
 
     def _is_broken(self, half: Half) -> bool:
         """Return whether nobody can receive any more; see `is_broken` in `csrc/send.c`."""
@@ -105,7 +127,13 @@ class TwinSending(TwinCalls):
         )
         parts = [memoryview(mark), lengths, *data]
         total = sum(map(len, parts))
-        parts.append(memoryview(bytes(-total % ALIGNMENT)))
+        padding = -total % ALIGNMENT
+        parts.append(memoryview(bytes(padding)))
+        # A part of a mark would be nothing that a reader can begin with. A short message is
+        # there whole or not at all.
+        least = total + padding
+        if least > min(PIECE, half.size // 4):
+            least = 2 * MARK
         begun = committed = position = half.longs[TAIL]
         half.busy = True
         try:
@@ -121,8 +149,7 @@ class TwinSending(TwinCalls):
                     room = half.size - (position - half.longs[HEAD])
                     if not 0 <= room <= half.size:
                         self._corrupt()
-                    # A part of a mark would be nothing that a reader can begin with.
-                    if room < (2 * MARK if position == begun else 1):
+                    if room < (least if position == begun else 1):
                         wanted = half.size // 4
                         if position != begun:
                             committed = self._commit_part(half, position, committed)

@@ -27,9 +27,6 @@ class TcpChannel(PacketSocketChannel):
 
     __slots__ = ()
 
-    #: A tunnel passes on what goes through the socket, and no descriptors.
-    takes_companion = False
-
     def receive(self, into: memoryview | None = None, limit: int | None = None, /) -> Message:
         """See `Channel.receive`.
 

@@ -72,6 +72,9 @@ class Dock:
         offered = TcpChannel((fd,), (fd,))
         with self._lock:
             try:
+                if channel.companion >= 0:
+                    # A tunnel has no use for descriptors, but takes them in.
+                    offered.accompany(os.dup(channel.companion))
                 claim = self._claim(ticket, bind)
             except BaseException:
                 offered.close()
