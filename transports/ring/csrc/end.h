@@ -142,6 +142,13 @@ part_up_to(uint64_t position)
     return is_in_the_middle(position) ? position : position - 1;
 }
 
+/* A message that is not longer is there, and taken, whole or not at all. */
+static inline uint64_t
+shortest_part(const struct half *half)
+{
+    return half->size / 4 < PIECE ? half->size / 4 : PIECE;
+}
+
 static inline bool
 has_data(const struct stream *stream)
 {

@@ -92,7 +92,9 @@ read_targets(End *self, struct stream_in *state)
         copy_out(half->data, half->size, state->position, target->start + state->done, piece);
         state->done += piece;
         state->position += piece;
-        if (state->position != state->end)
+        /* Of a short message, nothing before all of it: who is killed meanwhile leaves it whole. */
+        uint64_t head = atomic_load_explicit(&half->stream->head, memory_order_relaxed);
+        if (state->position != state->end && state->position - head >= shortest_part(half))
             consume(self, part_up_to(state->position));
     }
     if (state->position == state->end)

@@ -177,10 +177,9 @@ send_stream(End *self, const struct span *spans, size_t count, uint64_t total)
                       (half->streamed || total / VERY_LONG > half->size);
         half->streamed = true;
     }
-    /* A part of a mark would be nothing that a reader can begin with. A short message is there
-       whole or not at all. */
     state.least = aligned(total);
-    if (state.least > PIECE || state.least > half->size / 4)
+    /* A part of a mark would be nothing that a reader can begin with. */
+    if (state.least > shortest_part(half))
         state.least = 2 * sizeof(struct record);
     state.begun = state.position = state.committed =
         atomic_load_explicit(&half->stream->tail, memory_order_relaxed);

@@ -113,6 +113,10 @@ class Half:
             self.set_size(size)
         return True
 
+    def shortest_part(self) -> int:
+        """Return up to which length a message is there, and taken, whole or not at all."""
+        return min(PIECE, self.size // 4)
+
     def set_size(self, size: int) -> None:
         """Use so much of the memory."""
         self.size = size

@@ -129,10 +129,9 @@ class TwinSending(TwinCalls):
         total = sum(map(len, parts))
         padding = -total % ALIGNMENT
         parts.append(memoryview(bytes(padding)))
-        # A part of a mark would be nothing that a reader can begin with. A short message is
-        # there whole or not at all.
         least = total + padding
-        if least > min(PIECE, half.size // 4):
+        # A part of a mark would be nothing that a reader can begin with.
+        if least > half.shortest_part():
             least = 2 * MARK
         begun = committed = position = half.longs[TAIL]
         half.busy = True
