@@ -118,8 +118,8 @@ class Context(Protocol):
     ) -> AnyProcess:
         """Make a process."""
 
-    def Pipe(self, duplex: bool = True) -> tuple[AnyConnection, AnyConnection]:
-        """Make a pipe."""
+    def Pipe(self, duplex: bool = True, **options: bool) -> tuple[AnyConnection, AnyConnection]:
+        """Make a pipe. What an option is taken for, the candidate says."""
 
     def Queue(self, maxsize: int = 0) -> AnyQueue:
         """Make a queue."""
@@ -153,6 +153,8 @@ class Library:
     has_transports: bool = False
     #: What to compare on where the kernel object matters, if there are no transports.
     kernel_objects: tuple[str, ...] = ("pipe", "socketpair")
+    #: Whether its pipes can be made with ``leases=True``.
+    lends: bool = False
     #: Patterns of the cases that it takes part in, as shells have them.
     takes: tuple[str, ...] = ("*",)
 
@@ -179,7 +181,7 @@ class Library:
 
 LIBRARIES: Mapping[str, Library] = {
     "multiprocessing": Library("multiprocessing"),
-    "procession": Library("procession", has_transports=True),
+    "procession": Library("procession", has_transports=True, lends=True),
     # Drop-in replacements. Both import what multiprocessing has, and more.
     "billiard": Library("billiard"),
     "multiprocess": Library("multiprocess"),
@@ -194,7 +196,9 @@ LIBRARIES: Mapping[str, Library] = {
         takes=("queues/latency", "queues/numpy *", "connections/*"),
     ),
     "iceoryx2": Library(
-        "peers.iceoryx", kernel_objects=("socketpair",), takes=("connections/numpy * MiB",)
+        "peers.iceoryx",
+        kernel_objects=("socketpair",),
+        takes=("connections/numpy * MiB", "connections/leased *"),
     ),
     # Pools.
     "concurrent.futures": Library("peers.futures", takes=("pools/*",)),

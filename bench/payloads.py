@@ -187,6 +187,27 @@ def receive_arrays(
     board[ended] = time.monotonic_ns()
 
 
+def receive_leased_arrays(
+    connection: Any, path: str, warm: int, ended: int, count: int, lends: bool
+) -> None:
+    """The same after some for warming up, looking at each where it lies, if *lends*."""
+    board = Board(path)
+    for number in range(WARMING + count):
+        if number == WARMING:
+            board[warm] = READY
+        _check(connection.recv(lease=True) if lends else connection.recv())
+    board[ended] = time.monotonic_ns()
+
+
+def time_messages(connection: AnyConnection, path: str, ready: int, count: int) -> None:
+    """Receive *count* times of sending; slot *i* becomes the nanoseconds until it was received."""
+    board = Board(path)
+    board[ready] = READY
+    for index in range(count):
+        sent = int.from_bytes(connection.recv_bytes(), "little")
+        board[index] = time.monotonic_ns() - sent
+
+
 def receive_first_array(connection: AnyConnection, path: str, warm: int, ended: int) -> None:
     """Receive one array and nothing before it; numpy itself is imported beforehand."""
     import numpy  # noqa: F401  # its import is not what is measured

@@ -1,4 +1,7 @@
-"""Connections: small messages one way and both ways, arrays in bulk, cold, and kept.
+"""Connections: small messages one way and both ways, what one is made of, arrays in bulk.
+
+Arrays are measured warm, as the first message there ever is (cold), all kept by the receiver, and
+looked at where they lie in memory that the connection lends (leased).
 
 Each transport is compared with the standard library on the same kernel object: `pipe` with
 `Pipe(duplex=False)`, which is an `os.pipe`; everything else with `Pipe(duplex=True)`, a
@@ -8,12 +11,14 @@ socketpair.
 from __future__ import annotations
 
 import functools
+import os
 import time
 from statistics import median
 from typing import TYPE_CHECKING
 
 import payloads
 from children import join, started
+from contenders import LIBRARIES
 from subject import KERNEL_OBJECT, Case, Effort, Figure, Subject, board
 
 if TYPE_CHECKING:
@@ -26,6 +31,10 @@ MESSAGE = bytes(64)
 SMALL_DICT = {"id": 7, "name": "item", "weight": 2.5, "tags": ("a", "b")}
 #: Bytes that one measurement of array throughput moves.
 ARRAY_BYTES = 768 * MIB
+#: What the copying of a message is measured with: it fits a pipe, so that one process suffices.
+COPIED = bytes(48 << 10)
+#: Between two messages when waking is measured: long enough for the receiver to fall asleep.
+PAUSE_SECONDS = 0.002
 #: Slots of the board.
 WARM, ENDED = 0, 1
 
@@ -64,6 +73,32 @@ def arrays(size: int, keep: bool, contender: Contender, effort: Effort) -> Mappi
     return {"throughput": count * array.nbytes / elapsed}
 
 
+def leased_arrays(size: int, contender: Contender, effort: Effort) -> Mapping[str, float]:
+    """Send numpy arrays of *size* bytes, each looked at where it lies, if the library lends."""
+    import numpy
+
+    count = effort.of(max(ARRAY_BYTES // size, 3), 2)
+    array = numpy.ones(size // 8)
+    context = contender.context()
+    lends = LIBRARIES[contender.library].lends
+    receiving, sending = _one_way_pipe(contender, context, **({"leases": True} if lends else {}))
+    with board(2) as (path, numbers):
+        process = started(
+            context, payloads.receive_leased_arrays, receiving, path, WARM, ENDED, count, lends
+        )
+        receiving.close()
+        for _ in range(payloads.WARMING):
+            sending.send(array)
+        numbers.wait(WARM)
+        begin = time.monotonic_ns()
+        for _ in range(count):
+            sending.send(array)
+        join([process])
+        elapsed = numbers[ENDED] - begin
+    sending.close()
+    return {"throughput": count * array.nbytes / elapsed}
+
+
 def first_array(size: int, contender: Contender, effort: Effort) -> Mapping[str, float]:
     """Send one array of *size* bytes as the first message there ever is, to several children."""
     import numpy
@@ -93,6 +128,63 @@ def bytes_round_trip(contender: Contender, effort: Effort) -> Mapping[str, float
         receiving.recv_bytes()
 
     return {"round trip": _round_trip(contender, payloads.echo_bytes, trip, effort)}
+
+
+def trip_on_one_core(contender: Contender, effort: Effort) -> Mapping[str, float]:
+    """The same, where both sides have to share a processor."""
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    return bytes_round_trip(contender, effort)
+
+
+def steps(contender: Contender, effort: Effort) -> Mapping[str, float]:
+    """Take the time of a small message apart.
+
+    *call*: sending and receiving no bytes, in one process that has both ends. *pickle*: what a
+    small dictionary takes longer, and *copy* what 48 KiB take longer. *wake*: from sending until a
+    receiver runs that slept meanwhile, without half of the call.
+    """
+    context = contender.context()
+    receiving, sending = _one_way_pipe(contender, context)
+    count = effort.of(3_000, 100)
+
+    def time_of(send: Callable[[], None], receive: Callable[[], object]) -> float:
+        """Return the microseconds of both, the median."""
+        clock, times = time.monotonic_ns, []
+        for _ in range(count):
+            begin = clock()
+            send()
+            receive()
+            times.append(clock() - begin)
+        return median(times) / 1e3
+
+    # The first ones find out who else is there.
+    time_of(lambda: sending.send_bytes(b""), receiving.recv_bytes)
+    call = time_of(lambda: sending.send_bytes(b""), receiving.recv_bytes)
+    copied = time_of(lambda: sending.send_bytes(COPIED), receiving.recv_bytes)
+    pickled = time_of(lambda: sending.send(SMALL_DICT), receiving.recv)
+    receiving.close()
+    sending.close()
+    wake = _wake(contender, context, effort) - call / 2
+    return {
+        "call": call, "pickle": pickled - call, "copy": copied - call, "wake": wake,
+    }  # fmt: skip
+
+
+def _wake(contender: Contender, context: Context, effort: Effort) -> float:
+    """Return the microseconds from sending until a child that slept has received, the median."""
+    receiving, sending = _one_way_pipe(contender, context)
+    count = effort.of(400, 20)
+    with board(count + 1) as (path, numbers):
+        process = started(context, payloads.time_messages, receiving, path, count, count)
+        receiving.close()
+        numbers.wait(count)
+        for _ in range(count):
+            time.sleep(PAUSE_SECONDS)
+            sending.send_bytes(time.monotonic_ns().to_bytes(8, "little"))
+        join([process])
+        times = [numbers[slot] / 1e3 for slot in range(count)]
+    sending.close()
+    return median(times)
 
 
 def dict_round_trip(contender: Contender, effort: Effort) -> Mapping[str, float]:
@@ -162,13 +254,16 @@ def _round_trip(
     return median(times[warming:]) / 1e3
 
 
-def _one_way_pipe(contender: Contender, context: Context) -> tuple[AnyConnection, AnyConnection]:
+def _one_way_pipe(
+    contender: Contender, context: Context, **options: bool
+) -> tuple[AnyConnection, AnyConnection]:
     """Return a receiving and a sending end, on the kernel object to compare on."""
-    return context.Pipe(duplex=contender.transport != "pipe")
+    return context.Pipe(duplex=contender.transport != "pipe", **options)
 
 
 RATE = (Figure("rate", "k/s", "more"),)
 ROUND_TRIP = (Figure("round trip", "us"),)
+STEPS = tuple(Figure(step, "us") for step in ("call", "pickle", "copy", "wake"))
 THROUGHPUT = (Figure("throughput", "GB/s", "more"),)
 SIZES = (1, 16, 256)
 SUBJECT = Subject(
@@ -179,6 +274,8 @@ SUBJECT = Subject(
         Case("small dict one way", RATE, dict_one_way, KERNEL_OBJECT),
         Case("64 bytes there and back", ROUND_TRIP, bytes_round_trip, KERNEL_OBJECT),
         Case("small dict there and back", ROUND_TRIP, dict_round_trip, KERNEL_OBJECT),
+        Case("64 bytes there and back, one core", ROUND_TRIP, trip_on_one_core, KERNEL_OBJECT),
+        Case("steps of a message", STEPS, steps, KERNEL_OBJECT),
         *(
             Case(
                 f"numpy {mib} MiB",
@@ -202,6 +299,15 @@ SUBJECT = Subject(
                 f"numpy {mib} MiB, kept",
                 THROUGHPUT,
                 functools.partial(arrays, mib * MIB, True),
+                KERNEL_OBJECT,
+            )
+            for mib in SIZES
+        ),
+        *(
+            Case(
+                f"leased numpy {mib} MiB",
+                THROUGHPUT,
+                functools.partial(leased_arrays, mib * MIB),
                 KERNEL_OBJECT,
             )
             for mib in SIZES
