@@ -217,6 +217,29 @@ def test_nothing_is_lent_before_somebody_asks() -> None:
     writer.close()
 
 
+def test_what_the_inner_channel_copies_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A transport that copies better than Python can does so for what its connections lend."""
+    kind = transport_named("pipe")
+    copied: list[int] = []
+
+    def copy(target: Any, source: Any) -> None:
+        copied.append(len(source))
+        target[:] = source
+
+    reader, writer = kind().pair(duplex=False)
+    monkeypatch.setattr(type(reader), "copy", staticmethod(copy))
+    lender, borrower = LendingChannel.pair(reader, writer)
+    way_in(lender).ask()
+    send(borrower, 1)
+    lease(lender, 1)
+    assert copied == [100 * KIBI]
+    send(borrower, 2)
+    assert lender.receive()[1] == [pattern(2)]
+    assert copied == [100 * KIBI] * 3
+    lender.close()
+    borrower.close()
+
+
 def test_a_lease_outlives_the_connection(ends: Ends) -> None:
     """Arrays do not depend on either end's being open."""
     reader, writer = ends

@@ -49,6 +49,9 @@ class Channel(Exportable):
     closed: bool
     #: Whether `receive_leased` and `reserve` lend memory, as long as there is any to lend.
     lends: bool = False
+    #: What copies the second buffer into the first, which has just its length, better than Python
+    #: can, and lets other threads run meanwhile: for what a connection lends. None if nothing does.
+    copy: Callable[[Buffer, Buffer], object] | None = None
     #: Whether `accompany` may be called on a new end.
     takes_companion: ClassVar[bool] = False
 

@@ -68,7 +68,8 @@ class LendingChannel(Channel):
                 return None, None
             opened.append(new_file(budget))
             opened.append(os.dup(opened[0]))
-            return _desk_of(opened.pop(0)), _desk_of(opened.pop(0))
+            copy = first.copy
+            return _desk_of(opened.pop(0), copy), _desk_of(opened.pop(0), copy)
 
         try:
             here, there = desks(first.readable)
@@ -232,7 +233,7 @@ class LendingChannel(Channel):
         desks: list[LoanDesk | None] = []
         try:
             for token in tokens:
-                desks.append(None if token is None else _desk_of(takeover.take(token)))
+                desks.append(None if token is None else _desk_of(takeover.take(token), inner.copy))
             into, out = desks
             return cls(inner, into, out)
         except BaseException:
@@ -240,10 +241,10 @@ class LendingChannel(Channel):
             raise
 
 
-def _desk_of(fd: int) -> LoanDesk:
+def _desk_of(fd: int, copy: Callable[[Buffer, Buffer], object] | None) -> LoanDesk:
     """Return the desk of the file *fd*, which is taken over in any case."""
     try:
-        return LoanDesk(fd)
+        return LoanDesk(fd, copy)
     except BaseException:
         os.close(fd)
         raise

@@ -74,13 +74,16 @@ class LoanDesk:
         "starved",
     )
 
-    def __init__(self, fd: int) -> None:
-        """Take over *fd*, which `new_file` has made here or elsewhere, unless this fails."""
+    def __init__(self, fd: int, copy: Callable[[Buffer, Buffer], object] | None = None) -> None:
+        """Take over *fd*, which `new_file` has made here or elsewhere, unless this fails.
+
+        *copy* as for `Shelves`.
+        """
         self._fd = -1
         self._map = mmap.mmap(fd, _SIZE)
         self._words = memoryview(self._map).cast("Q")
         self._key = self._map[_KEY : _KEY + _KEY_BYTES]
-        self.shelves = Shelves(fd, self._words[_BUDGET : _BUDGET + 1])
+        self.shelves = Shelves(fd, self._words[_BUDGET : _BUDGET + 1], copy)
         self._lock_file = LockFile(fd)
         #: The locks of those who send, and who receive.
         self.sending = self._lock_file.lock(0)

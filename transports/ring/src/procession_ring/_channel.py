@@ -6,7 +6,7 @@ import os
 
 from procession.plugin import Channel, Porter, blocks
 
-from ._implementation import NATIVE, implementation
+from ._implementation import NATIVE, copier, implementation
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
@@ -77,6 +77,11 @@ class RingChannel(Channel):
     def torn(self) -> bool:
         """See `Channel.torn`."""
         return self._end.torn
+
+    @property
+    def copy(self) -> Callable[[Buffer, Buffer], object] | None:  # type: ignore[override]
+        """See `Channel.copy`: that of the compiled implementation."""
+        return copier()
 
     @property
     def shortcuts(self) -> type[Any] | None:

@@ -5,6 +5,12 @@ from __future__ import annotations
 import os
 import sys
 
+TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from procession.plugin import Buffer
+
 #: The environment variable that forces one of them.
 VARIABLE = "PROCESSION_RING_IMPLEMENTATION"
 NATIVE, PYTHON = "native", "python"
@@ -27,6 +33,15 @@ def obstacle() -> str | None:
     if chosen == PYTHON and os.uname().machine not in ORDERLY:
         return "the compiled extension, as this processor does not keep stores in order"
     return None
+
+
+def copier() -> Callable[[Buffer, Buffer], object] | None:
+    """Return what copies better than Python can, if it is compiled."""
+    if implementation() != NATIVE:
+        return None
+    from ._native import copy
+
+    return copy
 
 
 def implementation() -> str:

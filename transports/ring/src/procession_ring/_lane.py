@@ -6,7 +6,7 @@ import os
 
 from procession.plugin import Lane
 
-from ._implementation import NATIVE, implementation
+from ._implementation import NATIVE, copier, implementation
 from ._layout import LANE_COUNTERS
 from ._memory import new_bell, new_lane_memory
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Self
 
-    from procession.plugin import Buffer, Handoff, Recipe, Takeover
+    from procession.plugin import Handoff, Recipe, Takeover
 
     from ._native import Lane as NativeLane
     from ._twin_lane import TwinLane
@@ -72,7 +72,7 @@ class RingLane(Lane):
         self._lane: NativeLane | TwinLane
         self._lane = lane = _lane_type()(memory, bell, new)
         self.limit = lane.limit
-        self.copy = _copy()
+        self.copy = copier()
         self.send = lane.send  # type: ignore[method-assign]
         self.receive = lane.receive  # type: ignore[method-assign]
         self.receive_padded = lane.receive_padded  # type: ignore[method-assign]
@@ -125,14 +125,6 @@ class RingLane(Lane):
     def close(self) -> None:
         """See `Lane.close`."""
         self._lane.close()
-
-
-def _copy() -> Callable[[Buffer, Buffer], object] | None:
-    if implementation() == NATIVE:
-        from ._native import copy
-
-        return copy
-    return None
 
 
 def _lane_type() -> Callable[[int, int, bool], NativeLane | TwinLane]:
