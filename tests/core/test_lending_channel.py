@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import importlib
 import os
+import pickle
 import select
 import signal
 import struct
@@ -31,6 +32,7 @@ from procession.connection import Connection, pipe
 from procession.errors import (
     BrokenByDeathError,
     BusyConnectionError,
+    DescriptorLostError,
     LeaseWarning,
     NothingToLendError,
     PeerDiedError,
@@ -238,6 +240,26 @@ def test_what_the_inner_channel_copies_by(monkeypatch: pytest.MonkeyPatch) -> No
     assert copied == [100 * KIBI] * 3
     lender.close()
     borrower.close()
+
+
+def test_who_cannot_have_an_end_is_told_that_it_stays_on_its_host() -> None:
+    """Another host's process cannot reach the sender; and with any other pipe it could."""
+    transport = transport_named("pipe")()
+    here, there = pipe(transport, lease_budget=0)
+    with here, there:
+        data = pickle.dumps(there)
+        with pickle.loads(data) as end:
+            here.send("on this host")
+            assert end.recv() == "on this host"
+        with pytest.raises(DescriptorLostError, match="stay on their host"):
+            pickle.loads(data)
+    one, other = pipe(transport)
+    with one, other:
+        data = pickle.dumps(other)
+        pickle.loads(data).close()
+        with pytest.raises(DescriptorLostError) as caught:
+            pickle.loads(data)
+    assert "leases" not in str(caught.value)
 
 
 def test_a_lease_outlives_the_connection(ends: Ends) -> None:

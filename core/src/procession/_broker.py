@@ -345,7 +345,7 @@ def fetch(
     except (OSError, EOFError, LookupError) as error:
         raise DescriptorLostError(
             f"cannot have this {kind.__name__}: {_reason(error, pid)}. "
-            f"It was sent by process {name!r} (pid {pid})"
+            f"It was sent by process {name!r} (pid {pid}){kind.advice and '; ' + kind.advice}"
         ) from error
     try:
         return kind.attach(recipe, takeover)
@@ -362,7 +362,7 @@ def _reason(error: Exception, pid: int) -> str:
     if isinstance(error, OSError) and error.errno == errno.EMFILE:
         return "this process has too many open files"
     if not _exists(pid):
-        return "its sender has ended"
+        return "its sender has ended, or is on another host"
     if isinstance(error, ConnectionRefusedError | FileNotFoundError):
         return (
             "nobody answers where it was offered: its sender has ended, or somebody has fetched it "

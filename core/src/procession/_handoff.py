@@ -25,7 +25,7 @@ except ImportError:  # an interpreter without the C accelerator
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Any, Self, TypeAlias
+    from typing import Any, ClassVar, Self, TypeAlias
 
 # What the maker of a recipe puts into it is its own business, as long as it can be
 # pickled, hence Any; tokens stand where descriptors were.
@@ -94,6 +94,9 @@ class Exportable(ABC):
     """
 
     __slots__ = ()
+
+    #: What to do for a process that cannot have one, as a part of a sentence, or nothing.
+    advice: ClassVar[str] = ""
 
     @abstractmethod
     def export(self, handoff: Handoff, /) -> Recipe:

@@ -45,6 +45,10 @@ class LendingChannel(Channel):
     __slots__ = ("__weakref__", "_in", "_inner", "_out")
 
     lends = True
+    advice = (
+        "ends that lend memory stay on their host: for another one, make the pipe without "
+        "leases=True, over the transport tcp"
+    )
 
     def __init__(self, inner: Channel, into: LoanDesk | None, out: LoanDesk | None) -> None:
         """Take over *inner*. *into* and *out* are the desks of the directions that it has."""
