@@ -89,7 +89,8 @@ class OverflowLog:
         """
         if ledger.tail == self._base:
             return
-        first = self._base + CHUNK
+        first = max(self._base + CHUNK, ledger.freed)
         last = -(-ledger.tail // mmap.PAGESIZE) * mmap.PAGESIZE
-        give_back(self._fd, max(first, ledger.freed), last)
+        if first < last:
+            give_back(self._fd, first, last)
         ledger.head = ledger.tail = ledger.freed = self._base

@@ -202,8 +202,9 @@ class PacketBooks:
             return
         self._spool.remove(ledger, token)
         self._drop_first(ledger, token)
-        self._spool.reclaim(ledger)
-        self._state.commit(ledger)
+        if self._spool.has_garbage(ledger):
+            self._spool.reclaim(ledger)
+            self._state.commit(ledger)
 
     # -- both
 

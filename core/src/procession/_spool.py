@@ -197,6 +197,10 @@ class Spool:
         """Give back all memory after `clear` was committed, as nothing comes any more."""
         give_back(self._fd, self.base, END)
 
+    def has_garbage(self, ledger: Ledger) -> bool:
+        """Return whether `reclaim` would give memory back."""
+        return ledger.spool_freed < ledger.spool_head
+
     def reclaim(self, ledger: Ledger) -> None:
         """Give back the memory of removed messages; commit the removal before this."""
         give_back(self._fd, ledger.spool_freed, ledger.spool_head)
