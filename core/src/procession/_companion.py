@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 TICKET = 8
 #: The most descriptors of one message; the kernel passes at most 253 at once.
 MOST_DESCRIPTORS = 64
-#: How many parcels that belong to none of the messages so far are kept. Whose sender was
-#: killed before it could send the message is one; most are those of senders that were faster.
-_MOST_STRAY = 16
+#: How many parcels that belong to none of the messages so far are kept: those of other processes
+#: that were faster with their descriptors than with the message, each has one at most, and of
+#: those that were killed in between.
+_MOST_STRAY = 64
 _INTEGER = 4
 _DESCRIPTORS_LOST = "another process has taken them, which receives through this end, too"
 _GONE = (errno.EPIPE, errno.ECONNRESET, errno.EBADF)
