@@ -1,10 +1,12 @@
 """Make the documentation's page on benchmarks from the JSON of a run.
 
-    python bench/page.py bench/results/results.json
+    python bench/page.py bench/results/results.json...
 
 keeps the JSON as ``bench/published.json`` and writes ``docs/explanation/benchmarks.md`` and
 ``benchmarks.svg`` from it. A run with other libraries than procession becomes
 ``bench/published-peers.json`` and ``docs/explanation/peers.md``. A test checks that they agree.
+Several runs, each of other cases, become one: with the date of the first, and the highest load when
+one began.
 """
 
 from __future__ import annotations
@@ -174,20 +176,75 @@ def _gain(row: dict[str, Any]) -> tuple[float, float, float]:
     return 1 / ratio["highest"], 1 / ratio["median"], 1 / ratio["lowest"]
 
 
+def joined(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return one run that has the rows of all. `ValueError` if one has a case of another's."""
+    first, *others = sorted(runs, key=lambda run: str(run["date"]))
+    if not others:
+        return first
+    cases: set[tuple[str, str]] = set()
+    for run in runs:
+        measured = {(row["subject"], row["case"]) for row in run["rows"]}
+        if twice := cases & measured:
+            raise ValueError(f"{'/'.join(min(twice))} was measured by two of the runs")
+        cases |= measured
+    machine = first["machine"]
+    for run in others:
+        for name in machine.keys() - {"load_average_at_begin"}:
+            if run["machine"].get(name) != machine[name]:
+                raise ValueError(f"the runs were made on machines with another {name}")
+        for name in first["versions"].keys() & run["versions"].keys():
+            if run["versions"][name] != first["versions"][name]:
+                raise ValueError(f"the runs are of two versions of {name}")
+    whole = dict(first)
+    whole["versions"] = {name: v for run in runs for name, v in run["versions"].items()}
+    loads = [run["machine"]["load_average_at_begin"] for run in runs]
+    whole["machine"] = {
+        **machine,
+        "load_average_at_begin": max(loads, key=lambda load: float(load[0])),
+    }
+    options = [run["options"] for run in runs]
+    whole["options"] = {
+        **first["options"],
+        "only": [name for each in options for name in each["only"]],
+        "rounds": _rounds([row for run in runs for row in run["rows"]]),
+        "candidates": list(dict.fromkeys(name for each in options for name in each["candidates"])),
+    }
+    for key in ("rows", "failures"):
+        whole[key] = [item for run in runs for item in run[key]]
+    whole["rows"].sort(key=lambda row: subjects.NAMES.index(row["subject"]))
+    return whole
+
+
+def _rounds(rows: Sequence[dict[str, Any]]) -> str:
+    """Return how many rounds there were: a run that was ended early has fewer of some rows."""
+    counts = [len(row["ratio"]["rounds"]) for row in rows]
+    return f"{min(counts)} to {max(counts)}"
+
+
 def main(arguments: Sequence[str]) -> int:
-    """Publish the run whose JSON is named; return the exit status."""
-    if len(arguments) != 1:
-        print("usage: python bench/page.py RESULTS.json", file=sys.stderr)
+    """Publish the runs whose JSON is named; return the exit status."""
+    if not arguments:
+        print("usage: python bench/page.py RESULTS.json...", file=sys.stderr)
         return 2
-    try:
-        text = Path(arguments[0]).read_text(encoding="utf-8")
-        run = json.loads(text)
-    except (OSError, ValueError) as error:
-        print(f"page.py: cannot read {arguments[0]}: {error}", file=sys.stderr)
-        return 2
-    if not isinstance(run, dict) or run.get("format") != FORMAT:
-        print(f"page.py: {arguments[0]} is no result of bench/run.py", file=sys.stderr)
-        return 2
+    runs = []
+    for argument in arguments:
+        try:
+            text = Path(argument).read_text(encoding="utf-8")
+            run = json.loads(text)
+        except (OSError, ValueError) as error:
+            print(f"page.py: cannot read {argument}: {error}", file=sys.stderr)
+            return 2
+        if not isinstance(run, dict) or run.get("format") != FORMAT:
+            print(f"page.py: {argument} is no result of bench/run.py", file=sys.stderr)
+            return 2
+        runs.append(run)
+    if len(runs) > 1:
+        try:
+            run = joined(runs)
+        except ValueError as error:
+            print(f"page.py: {error}", file=sys.stderr)
+            return 2
+        text = json.dumps(run, indent=2) + "\n"
     if run["options"]["candidates"] != ["procession"]:
         PEERS_PUBLISHED.write_text(text, encoding="utf-8")
         PEERS_PAGE.write_text(peers_page.page(run), encoding="utf-8")

@@ -49,8 +49,8 @@ class MeasurementError(Exception):
 def select(names: Sequence[str]) -> list[tuple[Subject, Case]]:
     """Return the cases called for by *names*: `queues`, or `queues/latency`; all if empty.
 
-    A case is also called for by how its name begins: `connections/numpy`. A name that calls for
-    nothing is a `KeyError` with a message for people.
+    A case is also called for by how its name begins, `connections/numpy`, unless that is the whole
+    name of another. A name that calls for nothing is a `KeyError` with a message for people.
     """
     everything = [
         (subject, case) for subject in map(subjects.load, subjects.NAMES) for case in subject.cases
@@ -66,7 +66,11 @@ def select(names: Sequence[str]) -> list[tuple[Subject, Case]]:
 
 def _calls_for(name: str, subject: Subject, case: Case) -> bool:
     wanted_subject, _, wanted_case = name.partition("/")
-    return wanted_subject == subject.name and case.name.startswith(wanted_case)
+    if wanted_subject != subject.name:
+        return False
+    if any(each.name == wanted_case for each in subject.cases):
+        return case.name == wanted_case
+    return case.name.startswith(wanted_case)
 
 
 def compare(

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -99,6 +100,44 @@ def test_the_published_figures_are_those_of_a_run(tmp_path: Path) -> None:
 
     for name in names:
         assert (tmp_path / name).read_text() == (root / name).read_text(), name
+
+
+def test_runs_of_several_cases_become_one(tmp_path: Path) -> None:
+    """Nothing is lost or counted twice, and the worst of what was around is told."""
+    copy = tmp_path / "bench"
+    shutil.copytree(RUN.parent, copy, ignore=shutil.ignore_patterns("results", "__pycache__"))
+    (tmp_path / "docs" / "explanation").mkdir(parents=True)
+    whole = json.loads((copy / "published-peers.json").read_text())
+    cases = sorted({(row["subject"], row["case"]) for row in whole["rows"]})
+    files = []
+    for number, load in enumerate(("0.50", "10.25", "2.00")):
+        part = {
+            **whole,
+            "date": f"2026-01-0{3 - number}T00:00:00+00:00",
+            "machine": {**whole["machine"], "load_average_at_begin": [load] * 3},
+            "rows": [
+                row
+                for row in whole["rows"]
+                if cases.index((row["subject"], row["case"])) % 3 == number
+            ],
+        }
+        files.append(tmp_path / f"{number}.json")
+        files[-1].write_text(json.dumps(part))
+
+    subprocess.run([sys.executable, copy / "page.py", *files], check=True)
+    made = json.loads((copy / "published-peers.json").read_text())
+    assert made["date"].startswith("2026-01-01")
+    assert made["machine"]["load_average_at_begin"][0] == "10.25"
+
+    def key(row: Any) -> tuple[str, ...]:
+        return row["subject"], row["case"], row["figure"], json.dumps(row["candidate"])
+
+    assert sorted(made["rows"], key=key) == sorted(whole["rows"], key=key)
+
+    again = [sys.executable, copy / "page.py", files[0], files[0]]
+    done = subprocess.run(again, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "measured by two" in done.stderr
 
 
 def test_what_is_no_result_is_not_published(tmp_path: Path) -> None:
