@@ -134,7 +134,7 @@ def test_runs_of_several_cases_become_one(tmp_path: Path) -> None:
 
     assert sorted(made["rows"], key=key) == sorted(whole["rows"], key=key)
 
-    again = [sys.executable, copy / "page.py", files[0], files[0]]
+    again = [sys.executable, str(copy / "page.py"), str(files[0]), str(files[0])]
     done = subprocess.run(again, capture_output=True, text=True)
     assert done.returncode == 2
     assert "measured by two" in done.stderr
