@@ -131,6 +131,20 @@ def test_the_first_job_loads_what_it_needs(job: str, unwanted: set[str]) -> None
     assert _loaded_by(code) & unwanted == set()
 
 
+@pytest.mark.skipif(sys.version_info >= (3, 13), reason="the errors bring queue, and that enum")
+def test_a_pool_over_sockets_loads_no_socket_module() -> None:
+    """`socket` and what it needs would be a third of the time until the first result."""
+    if "fork" not in procession.get_all_start_methods():
+        pytest.skip("fork is not installed")
+    if "socketpair" not in procession.get_all_transports():
+        pytest.skip("socketpair is not installed")
+    code = (
+        "import procession; context = procession.get_context('fork', transport='socketpair'); "
+        "pool = context.Pool(); assert pool.apply(abs, (-1,)) == 1; pool.terminate()"
+    )
+    assert _loaded_by(code) & (DEAR | THREADS | {"selectors", "socket"}) == set()
+
+
 def test_looking_at_the_names_loads_nothing() -> None:
     """`dir()` is what completion in a shell calls."""
     assert _loaded_by("import procession; dir(procession); procession.__all__") & HEAVY == set()
