@@ -329,6 +329,18 @@ def test_it_can_be_sent(finish: Finish) -> None:
 
 
 @needs_linux
+def test_no_descriptor_left(finish: Finish, tmp_path: Path) -> None:
+    """What a child does to tell of its failure is imported, although that is what has failed."""
+    errors = tmp_path / "errors"
+    options = {"limits": {"open_files": 100}, "stderr": errors}
+    failure = finish(failing.use_up_descriptors, **options).failure
+
+    assert "Too many open files" in failure.error.message
+    assert "in use_up_descriptors" in failure.traceback
+    assert "in use_up_descriptors" in errors.read_text()
+
+
+@needs_linux
 def test_descriptors_that_are_somebody_else_s_now(finish: Finish, tmp_path: Path) -> None:
     """A child that closes all descriptors, as daemons do, must not write into its own files."""
     path = tmp_path / "precious"

@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import struct
+import subprocess
 import sys
 import threading
 import time
@@ -14,9 +15,10 @@ from typing import Any, NoReturn
 
 import pytest
 
+import procession
 from procession import _pool_member
 from procession.connection import wait
-from procession.errors import TaskCancelledError, WorkerDiedError
+from procession.errors import MaybeEncodingError, TaskCancelledError, WorkerDiedError
 from procession.testing import pooled
 
 SIGKILL = 9
@@ -44,6 +46,46 @@ def test_workers_without_descriptors(make: Callable[..., Any]) -> None:
     pool.close()
     pool.join()
     assert [0, 0] == [member.exit_code for member in members]
+
+
+def test_errors_of_workers_without_descriptors() -> None:
+    """What a task has raised arrives, although nothing can be imported to describe it."""
+    pytest.importorskip("procession_spawn")
+    with procession.get_context("spawn").Pool(1, pooled.open_no_more) as pool:
+        worker = pool.apply(os.getpid)
+        with pytest.raises(ValueError, match="bad") as caught:
+            pool.apply(pooled.fail, (1,))
+        assert "in fail" in str(caught.value.__cause__)
+        with pytest.raises(MaybeEncodingError):
+            pool.apply(pooled.unpicklable)
+        assert worker == pool.apply(os.getpid)
+
+
+def test_a_limit_of_memory_without_descriptors() -> None:
+    """A pool that cannot look at its workers for want of descriptors goes on, and looks later."""
+    pytest.importorskip("procession_fork")
+    program = """
+import os, resource, procession
+resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))
+with procession.get_context("fork").Pool(1, max_rss=1) as pool:
+    while not pool._crew.members[0].ready:
+        pass
+    worker, held = pool._crew.members[0].pid, []
+    try:
+        while True:
+            held.append(os.open(os.devnull, os.O_RDONLY))
+    except OSError:
+        pass
+    assert [worker] * 3 == [pool.apply_async(os.getpid).get(20) for _ in range(3)]
+    for fd in held:
+        os.close(fd)
+    assert worker != pool.apply_async(os.getpid).get(20)
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert ("", 0) == (done.stderr, done.returncode)
 
 
 def test_death_just_before_more_is_sent(

@@ -220,8 +220,10 @@ def dumper(encoder: Encoder | None, carries: bool = False) -> Callable[[Any], Pi
 
 def explain(error: Exception, parts: Sequence[Part], encoder: Encoder | None) -> None:
     """Add to *error*, which pickling has raised, where in *parts* the culprit is."""
-    from procession import _reducers, _unpicklable
-
+    try:
+        from procession import _reducers, _unpicklable
+    except (ImportError, OSError):  # no descriptor is to be had: the error alone must do
+        return
     _unpicklable.explain(error, parts, encoder, _reducers.reducers())
 
 

@@ -67,8 +67,12 @@ def call_back(callback: Callable[[Any], object], value: Any) -> None:
     try:
         callback(value)
     except BaseException:
-        import threading
-
         kind, error, traceback = sys.exc_info()
         assert kind is not None
-        threading.excepthook(threading.ExceptHookArgs((kind, error, traceback, None)))
+        assert error is not None
+        try:
+            import threading
+        except (ImportError, OSError):  # no descriptor is to be had for that
+            sys.excepthook(kind, error, traceback)
+        else:
+            threading.excepthook(threading.ExceptHookArgs((kind, error, traceback, None)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import select
 import sys
 import time
@@ -51,6 +52,11 @@ class Recipe:
         self.max_age = max_age
         self.max_rss = max_rss
         self.has_limits = not (max_tasks is max_age is max_rss is None)
+        if max_rss is not None:
+            # Now, while there are descriptors; where memory cannot be watched, it raises.
+            from procession._limit_watch import resident
+
+            resident(os.getpid(), max_rss)
 
     @property
     def serializer_name(self) -> str:
@@ -65,7 +71,12 @@ class Recipe:
             return True
         if self.max_age is not None and member.age() >= self.max_age:
             return True
-        return self.max_rss is not None and member.resident(self.max_rss) > self.max_rss
+        if self.max_rss is None:
+            return False
+        try:
+            return member.resident(self.max_rss) > self.max_rss
+        except OSError:
+            return False  # no descriptor is to be had: it is looked at before the next task, too
 
 
 class Staff:

@@ -169,12 +169,7 @@ def _carry_out(
 
 def _failure(error: Exception) -> bytes:
     """Return what the parent has to know of *error*, which is pickled apart if it can be."""
-    import traceback
-
-    if isinstance(error, MaybeEncodingError):
-        text = ""
-    else:
-        text = "".join(traceback.format_exception(error))
+    text = "" if isinstance(error, MaybeEncodingError) else _traceback(error)
     kind = type(error)
     name = kind.__qualname__
     if kind.__module__ != "builtins":
@@ -190,6 +185,22 @@ def _failure(error: Exception) -> bytes:
     except Exception as reason:
         pickled, why = None, _text(reason)
     return marshal.dumps((name, _text(error), text, pickled, why))
+
+
+def _traceback(error: Exception) -> str:
+    """Return the traceback of *error*: the lines alone where no file can be read."""
+    try:
+        import traceback
+    except (ImportError, OSError):  # most likely the task has used up all descriptors
+        lines = []
+        at = error.__traceback__
+        while at is not None:
+            code = at.tb_frame.f_code
+            lines.append(f'  File "{code.co_filename}", line {at.tb_lineno}, in {code.co_name}\n')
+            at = at.tb_next
+        what = f"{type(error).__name__}: {_text(error)}\n"
+        return "Traceback (most recent call last):\n" + "".join(lines) + what
+    return "".join(traceback.format_exception(error))
 
 
 def _text(value: Any) -> str:

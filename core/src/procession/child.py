@@ -338,6 +338,7 @@ def _finish_threads() -> None:
 
 def _report(name: str, error: BaseException) -> None:
     """Print *error*, the current exception, as multiprocessing does; tell the parent, too."""
+    _have_a_descriptor()
     import traceback
 
     file = io.StringIO()
@@ -350,10 +351,22 @@ def _report(name: str, error: BaseException) -> None:
         record.add_objects()
 
 
+def _have_a_descriptor() -> None:
+    """Give up standard input if there is no descriptor left, which may be what has gone wrong.
+
+    What tells of the end has to be imported from files.
+    """
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError:
+        os.closerange(0, 1)
+
+
 def _exit(error: SystemExit) -> int:
     """Return the exit code that *error* asks for; tell the parent if it is one of failure."""
     code = exit_code_of(error)
     if code:
+        _have_a_descriptor()
         report_file.begin(error, "")
     return code
 

@@ -116,6 +116,13 @@ def exhaust_memory() -> None:
     del held
 
 
+def use_up_descriptors() -> None:
+    """Open files until that fails, and keep all of them."""
+    held = []
+    while True:
+        held.append(os.open(os.devnull, os.O_RDONLY))
+
+
 def lose_descriptors(path: str) -> None:
     """Close every descriptor, open files in their places, and fail."""
     os.closerange(3, 100)
