@@ -17,6 +17,7 @@ from procession.testing import pooled
 from procession.testing.forked import until
 
 Run = Callable[[str], Any]
+_SIGKILL = 9
 pytestmark = [
     pytest.mark.one_pair_per("method"),
     pytest.mark.beyond("multiprocessing makes a noise at exit, or hangs"),
@@ -173,7 +174,7 @@ def test_workers_have_nothing_of_each_other(ctx: Any) -> None:
         assert first
         assert [first] * 2 == others
 
-        os.kill(before[0], signal.SIGKILL)
+        os.kill(before[0], _SIGKILL)
 
         assert [first] * 3 == [_channels_of(pid) for pid in _ready_ones(pool, before[0])]
 
