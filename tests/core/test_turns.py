@@ -72,57 +72,100 @@ def test_turns_end_with_what_is_found(others: Others) -> None:
         assert count == others.turns
 
 
-def test_turns_in_vain_become_rare(others: Others) -> None:
+class Clock:
+    """Time that goes on only when somebody says so."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        """Return the time, in seconds."""
+        return self.now
+
+    def go(self, seconds: float) -> None:
+        """Let time pass."""
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The time that turns see."""
+    made = Clock()
+    monkeypatch.setattr(_turns, "time", made)
+    return made
+
+
+#: How long a turn takes where nobody else wants the processor, and where somebody computes.
+SHORT, LONG = 1e-6, 4e-3
+
+
+def test_turns_in_vain_become_rare(others: Others, clock: Clock) -> None:
     """A getter to which a message comes now and then pays next to nothing for looking."""
+    others.do = lambda: clock.go(SHORT)
     turns = Turns(words())
     for _ in range(10_000):
         assert not turns.give(nothing)
+        clock.go(0.001)
 
-    assert others.turns < 10_000 * _turns._TURNS / _turns._LONGEST_REST * 1.5
+    assert others.turns * SHORT < 0.01 * 10_000 * 0.001
 
 
-def test_who_computes_is_not_given_way_to_again_and_again(others: Others) -> None:
-    """Each time would be milliseconds, by which a message may come too late."""
-    others.do = lambda: time.sleep(2 * _turns._LONG)
+def test_who_computes_is_not_given_way_to_again_and_again(others: Others, clock: Clock) -> None:
+    """Each time is milliseconds, by which a message may come too late."""
+    others.do = lambda: clock.go(LONG)
+    for found in (0, 1):
+        others.turns = 0
+        begun = clock.now
+        turns = Turns(words())
+        for _ in range(100_000):
+            turns.give(lambda found=found: found)  # type: ignore[misc]
+            clock.go(0.0001)
+
+        assert others.turns * LONG < 0.02 * (clock.now - begun) + 2 * LONG
+
+
+def test_now_and_then_somebody_who_computes_is_too_much(others: Others, clock: Clock) -> None:
+    """Where a hundredth of the turns is long, what the others save does not make up for it."""
     turns = Turns(words())
-    for _ in range(1000):
-        assert not turns.give(nothing)
+    begun = clock.now
+    long = 0
+    for number in range(100_000):
+        is_long = number % 100 == 99
+        before = others.turns
+        others.do = lambda long=is_long: clock.go(LONG if long else 4 * SHORT)  # type: ignore[misc]
+        turns.give(lambda: 1)
+        long += is_long and others.turns > before
+        clock.go(0.0001)
 
-    assert others.turns < 20, "turns that are long and in vain"
-
-    # One message is not worth such a turn either.
-    late = Turns(words())
-    found = sum(late.give(lambda: 1) for _ in range(1000))
-    assert 0 < found < 20
+    assert long * LONG < 0.1 * (clock.now - begun), "those were late too often"
 
 
-def test_those_who_move_many_messages_may_take_their_time(others: Others) -> None:
-    """They have not been computing, although somebody else has taken it all."""
+def test_those_who_move_messages_may_take_their_time(others: Others, clock: Clock) -> None:
+    """Nothing has waited for us meanwhile: others were awake."""
     hot = words()
-    others.do = lambda: time.sleep(2 * _turns._LONG)
-
-    def look() -> int:
-        hot[MOVED] = (hot[MOVED] + 1000) & ((1 << 32) - 1)
-        return 0
-
-    hot[MOVED] = (1 << 32) - 1500  # it wraps around
+    hot[MOVED] = _turns.MASK - 10  # it wraps around
     turns = Turns(hot)
-    for count in range(1, 6):
-        assert not turns.give(look)
+
+    def move() -> None:
+        clock.go(LONG)
+        hot[MOVED] = (hot[MOVED] + 1) & _turns.MASK
+
+    others.do = move
+    for count in range(1, 100):
+        assert not turns.give(nothing)
         assert count == others.turns
 
 
-def test_turns_come_back_with_the_messages(others: Others) -> None:
+def test_turns_come_back_with_the_messages(others: Others, clock: Clock) -> None:
     """Having waited in vain for long is no reason to sleep for ever."""
+    others.do = lambda: clock.go(SHORT)
     turns = Turns(words())
     for _ in range(5000):
         turns.give(nothing)
-    waits = 1
-    while not turns.give(lambda: 1):
-        waits += 1
-
-    assert waits <= _turns._LONGEST_REST + 1
-    assert turns.give(lambda: 1)
+    assert not turns.give(lambda: 1)
+    clock.go(0.1)
+    for _ in range(1000):
+        assert turns.give(lambda: 1)
 
 
 def test_what_looking_raises_is_passed_on(others: Others) -> None:

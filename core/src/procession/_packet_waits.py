@@ -9,7 +9,7 @@ from procession._mailbox_watch import EMPTY, FULL, UNDONE, MailboxWatch, sleep
 from procession._packet_marks import FULL as FULL_MARK
 from procession._packet_marks import GETS, MOVED, SHUT, SLEEPING
 from procession._patience import NAP, Patience
-from procession._turns import LONGEST, Turns
+from procession._turns import LONGEST, MASK, Turns
 from procession._vigil import died_while_receiving, died_while_sending
 from procession.errors import Empty
 
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 # A process killed between making a change and ringing the bell leaves others asleep;
 # so nobody sleeps for longer than this without looking.
 _LONGEST_SLEEP = 1.0
-
-_MASK = (1 << 32) - 1
 
 
 class PacketWaits:
@@ -134,10 +132,12 @@ class PacketWaits:
         """
         if self.closed:
             return
-        if self._words[GETS] & SHUT or self._books.size():
+        words = self._words
+        words[MOVED] = (words[MOVED] + 1) & MASK  # for others who give way meanwhile
+        if words[GETS] & SHUT or self._books.size():
             self.wake.ring()
         else:
-            self._words[SLEEPING] = 1
+            words[SLEEPING] = 1
 
     def wake_getter(self) -> None:
         """Wake a getter that sleeps."""
@@ -194,13 +194,16 @@ class PacketWaits:
         if not self.patience.allows(begun):
             return False
         lane, state, words = self._lane, self._memory.state, self._words
-        before, waiting, moved = state.load().taken, lane.pending(), words[MOVED]
-        if not waiting or not self._turns_for_room.give(lambda: max(0, waiting - lane.pending())):
+        taken, waiting, moved = state.load().taken, lane.pending(), words[MOVED]
+
+        def gone() -> int:
+            return max(0, waiting - lane.pending())
+
+        if not waiting or not self._turns_for_room.give(gone):
             time.sleep(NAP)
-        # Others may have filled what room there was meanwhile.
-        taken = max(
-            state.load().taken - before, waiting - lane.pending(), words[MOVED] - moved & _MASK
-        )
+            words[MOVED] = (words[MOVED] + gone()) & MASK
+        # Others may have filled what room there was meanwhile, but they have said so.
+        taken = max(state.load().taken - taken, words[MOVED] - moved & MASK)
         now = time.monotonic()
         self.patience.record(now, now - begun, worth * taken)
         return True

@@ -1,4 +1,4 @@
-"""How long a sender that finds no room lets the receivers catch up."""
+"""How long a sender that finds no room lets the receivers catch up, and the like."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ REWARD = 0.00005
 BYTES_OF_WORTH = 128 << 10
 # The share of its time that a sender goes on trying with when its savings are spent.
 _ALLOWANCE = 0.01
+# What is spent beyond them is made up for first, up to here: who was stopped meanwhile has not
+# spent that.
+_MOST_DEBT = 0.005
 
 
 class Patience:
@@ -24,24 +27,28 @@ class Patience:
     times faster than keeping every message in memory; they are a waste when nobody
     receives. Which it is, a nap itself finds out. No thread needs a lock for this: an
     update that two threads make at once may count once.
+
+    The same goes for receivers that wait for the next message, see `_turns`.
     """
 
-    __slots__ = ("_savings", "_since")
+    __slots__ = ("_most", "_savings", "_since")
 
-    def __init__(self) -> None:
-        self._savings = _SAVINGS
+    def __init__(self, savings: float = _SAVINGS) -> None:
+        """*savings*: what may be spent in vain, in seconds."""
+        self._savings = self._most = savings
         self._since = 0.0
 
     def allows(self, now: float) -> bool:
         """Return whether to take a nap at time *now*."""
         if self._savings > 0:
             return True
-        if now - self._since < NAP / _ALLOWANCE:
+        if now - self._since < max(NAP, -self._savings) / _ALLOWANCE:
             return False
         self._savings = NAP
         return True
 
-    def record(self, now: float, slept: float, taken: int) -> None:
+    def record(self, now: float, slept: float, taken: float) -> None:
         """Count a nap of *slept* seconds, ended *now*, in which *taken* messages left."""
         self._since = now
-        self._savings = min(_SAVINGS, self._savings - slept + taken * REWARD)
+        savings = self._savings - slept + taken * REWARD
+        self._savings = max(-_MOST_DEBT, min(self._most, savings))

@@ -7,7 +7,7 @@ import sys
 import time
 
 from procession._packet_marks import MOVED
-from procession._patience import REWARD
+from procession._patience import Patience
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
@@ -21,10 +21,15 @@ LONGEST = 0.01
 _TURNS = 10
 # After so many seconds no other turn is begun.
 _LONG = 0.0002
-# After turns in vain, at most so many waits pass without any.
-_LONGEST_REST = 255
+# What may be spent on turns in vain before they are tried rarely, in seconds: once as much as
+# somebody who computes takes, or some hundred times as much as nobody does.
+_SAVINGS = 0.004
+# What is found earns so much of what a message earns that is taken during a nap. (To be woken on
+# a processor that is awake costs little more, and to be late by milliseconds is hundreds of it.)
+_WORTH = 0.2
 
-_MASK = (1 << 32) - 1
+#: Where the word wraps around that says how many messages moved.
+MASK = (1 << 32) - 1
 
 _give_way: Callable[[], object]
 if sys.platform == "win32":  # where there are no packet mailboxes
@@ -40,20 +45,21 @@ class Turns:
     again. Otherwise it would sleep, and have to be woken, for nearly every message, by somebody
     who is interrupted by that in making the next one.
 
-    How many messages moved while processes gave way they tell each other by a word of the
-    mailbox. If fewer did than pay for the time, somebody else was computing, or nothing was to
-    come; then the next waits pass without any turns, twice as many each time. So nobody who is
-    in vain pays for it for long, neither by processor time nor by being late.
+    If less is found than pays for the time (`Patience`), somebody else is computing, or nothing
+    is to come. Then it is tried for a hundredth of the time; so nobody who is in vain pays for it
+    for long, neither by processor time nor by being late. Turns in which others have moved
+    messages are not counted: nothing has waited for us. That they did they say by a word of the
+    mailbox, where those count who had to wait.
 
     No thread or process needs a lock for this: what two write at once may count once.
     """
 
-    __slots__ = ("_next_rest", "_rest", "_words")
+    __slots__ = ("_patience", "_words")
 
     def __init__(self, words: memoryview) -> None:
         """*words*: the mailbox's hot words, which are borrowed."""
         self._words = words
-        self._rest = self._next_rest = 0
+        self._patience = Patience(_SAVINGS)
 
     def give(self, look: Callable[[], int]) -> bool:
         """Give way to others until *look* returns something, and return whether it did.
@@ -61,22 +67,19 @@ class Turns:
         *look* returns how many messages have moved; what it raises is passed on. This takes less
         than `LONGEST`, unless several others compute, and nothing at all while it is in vain.
         """
-        if self._rest:
-            self._rest -= 1
+        begun = time.monotonic()
+        if not self._patience.allows(begun):
             return False
         words = self._words
         before = words[MOVED]
-        begun = time.monotonic()
         for _ in range(_TURNS):
             _give_way()
             found = look()
-            took = time.monotonic() - begun
-            if found or took > _LONG:
+            now = time.monotonic()
+            if found or now - begun > _LONG:
                 break
+        if words[MOVED] == before:  # else others were awake, and nothing waited for us
+            self._patience.record(now, now - begun, found * _WORTH)
         if found:
-            words[MOVED] = (words[MOVED] + found) & _MASK
-        if (words[MOVED] - before & _MASK) * REWARD >= took:
-            self._next_rest = 0
-        else:
-            self._rest = self._next_rest = min(2 * self._next_rest + 1, _LONGEST_REST)
+            words[MOVED] = (words[MOVED] + found) & MASK
         return found > 0
