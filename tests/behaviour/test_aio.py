@@ -63,7 +63,7 @@ def test_signals_of_a_child_are_not_those_of_the_loop(
 ) -> None:
     """They end the child, also a copy of this process, and the loop hears of none."""
     here, there = pipe()
-    told = []
+    told: list[object] = []
 
     async def work() -> int:
         if number == signal.SIGTERM:  # asyncio.run has seen to the other
