@@ -43,6 +43,14 @@ def installed(folder: Path) -> str:
     return os.pathsep.join([str(folder / "src"), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
+def test_without_a_kind(run: Run) -> None:
+    """It says which there are, as ``procession`` says which commands."""
+    done = run("new")
+
+    assert (0, "") == (done.returncode, done.stderr)
+    assert all(f"\n  {noun} " in done.stdout for noun in NOUNS)
+
+
 @each_kind
 def test_a_project_works(run: Run, tmp_path: Path, noun: str) -> None:
     """Its own tests pass, and some of the kit's, which takes too long as a whole here."""

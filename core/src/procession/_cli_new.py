@@ -20,9 +20,12 @@ _into = click.option(
 )
 
 
-@click.group
-def new() -> None:
+@click.group(invoke_without_command=True)
+@click.pass_context
+def new(context: click.Context) -> None:
     """Write the project of a plugin, complete and with tests that pass."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
 @new.command("start-method")
