@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 import procession
+from procession import _launch
 from procession.errors import ProcessError
 from procession.plugin import LOST_EXIT_CODE, PidChild, wait_readable
 from procession.testing import payloads
@@ -176,6 +177,42 @@ def test_a_start_that_cannot_be_made_does_not_cost_the_server(ctx: Any) -> None:
     line.close()
     for fd in descriptors:
         os.close(fd)
+
+
+def _with_fewer_rights(report: Any) -> None:
+    """Start a child, give rights up, start another; send of what groups they were."""
+    context = procession.get_context("forkserver")
+    for group in (0, 61234):
+        os.setresgid(group, group, 0)
+        process = context.Process(target=payloads.call, args=(report, os.getresgid))
+        process.start()
+        process.join(_SECONDS)
+        process.close()
+    # As another user, one may not even end the server, which ends by itself.
+    os.setresuid(61234, 61234, 0)
+    _launch.methods.close()
+    os.setresuid(0, 0, 0)
+    report.send("done")
+
+
+def test_a_server_has_no_more_rights_than_its_parent(ctx: Any) -> None:
+    """A program that gives up rights has no children that still have them."""
+    if os.getuid() != 0:
+        pytest.skip("only root can give up rights")
+    receiver, sender = ctx.Pipe(duplex=False)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            _with_fewer_rights(sender)
+        finally:
+            os._exit(0)
+    sender.close()
+
+    assert (0, 0, 0) == receiver.recv()
+    assert (61234, 61234, 61234) == receiver.recv()
+    assert "done" == receiver.recv()
+    os.waitpid(pid, 0)
+    receiver.close()
 
 
 def test_a_default_timeout_is_not_that_of_a_start(ctx: Any) -> None:

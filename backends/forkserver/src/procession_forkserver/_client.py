@@ -55,6 +55,9 @@ class Client:
 
     def _running_server(self, plan: LaunchPlan) -> ServerHandle:
         with self._lock:
+            if self._server is not None and not self._server.is_ours():
+                server, self._server = self._server, None
+                server.close()
             if self._server is None:
                 self._server = ServerHandle.start(
                     {

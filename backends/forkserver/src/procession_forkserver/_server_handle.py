@@ -30,6 +30,10 @@ def packet_pair() -> tuple[socket, socket]:
     return ends
 
 
+def _who_we_are() -> tuple[object, ...]:
+    return os.getresuid(), os.getresgid(), os.getgroups()
+
+
 class ServerHandle:
     """A running fork server.
 
@@ -40,6 +44,7 @@ class ServerHandle:
         self._process = process
         self._requests = requests
         self._imported: frozenset[str] = frozenset()
+        self._owner = _who_we_are()
 
     @classmethod
     def start(cls, preparation: Mapping[str, Any], lifeline: int) -> Self:
@@ -76,6 +81,13 @@ class ServerHandle:
         _protocol.send(self._requests, b" ".join([b"f", *(name.encode() for name in new)]), (line,))
         self._imported |= new
 
+    def is_ours(self) -> bool:
+        """Return whether this process still has the rights that the server has from it.
+
+        A child of a server of more rights than its parent's would have them, too.
+        """
+        return self._owner == _who_we_are()
+
     def is_alive(self) -> bool:
         """Return whether the server has not ended."""
         return self._process.poll() is None
@@ -85,7 +97,10 @@ class ServerHandle:
         self._requests.close()
         # It ends by itself at the end of its requests, unless it is still importing,
         # or stopped. There is nothing in it that could be lost.
-        self._process.signal(_SIGKILL)
+        try:
+            self._process.signal(_SIGKILL)
+        except PermissionError:
+            pass  # it is another user's by now
         self._process.wait()
         self._process.close()
 
