@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from procession import _sigint
-from procession.testing import interrupts
+from procession.testing import interrupts, payloads
 
 assert sys.platform == "linux"
 
@@ -37,6 +37,27 @@ def start(ctx: Any) -> Iterator[Callable[..., Any]]:
         process.kill()
         process.join(_SECONDS)
         process.close()
+
+
+@pytest.mark.one_pair_per("method")
+def test_who_ignores_it_has_children_that_do(start: Any, ctx: Any) -> None:
+    """As in a program in the background of a script, whose children are not the terminal's.
+
+    The children of a fork server, too, which was started before.
+    """
+    start(payloads.nothing).join(_SECONDS)
+    receiver, sender = ctx.Pipe(duplex=False)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        start(payloads.call, sender, signal.getsignal, signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert signal.SIG_IGN == receiver.recv()
+
+    start(payloads.call, sender, signal.getsignal, signal.SIGINT)
+    assert before == receiver.recv()
+    receiver.close()
+    sender.close()
 
 
 @pytest.mark.one_pair_per("method")

@@ -7,7 +7,7 @@ import os
 import sys
 from types import FunctionType
 
-from procession import _inheritance, _interpreter, _main_module, _standard
+from procession import _inheritance, _interpreter, _main_module, _sigint, _standard
 from procession._anonymous_file import anonymous_file
 from procession._authentication_string import (
     AuthenticationString,
@@ -251,7 +251,7 @@ class LaunchPlan(Value):
             "lifeline": handoff.give(self.lifeline),
             "daemon": self.daemon,
             "parent": os.getpid(),
-            "sigint": self.process.sigint,
+            "sigint": _sigint.inherited(self.process.sigint),
             "report": None if self.report is None else handoff.give(self.report),
             "keep": [handoff.give(fd) for fd in keep],
             "authkey": bytes(self.process.authkey),

@@ -61,6 +61,15 @@ def apply(policy: str) -> None:
         signal(_SIGURG, _do_nothing)
 
 
+def inherited(policy: str) -> str:
+    """Return what *policy* comes to in a child that may not get our signal handlers otherwise.
+
+    A process that ignores SIGINT has children that do, too: those of a fork server are
+    copies of a process that was started at another time.
+    """
+    return IGNORE if getsignal(_SIGINT) == _signal.SIG_IGN else policy
+
+
 # -- what was raised where nobody can catch it
 
 #: The thread in which signal handlers are called.
