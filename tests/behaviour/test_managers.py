@@ -308,6 +308,22 @@ def test_exceptions(shared_ctx: Any, own: Any, subject: str) -> None:
             manager.numbers()
 
 
+def test_a_forked_copy_shuts_nothing_down(shared_ctx: Any, own: Any) -> None:
+    """Who leaves the block of a manager in a process forked there leaves it to its parent."""
+    with own(ctx=shared_ctx) as manager:
+        counter = manager.Counter()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                manager.shutdown()
+                manager.__exit__(None, None, None)
+                os._exit(0)
+            finally:
+                os._exit(1)
+        assert 0 == os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        assert 1 == counter.up()
+
+
 @pytest.mark.beyond("multiprocessing loses the traceback")
 def test_remote_traceback_is_the_cause(shared_ctx: Any, own: Any) -> None:
     """One sees where in the server it was raised."""

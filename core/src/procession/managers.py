@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import queue
 import sys
 import threading
@@ -262,8 +263,13 @@ class BaseManager:
         return self._session
 
     def _shut_down(self) -> None:
-        """End the server's process; see `shutdown_timeout`. Idempotent."""
+        """End the server's process; see `shutdown_timeout`. Idempotent.
+
+        Nothing happens in a forked copy of the process that has started it, whose server it is.
+        """
         process, session = self._process, self._session
+        if process is not None and process._parent_pid != os.getpid():
+            return
         self._state = "shut down"
         if process is None or session is None:
             return
