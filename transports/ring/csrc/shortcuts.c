@@ -20,7 +20,7 @@ static PyObject *pickling, *unpickle;
 static PyObject *protocol;
 static PyObject *encode_name, *ndarray_name, *buffers_name, *watching_name, *loads_name;
 static PyObject *send_name, *send_bytes_name, *recv_name, *recv_bytes_name;
-static PyObject *send_pickled_name, *send_despite_name, *recv_joined_name, *fail_name;
+static PyObject *send_pickled_name, *send_despite_name, *recv_joined_name, *fail_name, *clear_name;
 
 /* A tuple of the one name "buffer_callback". */
 static PyObject *keywords;
@@ -127,6 +127,19 @@ keep_collector(bool carries, PyObject *collector)
         Py_DECREF(collector);
 }
 
+/* What it has collected goes nowhere. An exception that is set stays. */
+static void
+clear_collector(PyObject *collector)
+{
+    PyObject *type, *error, *traceback;
+    PyErr_Fetch(&type, &error, &traceback);
+    PyObject *result = PyObject_CallMethodObjArgs(collector, clear_name, NULL);
+    if (result == NULL)
+        PyErr_WriteUnraisable(collector);
+    Py_XDECREF(result);
+    PyErr_Restore(type, error, traceback);
+}
+
 static PyObject *
 send_despite(PyObject *self, PyObject *object, PyObject *collector)
 {
@@ -159,8 +172,11 @@ Shortcuts_send(PyObject *object, PyObject *const *args, Py_ssize_t count, PyObje
     PyObject *encode = Py_NewRef(PyDict_GetItem(pickling, encode_name));
     PyObject *body = call(encode, (PyObject *[]){args[0], protocol, collector}, 2, keywords);
     Py_DECREF(encode);
-    if (body == NULL)
+    if (body == NULL) {
         result = send_despite(object, args[0], collector);
+        if (result == NULL)
+            clear_collector(collector);
+    }
     else if (PyList_Size(collector) > 0 || self->out == NULL || !PyBytes_CheckExact(body))
         result = PyObject_CallMethodObjArgs(object, send_pickled_name, body, collector, NULL);
     else
@@ -358,6 +374,7 @@ name_shortcuts(void)
         {&send_despite_name, "_send_despite"},
         {&recv_joined_name, "_as_bytes"},
         {&fail_name, "_fail"},
+        {&clear_name, "clear"},
     };
     for (size_t i = 0; i < Py_ARRAY_LENGTH(all); i++)
         if ((*all[i].name = PyUnicode_InternFromString(all[i].text)) == NULL)

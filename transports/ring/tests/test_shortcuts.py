@@ -18,8 +18,7 @@ import pytest
 if sys.platform != "linux":
     pytest.skip("rings are a Linux thing", allow_module_level=True)
 
-from procession import _pickling
-from procession._encoder import Encoder
+import procession
 from procession.connection import Connection
 from procession.errors import (
     BrokenConnectionError,
@@ -35,7 +34,8 @@ from procession_ring._implementation import NATIVE
 
 pytestmark = pytest.mark.once
 
-LARGE = 2 * _pickling.SHORTEST_BUFFER
+#: Bytes that travel beside a pickle, and not in it.
+LARGE = 128 << 10
 
 
 class Ends:
@@ -177,6 +177,21 @@ def test_errors_of_the_object(ends: Ends, error: BaseException) -> None:
     assert not ends.other.poll()
 
 
+@pytest.mark.parametrize("error", [ZeroDivisionError(), KeyboardInterrupt()])
+def test_descriptors_of_what_is_not_sent(error: BaseException) -> None:
+    """What was to travel beside a message that is none is given back."""
+    one, other = procession.get_context(transport="ring").Pipe()
+    with one, other:
+        one.send(1)
+        assert other.recv() == 1
+        before = len(os.listdir("/proc/self/fd"))
+        with pytest.raises(type(error)):
+            one.send([other, Raising(error)])
+        assert len(os.listdir("/proc/self/fd")) == before
+        one.send(2)
+        assert other.recv() == 2
+
+
 class Sending:
     """Sends something else through the same end while it is pickled."""
 
@@ -281,12 +296,12 @@ def test_no_limit_any_more(ends: Ends) -> None:
 def test_another_serializer() -> None:
     """An encoder is asked for every object, and what needs none is short all the same."""
     pytest.importorskip("procession_cloudpickle")
-    first, second = Ring().pair(duplex=True)
-    with Connection.over(first, Encoder("cloudpickle")) as one, Connection.over(second) as other:
-        one.send(lambda: "by the encoder")
+    one, other = procession.get_context(transport="ring", serializer="cloudpickle").Pipe()
+    with one, other:
         one.send_bytes(b"as it is")
-        assert other.recv()() == "by the encoder"
         assert other.recv_bytes() == b"as it is"
+        one.send(lambda: "by the serializer")
+        assert other.recv()() == "by the serializer"
 
 
 class Loud(Connection):
