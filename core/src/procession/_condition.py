@@ -80,6 +80,10 @@ class Condition:
                     self._sleep(seat, ear, deadline)
                 finally:
                     self._hold_again(times)
+            if line.state(seat) == _NOTIFIED:
+                # Nobody else changes that of a process that lives: no guard is needed.
+                line.leave(seat)
+                return True
             return line.guard.run(self._leave, seat) == _NOTIFIED
         except BaseException:
             # A notification that we do not act upon is for another one.

@@ -94,7 +94,10 @@ class WaitLine:
         seat.place = place
 
     def leave(self, seat: Seat) -> int:
-        """Give the place up; return its last state. Needs the guard."""
+        """Give the place up; return its last state.
+
+        Needs the guard as long as that may change: while it waits.
+        """
         at = seat.place * _PLACE_WORDS + _STATE
         state = self._places[at]
         self._places[at] = FREE
