@@ -115,7 +115,8 @@ class Half:
 
     def shortest_part(self) -> int:
         """Return up to which length a message is there, and taken, whole or not at all."""
-        return min(PIECE, self.size // 4)
+        quarter: int = self.size // 4
+        return min(PIECE, quarter)
 
     def set_size(self, size: int) -> None:
         """Use so much of the memory."""
