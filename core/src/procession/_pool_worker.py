@@ -191,6 +191,8 @@ def _traceback(error: Exception) -> str:
     """Return the traceback of *error*: the lines alone where no file can be read."""
     try:
         import traceback
+
+        return "".join(traceback.format_exception(error))
     except (ImportError, OSError):  # most likely the task has used up all descriptors
         lines = []
         at = error.__traceback__
@@ -200,7 +202,6 @@ def _traceback(error: Exception) -> str:
             at = at.tb_next
         what = f"{type(error).__name__}: {_text(error)}\n"
         return "Traceback (most recent call last):\n" + "".join(lines) + what
-    return "".join(traceback.format_exception(error))
 
 
 def _text(value: Any) -> str:
