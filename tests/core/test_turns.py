@@ -22,6 +22,29 @@ from procession._turns import LONGEST, Turns
 from procession.errors import ShutDown
 
 
+class Clock:
+    """Time that goes on only when somebody says so."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        """Return the time, in seconds."""
+        return self.now
+
+    def go(self, seconds: float) -> None:
+        """Let time pass."""
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The time that turns see."""
+    made = Clock()
+    monkeypatch.setattr(_turns, "time", made)
+    return made
+
+
 class Others:
     """Stands for what other processes do while this one gives way."""
 
@@ -36,8 +59,8 @@ class Others:
 
 
 @pytest.fixture
-def others(monkeypatch: pytest.MonkeyPatch) -> Others:
-    """What is done instead of giving way."""
+def others(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> Others:
+    """What is done instead of giving way, which takes no time by itself."""
     made = Others()
     monkeypatch.setattr(_turns, "_give_way", made)
     return made
@@ -70,29 +93,6 @@ def test_turns_end_with_what_is_found(others: Others) -> None:
     for count in range(1, 100):
         assert turns.give(lambda: 1)
         assert count == others.turns
-
-
-class Clock:
-    """Time that goes on only when somebody says so."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def monotonic(self) -> float:
-        """Return the time, in seconds."""
-        return self.now
-
-    def go(self, seconds: float) -> None:
-        """Let time pass."""
-        self.now += seconds
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """The time that turns see."""
-    made = Clock()
-    monkeypatch.setattr(_turns, "time", made)
-    return made
 
 
 #: How long a turn takes where nobody else wants the processor, and where somebody computes.
@@ -212,6 +212,28 @@ def test_somebody_else_may_be_quicker(
 
     assert (b"later", ()) == mailbox.get(timeout=60)
     later.join()
+
+
+def test_who_never_waits_says_that_it_has_taken_something(
+    mailbox: PacketMailbox, others: Others
+) -> None:
+    """A getter that finds a message each time has no reason to, but for those who give way."""
+    moved: list[int] = []
+
+    def put_and_get() -> None:
+        mailbox.put(b"for another one")
+        mailbox.get(timeout=0)
+        moved.append(mailbox._words[MOVED])
+
+    others.do = put_and_get
+    with pytest.raises(Empty):
+        mailbox.get(timeout=2 * LONGEST)
+
+    assert {1} == set(moved), "it is asked once, and says it once"
+    mailbox.put(b"nobody asks")
+    before = mailbox._words[MOVED]
+    mailbox.get(timeout=0)
+    assert before == mailbox._words[MOVED]
 
 
 def test_no_turn_for_who_has_no_time(mailbox: PacketMailbox, others: Others) -> None:

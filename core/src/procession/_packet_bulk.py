@@ -226,5 +226,5 @@ class PacketBulk:
                 message = shelves.read(token, lease=lease)
             self._lock.run(self._books.finish_large, token, kind)
         if self._words[FULL]:
-            self._waits.wake_putter()
+            self._waits.tell_taken()
         return message

@@ -253,7 +253,7 @@ class PacketMailbox(Mailbox):
             packet = self._receive()
             if packet is not None:
                 if self._words[FULL]:
-                    self._waits.wake_putter()
+                    self._waits.tell_taken()
                 return unframe(packet[0]) if packet[1] else (packet[0], ())
         return self._waits.get(self._take, timeout, lease=False)
 
@@ -264,7 +264,7 @@ class PacketMailbox(Mailbox):
             padded = self._lane.receive_padded()
             if padded is not None:
                 if self._words[FULL]:
-                    self._waits.wake_putter()
+                    self._waits.tell_taken()
                 return (padded, ()) if padded[-1] < _FIRST_FRAMED else unframe(padded)
         return self._waits.get(self._take, timeout, lease=False)
 
@@ -281,7 +281,7 @@ class PacketMailbox(Mailbox):
             if packets:
                 self._waits.gets_here = True
                 if self._words[FULL]:
-                    self._waits.wake_putter()
+                    self._waits.tell_taken()
                 return [
                     (padded, ()) if padded[-1] < _FIRST_FRAMED else unframe(padded)
                     for padded in packets
@@ -301,7 +301,7 @@ class PacketMailbox(Mailbox):
         if packet[1] >= SPOOLED:
             return self._bulk.take(deadline, lease)
         if self._words[FULL]:
-            self._waits.wake_putter()
+            self._waits.tell_taken()
         return message_in(packet)
 
     # -- both

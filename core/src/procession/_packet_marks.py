@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 #: The hot words, by position: getters are asleep; puts, gets have to look closer before they
-#: use the lane; putters are asleep; somebody gets with leases.
+#: use the lane; somebody wants to be told when a message is taken, which is putters that are
+#: asleep or, without a maxsize, a getter that gives way; somebody gets with leases.
 SLEEPING, PUTS, GETS, FULL, LEASING = 0, 1, 2, 3, 4
 #: And another one: how many bytes leases may keep, 0 for what is usual.
 BUDGET = 5

@@ -100,6 +100,9 @@ class PacketWaits:
         left = left_until(deadline)
         if left <= 0:
             raise Empty
+        if self.room is None:
+            # Have the next one who takes a message, which may never have to wait, say so.
+            self._words[FULL_MARK] = 1
         if left > LONGEST and self._turns_for_message.give(self._lane.pending):
             message = take(deadline, lease)
             if message is not None:
@@ -179,11 +182,14 @@ class PacketWaits:
             if not self.closed:
                 self.room.ring()
 
-    def wake_putter(self) -> None:
-        """Wake a putter that waits for room."""
-        assert self.room is not None
-        self._words[FULL_MARK] = 0
-        self.room.ring()
+    def tell_taken(self) -> None:
+        """Wake a putter that waits for room; without a maxsize, tell a getter that gives way."""
+        words = self._words
+        words[FULL_MARK] = 0
+        if self.room is not None:
+            self.room.ring()
+        else:
+            words[MOVED] = (words[MOVED] + 1) & MASK
 
     def nap(self, worth: int = 1) -> bool:
         """Let the getters catch up, if that is worth it; return whether they had some time.
