@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from queue import Empty, Full
 
 import pytest
@@ -118,7 +119,7 @@ def test_who_computes_is_not_given_way_to_again_and_again(others: Others, clock:
         begun = clock.now
         turns = Turns(words())
         for _ in range(100_000):
-            turns.give(lambda found=found: found)  # type: ignore[misc]
+            turns.give(partial(int, found))
             clock.go(0.0001)
 
         assert others.turns * LONG < 0.02 * (clock.now - begun) + 2 * LONG
@@ -132,7 +133,7 @@ def test_now_and_then_somebody_who_computes_is_too_much(others: Others, clock: C
     for number in range(100_000):
         is_long = number % 100 == 99
         before = others.turns
-        others.do = lambda long=is_long: clock.go(LONG if long else 4 * SHORT)  # type: ignore[misc]
+        others.do = partial(clock.go, LONG if is_long else 4 * SHORT)
         turns.give(lambda: 1)
         long += is_long and others.turns > before
         clock.go(0.0001)
