@@ -51,6 +51,13 @@ def test_wait_sees_ends(wait: Make, pipe: Make) -> None:
 
 
 @pytest.mark.one_pair_per("transport")
+def test_wait_names_what_is_nothing_to_wait_for(wait: Make) -> None:
+    """Neither a descriptor nor an object with one."""
+    with pytest.raises(ValueError, match="'a'"):
+        wait(["a"])
+
+
+@pytest.mark.one_pair_per("transport")
 def test_wait_timeouts(wait: Make, pipe: Make) -> None:
     """Zero and negative timeouts do not wait; nothing to wait for is no error."""
     receiver, _ = pipe(False)

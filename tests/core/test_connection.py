@@ -550,7 +550,7 @@ def test_a_transport_without_duplex_is_not_asked_for_it() -> None:
 def test_repr_tells_state(connections: tuple[Connection, Connection]) -> None:
     """Direction, descriptor and closedness can be read."""
     here, _ = connections
-    assert f"<Connection duplex fileno={here.fileno()}>" == repr(here)
+    assert f"<Connection duplex fd={here.fileno()}>" == repr(here)
     here.close()
     assert "<Connection closed>" == repr(here)
 

@@ -533,7 +533,8 @@ class Connection(abc.Connection):
             return f"<{type(self).__name__} closed>"
         doing = {(True, False): "read-only", (False, True): "write-only"}
         kind = doing.get((channel.readable, channel.writable), "duplex")
-        return f"<{type(self).__name__} {kind} fileno={channel.fileno()}>"
+        # Not fileno(), which some channels make when it is first asked for, and pay for ever after.
+        return f"<{type(self).__name__} {kind} fd={channel.holding()}>"
 
 
 def wait(object_list: Iterable[HasFileno | int], timeout: float | None = None) -> list[Any]:
@@ -543,9 +544,9 @@ def wait(object_list: Iterable[HasFileno | int], timeout: float | None = None) -
     `Process.sentinel`, and whatever else has a `fileno`. One whose peer has closed is
     ready, and so is one whose host has vanished. Returns them in the order in which they
     were given, or none if *timeout* seconds are over (None: never; negative: 0). Raises
-    `OSError` for a closed one.
+    `OSError` for a closed one, and `ValueError` for what is nothing to wait for.
     """
-    items = [(item if isinstance(item, int) else item.fileno(), item) for item in object_list]
+    items = [(_descriptor_of(item), item) for item in object_list]
     fds = [fd for fd, _ in items]
     channels = [item._channel for _, item in items if isinstance(item, Connection)]
     # Those of other hosts: only a look tells that one has vanished.
@@ -557,3 +558,15 @@ def wait(object_list: Iterable[HasFileno | int], timeout: float | None = None) -
     else:
         ready = wait_for_any(fds, timeout)
     return [item for fd, item in items if fd in ready]
+
+
+def _descriptor_of(item: HasFileno | int) -> int:
+    if isinstance(item, int):
+        return item
+    try:
+        fileno = item.fileno
+    except AttributeError:
+        raise ValueError(
+            f"cannot wait for {item!r}: it is no descriptor and has no fileno()"
+        ) from None
+    return fileno()

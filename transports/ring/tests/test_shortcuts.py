@@ -453,3 +453,12 @@ def test_no_more_shortcuts_than_asked_for(implementation: str) -> None:
             short._shorten(None, 1, True, False)
         with pytest.raises(TypeError):
             short._shorten()
+
+
+def test_the_repr_of_a_connection_makes_no_descriptor() -> None:
+    """It stands in errors, also where none is left; and `fileno` makes every message dearer."""
+    first, second = Ring().pair(duplex=True)
+    with Connection.over(first) as one, Connection.over(second):
+        before = os.listdir("/proc/self/fd")
+        assert repr(one).startswith("<Connection duplex fd=")
+        assert before == os.listdir("/proc/self/fd")
