@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import pickle
 import random
+import re
 import signal
 import socket
 import struct
@@ -550,7 +551,7 @@ def test_a_transport_without_duplex_is_not_asked_for_it() -> None:
 def test_repr_tells_state(connections: tuple[Connection, Connection]) -> None:
     """Direction, descriptor and closedness can be read."""
     here, _ = connections
-    assert f"<Connection duplex fd={here.fileno()}>" == repr(here)
+    assert re.fullmatch(r"<Connection duplex fd=\d+>", repr(here))
     here.close()
     assert "<Connection closed>" == repr(here)
 
