@@ -393,6 +393,7 @@ def test_variables_are_the_parents(
     finally:
         ctx.set_forkserver_preload(["__main__"])
         _kill_server()
+        _start_and_join(ctx)  # others find a server as there was one before
 
     assert [None, "late", "later", "of the server", None] == found
 
