@@ -10,14 +10,14 @@ from __future__ import annotations
 from itertools import groupby
 from pathlib import Path
 
-from procession._port.names import NAMES, Name, Verdict
+from procession._commands.port.names import NAMES, Name, Verdict
 
 PAGE = Path(__file__).parent / "reference" / "migration.md"
 
 HEAD = """\
 # Migration: every name of multiprocessing
 
-<!-- Written by docs/write_migration.py from core/src/procession/_port/names.py. -->
+<!-- Written by docs/write_migration.py from core/src/procession/_commands/port/names.py. -->
 
 Names are without `multiprocessing.`; `.*` is every other name of a module.
 `procession port FILE` finds those that a program uses;

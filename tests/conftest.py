@@ -36,8 +36,8 @@ from zlib import crc32
 
 import pytest
 
-from procession import _selection
-from procession._primitive_choice import BUILT_IN, VARIABLE
+from procession._choosing import selection
+from procession._choosing.primitive_choice import BUILT_IN, VARIABLE
 from procession.testing import leaks, payloads, tidiness
 
 _DOMAINS = {"method": "start method", "transport": "transport"}
@@ -120,7 +120,7 @@ def _primitives(subject: str) -> list[str]:
     """What locks can be made of here."""
     if subject == "multiprocessing":
         return ["stdlib"]
-    registry = _selection.registry()
+    registry = selection.registry()
     names = registry.names("primitive")
     return [BUILT_IN, *(name for name in names if registry.problem("primitive", name) is None)]
 

@@ -89,6 +89,18 @@ def test_every_module_belongs_to_one_part() -> None:
         assert sum(fnmatchcase(top, pattern) for pattern in patterns) == 1, top
 
 
+@pytest.mark.parametrize("part", PARTS)
+def test_a_folder_says_what_the_page_says(part: str) -> None:
+    """Who comes from the code learns the same as who comes from the page."""
+    (said,) = re.findall(rf"^\| {part} \| (.+?) \| `", PAGE, re.MULTILINE)
+    folder = CORE / f"_{part}"
+    if not folder.is_dir():
+        assert part == "contexts", "its one module is public"
+        return
+    docstring = ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8")))
+    assert docstring == f"{said[0].upper()}{said[1:]}."
+
+
 def test_the_picture_has_every_part_once() -> None:
     """What is not in the picture is not checked against it."""
     assert sorted(part for line in LINES for part in line) == sorted(PARTS)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from procession import _configuration
+from procession._choosing import configuration
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -142,7 +142,7 @@ def test_a_page_with_a_project_uses_it() -> None:
 def test_settings_are_toml(block: Block) -> None:
     """A reader copies the table into a pyproject.toml, where nothing else may be spelled wrong."""
     table = tomllib.loads(block.text)["tool"]["procession"]
-    assert set(table) <= {*_configuration._ALL_KEYS}
+    assert set(table) <= {*configuration._ALL_KEYS}
 
 
 @_in("sh")

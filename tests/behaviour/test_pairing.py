@@ -10,7 +10,7 @@ import pytest
 if sys.platform != "linux":
     pytest.skip("the conformance kit looks into /proc", allow_module_level=True)
 
-from procession._selection import registry
+from procession._choosing.selection import registry
 from procession.testing import PairSuite
 
 

@@ -646,7 +646,7 @@ class TestSharedArray:
 
     def test_views_keep_the_memory(self, module: Any, numpy: Any) -> None:
         """An ordinary view of an array that is gone still has it."""
-        from procession._heap import heap
+        from procession._memory.heap import heap
 
         blocks = heap.blocks
         plain = numpy.asarray(module.shared_array(4, "i4"))[1:]

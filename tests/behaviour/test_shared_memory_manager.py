@@ -26,7 +26,9 @@ import pytest
 if sys.platform != "linux":
     pytest.skip("named memory is a file in /dev/shm", allow_module_level=True)
 
-from procession import _abandoned_memory, _inheritance, get_all_start_methods
+from procession import get_all_start_methods
+from procession._memory import abandoned_memory
+from procession._processes import inheritance
 from procession.testing import shared_payloads, shortage
 from procession.testing.forked import until
 
@@ -429,7 +431,7 @@ print(list(ShareableList(name=sys.argv[2])))
 
 def managed(mark: int) -> list[str]:
     """Return the names of the segments with a mark."""
-    return [e.name for e, status in _abandoned_memory._segments() if status.st_atime_ns == mark]
+    return [e.name for e, status in abandoned_memory._segments() if status.st_atime_ns == mark]
 
 
 def has_made(mark: int) -> bool:
@@ -444,6 +446,6 @@ def has_nothing(mark: int) -> bool:
 
 def mark_of(server: int) -> int:
     """Return what marks the segments of a server that is still there."""
-    identity = _inheritance.identify(server)
+    identity = inheritance.identify(server)
     assert identity is not None
-    return _abandoned_memory._encode(identity, _abandoned_memory._MAGIC_MANAGED)
+    return abandoned_memory._encode(identity, abandoned_memory._MAGIC_MANAGED)

@@ -16,7 +16,8 @@ if sys.platform != "linux":
     pytest.skip("the conformance kit looks into /proc", allow_module_level=True)
 
 import procession
-from procession import _cli_check, cli
+from procession import cli
+from procession._commands import cli_check
 from procession.testing import checking, reporting
 
 pytestmark = pytest.mark.once
@@ -273,7 +274,7 @@ def test_without_pytest(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The error names the extra."""
-    monkeypatch.setattr(_cli_check, "find_spec", lambda name: None)
+    monkeypatch.setattr(cli_check, "find_spec", lambda name: None)
 
     assert 2 == cli.main(["check", "anything"])
     assert 'pip install "procession[testing]"' in capsys.readouterr().err

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from procession._demo.counting import Tally, peak_memory
-from procession._demo.indexing import index_alone
-from procession._demo.sources import find_sources
+from procession._commands.demo.counting import Tally, peak_memory
+from procession._commands.demo.indexing import index_alone
+from procession._commands.demo.sources import find_sources
 
 COUNTS = {"alpha": 4, "beta": 1, "gamma": 2, "café": 1}
 

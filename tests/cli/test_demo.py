@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 import procession
-from procession._demo import classics
-from procession._demo.counting import Tally
-from procession._demo.indexing import index, index_alone
-from procession._demo.listening import ChildFailedError
-from procession._demo.sources import find_sources
+from procession._commands.demo import classics
+from procession._commands.demo.counting import Tally
+from procession._commands.demo.indexing import index, index_alone
+from procession._commands.demo.listening import ChildFailedError
+from procession._commands.demo.sources import find_sources
 
 pytestmark = pytest.mark.once
 

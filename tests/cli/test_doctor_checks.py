@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 import procession
-from procession._doctor import kernel, limits, memory, plugins, python, temporary
-from procession._doctor.cpus import cpus
-from procession._doctor.examination import checks, examine
-from procession._doctor.finding import Finding, Level
-from procession._doctor.machine import Machine, size
-from procession._selection import registry
+from procession._choosing.selection import registry
+from procession._commands.doctor import kernel, limits, memory, plugins, python, temporary
+from procession._commands.doctor.cpus import cpus
+from procession._commands.doctor.examination import checks, examine
+from procession._commands.doctor.finding import Finding, Level
+from procession._commands.doctor.machine import Machine, size
 from procession.testing import failing
 
 if sys.platform != "linux":

@@ -57,7 +57,7 @@ def test_no_plugins(environment: dict[str, str], tmp_path: Path, command: str) -
     """Without plugins there is nothing to run or list, and the line says what to install."""
     program = (
         "import sys\n"
-        "from procession import _distribution_files\n"
+        "from procession._choosing import distribution_files as _distribution_files\n"
         "_distribution_files.read_plain = lambda mark: []\n"
         "from procession.cli import main\n"
         f"sys.exit(main([{command!r}]))\n"

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from procession._new.project import KINDS, Project
+from procession._commands.new.project import KINDS, Project
 
 pytestmark = pytest.mark.once
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from procession._port.names import NAMES, WHOLE_MODULE, Verdict
-from procession._port.program import examine
+from procession._commands.port.names import NAMES, WHOLE_MODULE, Verdict
+from procession._commands.port.program import examine
 
 THEIR_MODULES = [
     "multiprocessing",

@@ -20,7 +20,7 @@ from typing import Any
 import attrs
 import pytest
 
-from procession._observe.program import Ended, Observer, ProgramView, programs
+from procession._commands.observe.program import Ended, Observer, ProgramView, programs
 from procession.testing import leaks
 from procession.testing.forked import until
 
@@ -224,8 +224,8 @@ def test_the_holder_of_a_lock_is_named(environment: dict[str, str], pair: Any) -
             pass_fds=(fd,),
         )
         try:
-            from procession._observe import descriptors, sleeps
-            from procession._observe.waits import Objects
+            from procession._commands.observe import descriptors, sleeps
+            from procession._commands.observe.waits import Objects
 
             queues = {queue.identity: queue for queue in view.queues}
             deadline = time.monotonic() + PATIENCE
@@ -246,7 +246,7 @@ def test_the_holder_of_a_lock_is_named(environment: dict[str, str], pair: Any) -
 
 
 def _locks(pid: int, identity: str) -> bool:
-    from procession._observe import descriptors
+    from procession._commands.observe import descriptors
 
     return any(
         each.identity == identity and each.field("lock") is not None
@@ -255,7 +255,7 @@ def _locks(pid: int, identity: str) -> bool:
 
 
 def _open_memory(pid: int, name: str, view: ProgramView) -> int:
-    from procession._observe import descriptors
+    from procession._commands.observe import descriptors
 
     (identity,) = (queue.identity for queue in view.queues if queue.name == name)
     for each in descriptors.look(pid).values():
@@ -460,7 +460,7 @@ def test_a_process_of_another_user(environment: dict[str, str], pair: Any) -> No
     with watched(environment, pair.method, pair.transport) as program:
         code = (
             "import os, sys\n"
-            "from procession._observe.program import Foreign, Observer\n"
+            "from procession._commands.observe.program import Foreign, Observer\n"
             f"observer = Observer({program.process.pid})\n"
             "os.setgid(65534); os.setuid(65534)\n"
             "try:\n    observer.look()\n"

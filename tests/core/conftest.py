@@ -16,16 +16,20 @@ import pluggy  # noqa: F401
 import pytest
 
 import procession
-from procession import _hookspecs, _installed, _launch, _negotiation, _selection  # noqa: F401
-from procession._selector import Selector
+from procession._choosing import installed as _installed  # noqa: F401
+from procession._choosing import negotiation  # noqa: F401
+from procession._choosing import selection as _selection
+from procession._choosing.selector import Selector
+from procession._contracts import hookspecs  # noqa: F401
+from procession._starting import launch as _launch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 START_METHOD = """
-from procession._features import StartFeatures
+from procession._contracts.features import StartFeatures
 from procession.plugin import hookimpl
-from procession._start_method import StartMethod
+from procession._contracts.start_method import StartMethod
 
 class Fake(StartMethod):
     name = {name!r}
@@ -44,9 +48,9 @@ def procession_start_method():
 """
 
 TRANSPORT = """
-from procession._features import TransportFeatures
+from procession._contracts.features import TransportFeatures
 from procession.plugin import hookimpl
-from procession._transport import Transport
+from procession._contracts.transport import Transport
 
 class Fake(Transport):
     name = {name!r}

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import procession
-from procession._pickling import SHORTEST_BUFFER, dumps, join, loads
+from procession._messages.pickling import SHORTEST_BUFFER, dumps, join, loads
 
 sends = pytest.mark.skipif(not procession.get_all_transports(), reason="no transport is installed")
 
@@ -160,12 +160,12 @@ def test_a_reducer_of_the_standard_package_comes_first() -> None:
 
 def test_more_shapes_than_are_remembered() -> None:
     """The memory for shapes is bounded, and forgetting harms nobody."""
-    from procession import _array_codec
+    from procession._messages import array_codec
 
     for length in range(1, 700):
         check(numpy.ones(length, "u1"))
-    assert len(_array_codec._heads) <= _array_codec._MOST_HEADS
-    assert len(_array_codec._meanings) <= _array_codec._MOST_HEADS
+    assert len(array_codec._heads) <= array_codec._MOST_HEADS
+    assert len(array_codec._meanings) <= array_codec._MOST_HEADS
 
 
 def test_a_cut_message_is_an_error() -> None:
@@ -182,9 +182,9 @@ def test_nobody_imports_numpy_for_it() -> None:
     """A process that sends no arrays never sees numpy, nor this codec."""
     program = (
         "import sys\n"
-        "from procession._pickling import dumps, loads\n"
+        "from procession._messages.pickling import dumps, loads\n"
         "assert loads(*dumps({'a': [1, b'x' * 100_000]}))\n"
-        "print('numpy' in sys.modules, 'procession._array_codec' in sys.modules)\n"
+        "print('numpy' in sys.modules, 'procession._messages.array_codec' in sys.modules)\n"
     )
     told = subprocess.run(
         [sys.executable, "-c", program], check=True, capture_output=True, text=True

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from procession import _blocks
-from procession._blocks import SMALLEST_BLOCK, Blocks
+from procession._messages import blocks as _blocks
+from procession._messages.blocks import SMALLEST_BLOCK, Blocks
 from procession.testing.forked import crew
 
 MIB = 1 << 20

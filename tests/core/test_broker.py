@@ -19,9 +19,10 @@ import pytest
 if sys.platform != "linux":
     pytest.skip("looks into /proc and at abstract sockets", allow_module_level=True)
 
-from procession import _broker, errors
-from procession._handoff import Exportable, Handoff, Recipe, Takeover
-from procession._stream_channel import StreamChannel
+from procession import errors
+from procession._channels.stream_channel import StreamChannel
+from procession._ground.handoff import Exportable, Handoff, Recipe, Takeover
+from procession._messages import broker as _broker
 from procession.connection import Connection
 from procession.process import current_process
 from procession.testing.forked import crew, until

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 import procession
-from procession import _bundle, _interpreter
+from procession._processes import bundle as _bundle
+from procession._processes import interpreter as _interpreter
 
 pytestmark = pytest.mark.skipif(
     "spawn" not in procession.get_all_start_methods(), reason="spawn is not installed"
@@ -187,10 +188,10 @@ def test_code_that_cannot_be_sent_is_compiled(tmp_path: Path) -> None:
 
 def test_the_program_is_not_looked_for_where_it_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     """A script that has ended, or runs under another name, is compiled by its children."""
-    from procession import _main_module
+    from procession._processes import main_module
 
     main: Any = type(sys)("__main__")
     main.__file__ = __file__
     monkeypatch.setitem(sys.modules, "__main__", main)
 
-    assert _main_module.compiled() is None
+    assert main_module.compiled() is None

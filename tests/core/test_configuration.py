@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from procession._configuration import ConfigurationReader, Settings
+from procession._choosing.configuration import ConfigurationReader, Settings
 from procession.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def test_a_mention_is_no_table(project: Path) -> None:
     text = '[project]\ndependencies = ["procession"]\n[tool.ruff]\nsrc = ["procession"]\n'
     (project / "pyproject.toml").write_text(text)
     program = (
-        "import sys; from procession._configuration import ConfigurationReader\n"
+        "import sys; from procession._choosing.configuration import ConfigurationReader\n"
         "assert {} == ConfigurationReader().read().names\n"
         "sys.exit('tomllib' in sys.modules)"
     )

@@ -30,15 +30,15 @@ if sys.platform == "win32":
     pytest.skip("connections over descriptors need a POSIX system", allow_module_level=True)
 
 from procession import errors
-from procession._descriptor_channel import DescriptorChannel
-from procession._pickling import SHORTEST_BUFFER, dumps, join, loads
-from procession._stream_channel import StreamChannel, pack_length
+from procession._channels.descriptor_channel import DescriptorChannel
+from procession._channels.stream_channel import StreamChannel, pack_length
+from procession._messages.pickling import SHORTEST_BUFFER, dumps, join, loads
 from procession.connection import Connection, pipe, wait
 from procession.plugin import TransportFeatures
 from procession.testing.forked import DEADLINE, crew, until
 
 if TYPE_CHECKING:
-    from procession._channel import Channel
+    from procession._contracts.channel import Channel
 
 KIB, MIB = 1 << 10, 1 << 20
 #: More than any transport holds, so that its sender has to wait.
@@ -279,15 +279,15 @@ def test_forked_child_inherits_no_held_lock(make_of_descriptors: Pair) -> None:
 
 def test_no_weak_reference_stays(make_of_descriptors: Pair) -> None:
     """What is remembered for forks is forgotten with the channel, closed or collected."""
-    from procession import _descriptor_channel
+    from procession._channels import descriptor_channel
 
-    before = len(_descriptor_channel._open)
+    before = len(descriptor_channel._open)
     first, second = make_of_descriptors(duplex=True)
-    assert before + 2 == len(_descriptor_channel._open)
+    assert before + 2 == len(descriptor_channel._open)
     first.close()
     del second
 
-    assert before == len(_descriptor_channel._open)
+    assert before == len(descriptor_channel._open)
 
 
 # -- pickling ------------------------------------------------------------------------------
@@ -639,7 +639,8 @@ def test_imports_stay_slim() -> None:
 
     code = (
         "import sys; sys.path[:] = sys.argv[1:];"
-        "import procession.connection, procession._stream_channel, procession._packet_channel;"
+        "import procession.connection, procession._channels.stream_channel;"
+        "import procession._channels.packet_channel;"
         "print(*({'socket', 're', 'typing', 'attr', 'pluggy', 'subprocess', 'multiprocessing',"
         " 'hmac', 'secrets', 'tempfile'} & set(sys.modules)))"
     )

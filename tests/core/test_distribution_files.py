@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from procession import _distribution_files
-from procession._installed import take_inventory
+from procession._choosing import distribution_files
+from procession._choosing.installed import take_inventory
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +22,7 @@ PLUGIN = {"procession.start_methods": {"quick": "quick_plugin:hooks"}}
 def test_both_ways_of_reading_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     """On this very environment, files and library give the same inventory."""
     from_files = take_inventory()
-    monkeypatch.setattr(_distribution_files, "read_plain", lambda mark: None)
+    monkeypatch.setattr(distribution_files, "read_plain", lambda mark: None)
 
     assert take_inventory() == from_files
 
@@ -38,7 +38,7 @@ def test_both_ways_agree_on_a_shadowed_distribution(
     monkeypatch.setattr(sys, "path", [*sys.path, str(later)])
 
     from_files = take_inventory().plugins
-    monkeypatch.setattr(_distribution_files, "read_plain", lambda mark: None)
+    monkeypatch.setattr(distribution_files, "read_plain", lambda mark: None)
 
     assert take_inventory().plugins == from_files == {}
 
@@ -47,7 +47,7 @@ def test_names_are_as_their_author_writes_them(site: Any) -> None:
     """A message names the distribution that `pip uninstall` knows."""
     site.install("Quick.Plugin", PLUGIN, version="2.0")
 
-    (found,) = _distribution_files.read_plain("[procession.") or []
+    (found,) = distribution_files.read_plain("[procession.") or []
 
     assert ("Quick.Plugin", "2.0") == (found.name, found.version)
     assert [("procession.start_methods", "quick", "quick_plugin:hooks")] == found.parse()
@@ -66,9 +66,9 @@ def test_an_archive_on_the_path_is_left_to_the_library(tmp_path: Path) -> None:
         )
     program = (
         f"import sys; sys.path.append({str(archive)!r})\n"
-        "from procession import _distribution_files, _installed\n"
-        "assert _distribution_files.read_plain('[procession.') is None\n"
-        "assert 'zipped' in _installed.take_inventory().names('transport')\n"
+        "from procession._choosing import distribution_files, installed\n"
+        "assert distribution_files.read_plain('[procession.') is None\n"
+        "assert 'zipped' in installed.take_inventory().names('transport')\n"
     )
 
     # A program of its own: the library keeps an archive open that it has looked into.
@@ -79,13 +79,13 @@ def test_an_archive_on_the_path_is_left_to_the_library(tmp_path: Path) -> None:
 def test_broken_metadata_is_refused(text: str) -> None:
     """A line that is no entry point is an error, and not a plugin that silently lacks."""
     with pytest.raises(ValueError, match="is neither"):
-        _distribution_files.parse(text)
+        distribution_files.parse(text)
 
 
 def test_the_library_is_not_imported_for_plain_folders() -> None:
     """A program's first queue does not pay for email, zipfile and csv."""
     program = (
-        "import sys, procession._installed as installed\n"
+        "import sys, procession._choosing.installed as installed\n"
         "installed.take_inventory()\n"
         "sys.exit('importlib.metadata' in sys.modules)"
     )

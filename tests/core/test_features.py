@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from procession._features import StartFeatures, TransportFeatures
-from procession._negotiation import negotiate
-from procession._registry import Registry
+from procession._choosing.negotiation import negotiate
+from procession._choosing.registry import Registry
+from procession._contracts.features import StartFeatures, TransportFeatures
 from procession.errors import IncompatiblePluginsError
 
 if TYPE_CHECKING:

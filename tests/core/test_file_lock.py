@@ -16,9 +16,9 @@ import pytest
 if sys.platform == "win32":
     pytest.skip("file locks need a POSIX system", allow_module_level=True)
 
-from procession import _file_lock
-from procession._anonymous_file import anonymous_file
-from procession._file_lock import FileLock, LockFile
+from procession._ground import file_lock
+from procession._ground.anonymous_file import anonymous_file
+from procession._ground.file_lock import FileLock, LockFile
 from procession.testing.forked import DEADLINE, crew, sleeps, until
 
 
@@ -248,16 +248,16 @@ def test_only_used_locks_are_put_in_order(fd: int) -> None:
     """A forked child copies memory for each lock that it puts in order: for those used only."""
     unused, closed, dropped = LockFile(fd), LockFile(fd), LockFile(fd)
     lock = unused.lock()
-    before = set(_file_lock._used)
+    before = set(file_lock._used)
     assert closed.lock(1).run(lambda: 1) == 1
     assert closed.lock(2).run(lambda: 2) == 2
     assert dropped.lock().run_within(time.monotonic() + DEADLINE, lambda: 3) == 3
-    assert {closed, dropped} == {found() for found in _file_lock._used - before}
+    assert {closed, dropped} == {found() for found in file_lock._used - before}
     closed.close()
     os.close(dropped.descriptor())
     del dropped
     gc.collect()
-    assert before == _file_lock._used
+    assert before == file_lock._used
     unused.close()
     with pytest.raises(OSError, match="closed"):
         lock.run(lambda: None)

@@ -13,9 +13,9 @@ if sys.platform == "win32" or sys.platform == "darwin":
     pytest.skip("over sockets that keep packets apart", allow_module_level=True)
 
 from procession import connection
-from procession._glance import Glance
-from procession._lookout import SHORTEST_REST
-from procession._packet_sockets import PacketSocketChannel
+from procession._channels.glance import Glance
+from procession._channels.packet_sockets import PacketSocketChannel
+from procession._messages.lookout import SHORTEST_REST
 from procession.connection import Connection
 from procession.testing.forked import DEADLINE
 

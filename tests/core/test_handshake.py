@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from procession import _handshake, errors
-from procession._line import Handshake, Line, missing
+from procession import errors
+from procession._remote import handshake as _handshake
+from procession._remote.line import Handshake, Line, missing
 from procession.connection import answer_challenge, deliver_challenge
 
 KEY = b"the key"

@@ -25,9 +25,9 @@ if sys.platform != "linux":
 
 import resource
 
-from procession._handoff import LaunchHandoff, LaunchTakeover
-from procession._heap import ALIGNMENT, LARGE_BLOCK, SMALLEST_ARENA, Block, heap
-from procession._shared_map import SharedMap
+from procession._ground.handoff import LaunchHandoff, LaunchTakeover
+from procession._memory.heap import ALIGNMENT, LARGE_BLOCK, SMALLEST_ARENA, Block, heap
+from procession._memory.shared_map import SharedMap
 from procession.errors import ResourceError
 from procession.testing import leaks
 from procession.testing.forked import crew

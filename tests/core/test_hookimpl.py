@@ -10,8 +10,8 @@ from typing import Any
 import pluggy
 import pytest
 
-from procession import _hookspecs
-from procession._hookimpl import PROJECT, WITHOUT_ARGUMENTS, hookimpl, plain_hook
+from procession._contracts import hookspecs
+from procession._contracts.hookimpl import PROJECT, WITHOUT_ARGUMENTS, hookimpl, plain_hook
 
 HOOK = "procession_transport"
 
@@ -79,7 +79,7 @@ def test_hooks_without_arguments_are_those_of_the_specification() -> None:
     """Another argument, some day, must not be left out in silence."""
     specified = {
         name: not signature(value).parameters
-        for name, value in vars(_hookspecs).items()
+        for name, value in vars(hookspecs).items()
         if hasattr(value, f"{PROJECT}_spec")
     }
 

@@ -15,7 +15,7 @@ if sys.platform != "linux":
     pytest.skip("only Linux has leases", allow_module_level=True)
 
 import procession
-from procession import _limits
+from procession._choosing import limits
 from procession.errors import ConfigurationError, LeaseWarning
 from procession.testing.lending import Block
 
@@ -109,7 +109,7 @@ def test_what_cannot_be_had(ctx: Any, monkeypatch: pytest.MonkeyPatch, tmp_path:
         ctx.Queue()
     (tmp_path / "pyproject.toml").write_text("[tool.procession]\nlease-budget = '1 GiB'\n")
     with pytest.raises(ConfigurationError, match="must be a number, 1 or more, not '1 GiB'"):
-        _limits.lease_budget()
+        limits.lease_budget()
 
 
 def test_it_is_kept_to(ctx: Any) -> None:

@@ -22,12 +22,13 @@ if sys.platform != "linux":
     pytest.skip("only Linux has leases", allow_module_level=True)
 
 import procession
-from procession import _shelves, _twin
-from procession._channel import Channel, Message
-from procession._lending_channel import LendingChannel
-from procession._loan_desk import LoanDesk
-from procession._shelves import MOST
-from procession._transport import Transport
+from procession._channels import twin
+from procession._channels.lending_channel import LendingChannel
+from procession._channels.loan_desk import LoanDesk
+from procession._contracts.channel import Channel, Message
+from procession._contracts.transport import Transport
+from procession._mailboxes import shelves as _shelves
+from procession._mailboxes.shelves import MOST
 from procession.connection import Connection, pipe
 from procession.errors import (
     BrokenByDeathError,
@@ -613,7 +614,7 @@ def test_transports_within_one_process_do_not_lend() -> None:
 def test_who_waits_is_told_who_has_died(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also for a lease, and for room, and where this process has the other end open itself."""
     numpy = pytest.importorskip("numpy")
-    monkeypatch.setattr(_twin, "_LONGEST_SLEEP", 0.05)
+    monkeypatch.setattr(twin, "_LONGEST_SLEEP", 0.05)
     if "fork" not in procession.get_all_start_methods():
         pytest.skip("needs fork")
     transport_named("pipe")

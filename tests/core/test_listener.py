@@ -21,7 +21,8 @@ import pytest
 if sys.platform != "linux":
     pytest.skip("abstract sockets and /proc", allow_module_level=True)
 
-from procession import _listener, errors
+from procession import errors
+from procession._remote import listener as _listener
 from procession.connection import Client, Connection, Listener
 from procession.testing.forked import crew
 

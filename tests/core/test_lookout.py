@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from procession import _lookout
-from procession._lookout import LONGEST, LONGEST_REST, SHORTEST_REST, Lookout
+from procession._messages import lookout as _lookout
+from procession._messages.lookout import LONGEST, LONGEST_REST, SHORTEST_REST, Lookout
 
 pytestmark = pytest.mark.once
 

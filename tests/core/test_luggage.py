@@ -20,13 +20,15 @@ if sys.platform != "linux":
 
 import numpy
 
-from procession import Lock, Queue, Value, _broker, _selection, errors
-from procession._companion import _MOST_STRAY, Inlet, Outlet
-from procession._encoder import Encoder
-from procession._handoff import Exportable, Handoff, Recipe, Takeover
-from procession._packet_channel import PacketChannel
-from procession._packet_sockets import PacketSocketChannel
-from procession._sockets import BorrowedSocket
+from procession import Lock, Queue, Value, errors
+from procession._channels.packet_channel import PacketChannel
+from procession._channels.packet_sockets import PacketSocketChannel
+from procession._choosing import selection
+from procession._ground.companion import _MOST_STRAY, Inlet, Outlet
+from procession._ground.encoder import Encoder
+from procession._ground.handoff import Exportable, Handoff, Recipe, Takeover
+from procession._ground.sockets import BorrowedSocket
+from procession._messages import broker as _broker
 from procession.connection import Connection, pipe
 from procession.shared_memory import AnonymousMemory, shared_array
 from procession.testing.forked import crew, until
@@ -37,7 +39,7 @@ Ends = tuple[Connection, Connection]
 def transport(name: str) -> Any:
     """Return a transport, or skip the test where it is not installed."""
     pytest.importorskip(f"procession_{name}")
-    return _selection.registry().load("transport", name)()
+    return selection.registry().load("transport", name)()
 
 
 @pytest.fixture(params=["pipe", "socketpair", "tcp", "ring", "ring in Python"])

@@ -22,13 +22,13 @@ if sys.platform != "linux":
 
 import fcntl
 
-from procession import _packet_bulk, _packet_relay
-from procession._handoff import Handoff
-from procession._lookout import has_ordered_stores
-from procession._mailbox_state import TAKEN
-from procession._packet_lane import PacketLane
-from procession._packet_mailbox import PacketMailbox
-from procession._spool import WINDOW
+from procession._ground.handoff import Handoff
+from procession._mailboxes import packet_bulk, packet_relay
+from procession._mailboxes.mailbox_state import TAKEN
+from procession._mailboxes.packet_lane import PacketLane
+from procession._mailboxes.packet_mailbox import PacketMailbox
+from procession._mailboxes.spool import WINDOW
+from procession._messages.lookout import has_ordered_stores
 from procession.testing.forked import DEADLINE, Forked, crew
 from procession.testing.killing import Journal, chosen_seed
 
@@ -118,11 +118,11 @@ def test_killed_users_of_what_passes(
     monkeypatch: pytest.MonkeyPatch, maxsize: int, joinable: bool, producers: int
 ) -> None:
     """The same for messages that getters read while they are written."""
-    monkeypatch.setattr(_packet_bulk, "SHORTEST_PASSED", 90 * KIBI)
-    monkeypatch.setattr(_packet_relay, "CIRCLE", 64 * KIBI)
-    monkeypatch.setattr(_packet_relay, "PIECE", 16 * KIBI)
-    monkeypatch.setattr(_packet_relay, "BYTES_OF_WORTH", KIBI)
-    monkeypatch.setattr(_packet_relay, "REST", 1)
+    monkeypatch.setattr(packet_bulk, "SHORTEST_PASSED", 90 * KIBI)
+    monkeypatch.setattr(packet_relay, "CIRCLE", 64 * KIBI)
+    monkeypatch.setattr(packet_relay, "PIECE", 16 * KIBI)
+    monkeypatch.setattr(packet_relay, "BYTES_OF_WORTH", KIBI)
+    monkeypatch.setattr(packet_relay, "REST", 1)
     seed = chosen_seed()
     try:
         trial = Trial(seed, maxsize, joinable, 64, PASSED, producers)

@@ -24,8 +24,10 @@ import procession
 if sys.platform != "linux":
     pytest.skip("fork and /proc", allow_module_level=True)
 
-from procession import _call_pipes, _handshake, _listener, _manager_server, errors
-from procession._manager_session import sessions
+from procession import errors
+from procession._remote import call_pipes, listener, manager_server
+from procession._remote import handshake as _handshake
+from procession._remote.manager_session import sessions
 from procession.managers import SyncManager
 from procession.process import current_process
 from procession.testing.forked import Forked, crew, until
@@ -145,8 +147,8 @@ def test_while_a_server_takes_pipes(
         bystander.go()
         return received
 
-    real: Any = vars(_call_pipes)["receive_descriptors"]
-    monkeypatch.setattr(_call_pipes, "receive_descriptors", receive_descriptors)
+    real: Any = vars(call_pipes)["receive_descriptors"]
+    monkeypatch.setattr(call_pipes, "receive_descriptors", receive_descriptors)
     assert "died" == in_time(lambda: _call_and_end(served, shared))
     assert bystander.forks
 
@@ -187,8 +189,8 @@ def test_while_a_session_begins(
         bystander.go()
         return real(*args, **kwargs)
 
-    real: Any = vars(_listener)["connecting"]
-    monkeypatch.setattr(_listener, "connecting", connecting)
+    real: Any = vars(listener)["connecting"]
+    monkeypatch.setattr(listener, "connecting", connecting)
     manager = SyncManager(served.server.address, authkey=KEY)
     manager.connect()
     assert bystander.forks
@@ -245,7 +247,7 @@ def test_a_child_of_a_server_has_no_objects(served: Served) -> None:
     """A proxy that it is sent is one of the server's object, and not of the copy's."""
     shared = served.manager.dict(a=1)
     message = pickle.dumps(shared)
-    assert served.server.address in _manager_server.servers
+    assert served.server.address in manager_server.servers
     with crew() as fork:
         child = fork(lambda: _update(message))
         assert 0 == child.join()

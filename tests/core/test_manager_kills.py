@@ -16,7 +16,8 @@ import pytest
 if sys.platform != "linux":
     pytest.skip("fork and pidfds", allow_module_level=True)
 
-from procession import _referents, managers
+from procession import managers
+from procession._remote import referents
 from procession.errors import ServerDiedError
 from procession.process import current_process
 from procession.testing.forked import crew, until
@@ -42,7 +43,7 @@ def busy(address: bytes) -> None:
 
 def serve(writer: int) -> None:
     """Be a server of its own process, whose tickets lapse soon."""
-    _referents.TICKET_SECONDS = 1.0
+    referents.TICKET_SECONDS = 1.0
     server = managers.SyncManager(None, current_process().authkey).get_server()
     assert isinstance(server.address, bytes)
     os.write(writer, server.address)

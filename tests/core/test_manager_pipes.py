@@ -22,7 +22,8 @@ import procession
 if sys.platform != "linux":
     pytest.skip("pipes that are opened by /proc", allow_module_level=True)
 
-from procession import _call_pipes, errors
+from procession import errors
+from procession._remote import call_pipes
 from procession.connection import Connection
 from procession.managers import SyncManager
 from procession.testing import manager_payloads, shortage
@@ -90,8 +91,8 @@ def test_no_descriptors_in_the_server(served: Served, monkeypatch: pytest.Monkey
         taken.append(through)
         through.close()
 
-    real: Any = _call_pipes.take
-    monkeypatch.setattr(_call_pipes, "take", take)
+    real: Any = call_pipes.take
+    monkeypatch.setattr(call_pipes, "take", take)
     shared = served.manager.dict(a=1)
     assert 1 == shared["a"]
     assert len(taken) == 1
@@ -176,9 +177,9 @@ def test_hanging_up_on_a_number_that_is_used_again(tmp_path: Path) -> None:
         for new in (file.fileno(), reader, one.fileno()):
             for old in (_half(*os.pipe()), _half(*(end.detach() for end in socket.socketpair()))):
                 connection = Connection(old)
-                identity = _call_pipes.identify(connection)
+                identity = call_pipes.identify(connection)
                 os.dup2(new, old)
-                _call_pipes.hang_up(connection, identity)
+                call_pipes.hang_up(connection, identity)
                 connection.close()
         assert b"" == file.read()
         os.set_blocking(reader, False)

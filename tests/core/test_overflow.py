@@ -15,13 +15,13 @@ import pytest
 if sys.platform != "linux":
     pytest.skip("parts of files can be given back on Linux only", allow_module_level=True)
 
-from procession._anonymous_file import anonymous_file
-from procession._mailbox_state import SIZE, Ledger, MailboxState
-from procession._message_frame import frame, unframe
-from procession._overflow_log import CHUNK, OverflowLog
-from procession._packet_padding import MODULUS, capacity, count, padding, strip
-from procession._patience import NAP, Patience
-from procession._spool import Spool
+from procession._ground.anonymous_file import anonymous_file
+from procession._mailboxes.mailbox_state import SIZE, Ledger, MailboxState
+from procession._mailboxes.overflow_log import CHUNK, OverflowLog
+from procession._mailboxes.packet_padding import MODULUS, capacity, count, padding, strip
+from procession._mailboxes.patience import NAP, Patience
+from procession._mailboxes.spool import Spool
+from procession._messages.message_frame import frame, unframe
 
 BASE = 1 << 16
 

@@ -20,10 +20,10 @@ if sys.platform != "linux":
 
 import socket
 
-from procession import _packet_channel
-from procession._packet_channel import PacketChannel
-from procession._packet_sockets import PacketSocketChannel, packet_socket_pair
-from procession._sockets import BorrowedSocket
+from procession._channels import packet_channel
+from procession._channels.packet_channel import PacketChannel
+from procession._channels.packet_sockets import PacketSocketChannel, packet_socket_pair
+from procession._ground.sockets import BorrowedSocket
 from procession.framing import pack_header
 
 #: How long a wait lasts here before somebody looks, in seconds, instead of a whole one.
@@ -63,7 +63,7 @@ def packets(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[[], tuple[PacketChannel, PacketChannel]]]:
     """What makes a reader and a writer; they are closed afterwards."""
-    monkeypatch.setattr(_packet_channel, "LONGEST_SLEEP", LOOK)
+    monkeypatch.setattr(packet_channel, "LONGEST_SLEEP", LOOK)
     with ExitStack() as cleanup:
 
         def make() -> tuple[PacketChannel, PacketChannel]:
@@ -140,8 +140,8 @@ def test_nobody_asks_before_each_message(
     reader, writer = packets()
     assert reader.watch(never, never)
     assert writer.watch(never, never)
-    monkeypatch.setattr(_packet_channel, "poller_of", never)
-    monkeypatch.setattr(_packet_channel, "wait_writable", never)
+    monkeypatch.setattr(packet_channel, "poller_of", never)
+    monkeypatch.setattr(packet_channel, "wait_writable", never)
     for _ in range(100):
         writer.send(b"here", [b"and", b"here"])
         writer.send(b"and there")

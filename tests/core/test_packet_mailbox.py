@@ -20,12 +20,12 @@ if sys.platform != "linux":
 
 import fcntl
 
-from procession._handoff import LaunchHandoff, LaunchTakeover
-from procession._packet_lane import PacketLane
-from procession._packet_mailbox import PacketMailbox
-from procession._packet_marks import FULL
-from procession._patience import Patience
-from procession._spool import WINDOW
+from procession._ground.handoff import LaunchHandoff, LaunchTakeover
+from procession._mailboxes.packet_lane import PacketLane
+from procession._mailboxes.packet_mailbox import PacketMailbox
+from procession._mailboxes.packet_marks import FULL
+from procession._mailboxes.patience import Patience
+from procession._mailboxes.spool import WINDOW
 from procession.errors import ShutDown
 from procession.testing import MailboxSuite
 from procession.testing.forked import DEADLINE, crew, until

@@ -23,12 +23,12 @@ if sys.platform != "linux":
 
 import fcntl
 
-from procession import _packet_bulk, _packet_relay
-from procession._lookout import has_ordered_stores
-from procession._mailbox_state import CLOSED, OFFERED, READ, TAKEN
-from procession._packet_lane import PacketLane
-from procession._packet_mailbox import PacketMailbox
-from procession._packet_marks import OFFER, SLEEPING
+from procession._mailboxes import packet_bulk, packet_relay
+from procession._mailboxes.mailbox_state import CLOSED, OFFERED, READ, TAKEN
+from procession._mailboxes.packet_lane import PacketLane
+from procession._mailboxes.packet_mailbox import PacketMailbox
+from procession._mailboxes.packet_marks import OFFER, SLEEPING
+from procession._messages.lookout import has_ordered_stores
 from procession.errors import ShutDown
 from procession.testing.forked import DEADLINE, Forked, crew, until
 from procession.testing.killing import Journal
@@ -53,18 +53,18 @@ PROMPTLY = 1.0
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have short messages pass, through a short circle."""
-    monkeypatch.setattr(_packet_bulk, "SHORTEST_PASSED", SIZE)
-    monkeypatch.setattr(_packet_relay, "CIRCLE", 64 * KIBI)
-    monkeypatch.setattr(_packet_relay, "PIECE", 32 * KIBI)
-    monkeypatch.setattr(_packet_relay, "BYTES_OF_WORTH", 64)
-    monkeypatch.setattr(_packet_relay, "STALL", 0.02)  # this may be a busy machine
+    monkeypatch.setattr(packet_bulk, "SHORTEST_PASSED", SIZE)
+    monkeypatch.setattr(packet_relay, "CIRCLE", 64 * KIBI)
+    monkeypatch.setattr(packet_relay, "PIECE", 32 * KIBI)
+    monkeypatch.setattr(packet_relay, "BYTES_OF_WORTH", 64)
+    monkeypatch.setattr(packet_relay, "STALL", 0.02)  # this may be a busy machine
 
 
 @pytest.fixture
 def patient(short: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let nobody give up because the other side has no processor for a while."""
-    monkeypatch.setattr(_packet_relay, "BYTES_OF_WORTH", 4)
-    monkeypatch.setattr(_packet_relay, "STALL", 0.5)
+    monkeypatch.setattr(packet_relay, "BYTES_OF_WORTH", 4)
+    monkeypatch.setattr(packet_relay, "STALL", 0.5)
 
 
 def new_mailbox(*, maxsize: int = 0, joinable: bool = False) -> PacketMailbox:
@@ -108,7 +108,7 @@ def at_line(number: int, act: Callable[[], object]) -> None:
     def trace(frame: FrameType, event: str, argument: object) -> Any:
         nonlocal count
         code = frame.f_code
-        if code.co_filename != _packet_relay.__file__ or code.co_name in waits:
+        if code.co_filename != packet_relay.__file__ or code.co_name in waits:
             return None
         if event == "line":
             if count == number:
@@ -397,7 +397,7 @@ def test_what_an_offer_says_is_there_before_it_is_seen(
         seen.append(mailbox._words[OFFER])
         struct.pack_into(*args)
 
-    monkeypatch.setattr(_packet_relay, "pack_into", pack_into)
+    monkeypatch.setattr(packet_relay, "pack_into", pack_into)
     assert open_by_hand(mailbox) == mailbox._words[OFFER]
     assert [0] == seen
 
@@ -485,7 +485,7 @@ def test_no_time_is_lost_when_nobody_waits(mailbox: PacketMailbox) -> None:
     offered = mailbox._memory.state.load().offer_start
     assert 0 < offered
     assert CLOSED == fate(mailbox)
-    assert begun + _packet_relay.REST * _packet_relay.STALL <= relay._rest_until
+    assert begun + packet_relay.REST * packet_relay.STALL <= relay._rest_until
     for rest_until, is_offered in ((math.inf, False), (0.0, True)):
         assert message() == mailbox.get()[0]
         relay._rest_until = rest_until

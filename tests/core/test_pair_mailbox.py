@@ -12,8 +12,8 @@ import pytest
 if sys.platform == "win32":
     pytest.skip("file locks need a POSIX system", allow_module_level=True)
 
-from procession._pair_mailbox import PairMailbox
-from procession._stream_channel import StreamChannel
+from procession._channels.stream_channel import StreamChannel
+from procession._mailboxes.pair_mailbox import PairMailbox
 from procession.errors import BrokenConnectionError, ShutDown
 from procession.testing.forked import crew, sleeps, until
 

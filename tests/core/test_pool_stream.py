@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from procession._pool_options import MapTerms
-from procession._pool_stream import Feeder, IMapUnorderedIterator
-from procession._pool_task import FunctionReference, Task
+from procession._pools.options import MapTerms
+from procession._pools.stream import Feeder, IMapUnorderedIterator
+from procession._pools.task import FunctionReference, Task
 from procession.errors import TaskCancelledError
 
 pytestmark = pytest.mark.once

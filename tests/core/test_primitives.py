@@ -10,19 +10,19 @@ import pytest
 if sys.platform != "linux":
     pytest.skip("these tests need fork and /proc", allow_module_level=True)
 
-from procession import _selection
-from procession._holder import Holder, has_died, myself
-from procession._kernel_primitive import KernelPrimitive
-from procession._primitive_choice import choose, primitive_class
-from procession._primitives import SEMAPHORE, Primitive
-from procession._process_status import start_of
+from procession._choosing import selection
+from procession._choosing.primitive_choice import choose, primitive_class
+from procession._contracts.primitives import SEMAPHORE, Primitive
+from procession._ground.process_status import start_of
+from procession._locks.holder import Holder, has_died, myself
+from procession._locks.kernel_primitive import KernelPrimitive
 from procession.errors import UnknownPluginError
 from procession.testing import PrimitiveSuite
 from procession.testing.forked import crew, until
 
 
 def _implementations() -> list[type[Primitive]]:
-    registry = _selection.registry()
+    registry = selection.registry()
     names = [n for n in registry.names("primitive") if registry.problem("primitive", n) is None]
     return [KernelPrimitive, *(registry.load("primitive", name) for name in names)]
 

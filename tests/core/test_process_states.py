@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import procession
-from procession import _launch
-from procession._lifeline import lifeline
+from procession._starting import launch
+from procession._starting.lifeline import lifeline
 from procession.context import Context
 from procession.errors import (
     ForeignProcessError,
@@ -172,7 +172,7 @@ def test_the_work_is_forgotten_once_it_is_started(ctx: Any, held: Held) -> None:
     held.release.set()
     process.join()
 
-    _launch_plans = type(_launch.methods.get(ctx._method_class)).plans  # type: ignore[attr-defined]
+    _launch_plans = type(launch.methods.get(ctx._method_class)).plans  # type: ignore[attr-defined]
     _launch_plans.clear()
     del argument
     gc.collect()
@@ -220,8 +220,8 @@ def test_the_end_of_the_program_stops_helpers_once(ctx: Any, reference: Any) -> 
     process.join()
     process.close()
 
-    _launch.end_children()
-    _launch.end_children()
+    launch.end_children()
+    launch.end_children()
 
     assert before + 1 == reference.Reference.closed
 

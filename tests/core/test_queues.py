@@ -17,9 +17,9 @@ import pytest
 if sys.platform != "linux":
     pytest.skip("packet pipes are a Linux thing", allow_module_level=True)
 
-from procession._handoff import LaunchHandoff, LaunchTakeover, ParcelPickler, ParcelUnpickler
-from procession._packet_lane import PacketLane
-from procession._packet_mailbox import PacketMailbox
+from procession._ground.handoff import LaunchHandoff, LaunchTakeover, ParcelPickler, ParcelUnpickler
+from procession._mailboxes.packet_lane import PacketLane
+from procession._mailboxes.packet_mailbox import PacketMailbox
 from procession.errors import QueueClosedError, ShutDown
 from procession.queues import JoinableQueue, Queue, SimpleQueue
 from procession.testing.forked import DEADLINE, crew, sleeps, until

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from procession._registry import Registry
-from procession._start_method import StartMethod
+from procession._choosing.registry import Registry
+from procession._contracts.start_method import StartMethod
 from procession.errors import (
     DuplicatePluginError,
     NoPluginError,
@@ -112,9 +112,9 @@ class TestLoading:
         """Two threads inside one plugin's hook do not wait for each other, and agree."""
         source = """
             import threading
-            from procession._features import StartFeatures
+            from procession._contracts.features import StartFeatures
             from procession.plugin import hookimpl
-            from procession._start_method import StartMethod
+            from procession._contracts.start_method import StartMethod
 
             class Fake(StartMethod):
                 name = "spawn"
@@ -281,9 +281,9 @@ class TestRefusing:
     def test_contract_is_broken(self, site: FakeSite, hook: str, complaint: str) -> None:
         """A plugin author reads what is wrong, instead of a failure at the first start."""
         source = """
-from procession._features import StartFeatures
+from procession._contracts.features import StartFeatures
 from procession.plugin import hookimpl
-from procession._start_method import StartMethod
+from procession._contracts.start_method import StartMethod
 
 class Fake(StartMethod):
     name = "spawn"

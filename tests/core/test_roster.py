@@ -13,8 +13,8 @@ import pytest
 if sys.platform != "linux":
     pytest.skip("processes are looked up in Linux's /proc", allow_module_level=True)
 
-from procession._holders import other_holders
-from procession._roster import SIZE, Roster
+from procession._ground.holders import other_holders
+from procession._mailboxes.roster import SIZE, Roster
 from procession.testing.forked import Forked, crew, until
 
 pytestmark = pytest.mark.once

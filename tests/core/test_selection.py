@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from procession import _selection
-from procession._selector import Selector
+import procession
+from procession._choosing import selection as _selection
+from procession._choosing.selector import Selector
 from procession.errors import (
     ConfigurationError,
     IncompatiblePluginsError,
@@ -535,13 +536,13 @@ class TestModule:
     def test_stays_slim_in_a_child(self) -> None:
         """A child that inherits its selection imports neither attrs nor pluggy nor `re`."""
         code = (
-            "from procession import _selection as s; import sys; "
+            "from procession._choosing import selection as s; import sys; "
             "s.inherit({'names': {'start_method': 'x', 'transport': 'y', 'serializer': 'z'}, "
             "'roster': {}, 'plugins': ()}); "
             "assert s.get_start_method() == 'x'; s.bequest(); "
             "print(*sorted(sys.modules))"
         )
-        source = os.path.dirname(os.path.dirname(_selection.__file__))
+        source = os.path.dirname(os.path.dirname(procession.__file__))
         result = subprocess.run(
             [sys.executable, "-I", "-S", "-c", f"import sys; sys.path.append({source!r}); {code}"],
             capture_output=True,

@@ -14,8 +14,9 @@ import os
 import signal
 import sys
 
-from procession import _launch_plan, child, process
-from procession._lifeline import lifeline
+from procession import child, process
+from procession._starting import launch_plan
+from procession._starting.lifeline import lifeline
 from procession.connection import Connection
 from procession.plugin import anonymous_file
 
@@ -36,7 +37,7 @@ def main():
         daemon=True,
         sigint="ignore",
     )
-    plan = _launch_plan.LaunchPlan(
+    plan = launch_plan.LaunchPlan(
         process=target,
         lifeline=lifeline.reading_end(),
         bequest={"names": {}, "roster": {}, "plugins": ()},

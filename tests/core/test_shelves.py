@@ -21,12 +21,12 @@ if sys.platform != "linux":
 
 import fcntl
 
-from procession import _shelves
-from procession._channel import Buffer, Message
-from procession._packet_lane import PacketLane
-from procession._packet_mailbox import PacketMailbox
-from procession._shelves import MOST, AllLent, Shelves
-from procession._spool import WINDOW
+from procession._contracts.channel import Buffer, Message
+from procession._mailboxes import shelves as _shelves
+from procession._mailboxes.packet_lane import PacketLane
+from procession._mailboxes.packet_mailbox import PacketMailbox
+from procession._mailboxes.shelves import MOST, AllLent, Shelves
+from procession._mailboxes.spool import WINDOW
 from procession.errors import LeaseWarning, ShutDown
 from procession.testing import shortage
 from procession.testing.forked import DEADLINE, crew, until

@@ -13,9 +13,9 @@ import pytest
 if sys.platform == "win32":
     pytest.skip("over pairs of sockets", allow_module_level=True)
 
-from procession import _pickling
-from procession._stream_channel import StreamChannel
-from procession._twin import watch_each_other
+from procession._channels.stream_channel import StreamChannel
+from procession._channels.twin import watch_each_other
+from procession._messages import pickling
 from procession.connection import Connection
 
 pytestmark = pytest.mark.once
@@ -95,7 +95,7 @@ def test_class_passes_for_the_usual_one(ends: tuple[Any, Any]) -> None:
 
 def test_prepared_with_the_names_of_pickling(ends: tuple[Any, Any]) -> None:
     """They look up what comes to mean something else later: so the names are given, not values."""
-    assert Steps.namespace is vars(_pickling)
+    assert Steps.namespace is vars(pickling)
     for name in ("_encode", "_ndarray", "_loads", "Buffers", "PROTOCOL", "loads"):
         assert name in Steps.namespace
 

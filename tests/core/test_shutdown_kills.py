@@ -20,11 +20,11 @@ import pytest
 if sys.platform != "linux":
     pytest.skip("these tests need fork and pidfds", allow_module_level=True)
 
-from procession._mailbox import Mailbox
-from procession._packet_lane import PacketLane
-from procession._packet_mailbox import PacketMailbox
-from procession._pair_mailbox import PairMailbox
-from procession._stream_channel import StreamChannel
+from procession._channels.stream_channel import StreamChannel
+from procession._contracts.mailbox import Mailbox
+from procession._mailboxes.packet_lane import PacketLane
+from procession._mailboxes.packet_mailbox import PacketMailbox
+from procession._mailboxes.pair_mailbox import PairMailbox
 from procession.errors import BrokenConnectionError, ShutDown
 from procession.testing.forked import DEADLINE, Forked, crew
 from procession.testing.killing import Journal, chosen_seed

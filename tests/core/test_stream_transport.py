@@ -12,9 +12,9 @@ import pytest
 if sys.platform != "linux":
     pytest.skip("the conformance kit looks into /proc", allow_module_level=True)
 
-from procession import _selection
-from procession._registry import Registry
-from procession._stream_channel import StreamChannel
+from procession._channels.stream_channel import StreamChannel
+from procession._choosing import selection
+from procession._choosing.registry import Registry
 from procession.plugin import Channel, Transport, TransportFeatures
 from procession.testing import TransportSuite
 
@@ -47,5 +47,5 @@ class TestStream(TransportSuite):
         """The class, known by its name while the test runs."""
         registry = Registry()
         registry.adopt({("transport", "stream"): f"{__name__}:Stream"})
-        monkeypatch.setattr(_selection._selector, "registry", registry)
+        monkeypatch.setattr(selection._selector, "registry", registry)
         return Stream

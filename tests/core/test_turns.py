@@ -15,11 +15,11 @@ import pytest
 if sys.platform != "linux":
     pytest.skip("packet pipes are a Linux thing", allow_module_level=True)
 
-from procession import _turns
-from procession._packet_lane import PacketLane
-from procession._packet_mailbox import PacketMailbox
-from procession._packet_marks import LOGGED, MOVED, PUTS, SLEEPING
-from procession._turns import LONGEST, Turns
+from procession._mailboxes import turns as _turns
+from procession._mailboxes.packet_lane import PacketLane
+from procession._mailboxes.packet_mailbox import PacketMailbox
+from procession._mailboxes.packet_marks import LOGGED, MOVED, PUTS, SLEEPING
+from procession._mailboxes.turns import LONGEST, Turns
 from procession.errors import ShutDown
 
 

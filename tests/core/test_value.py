@@ -7,7 +7,7 @@ import pickle
 
 import pytest
 
-from procession._value import Value
+from procession._ground.value import Value
 
 
 class Point(Value):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from procession._lifeline import lifeline
+from procession._starting.lifeline import lifeline
 from procession.testing.faults.fixture import faults as faults
 
 

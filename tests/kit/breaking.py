@@ -10,8 +10,8 @@ import pytest
 if sys.platform != "linux":
     pytest.skip("the conformance kit looks into /proc", allow_module_level=True)
 
-from procession import _selection
-from procession._registry import Registry
+from procession._choosing import selection
+from procession._choosing.registry import Registry
 from procession.plugin import (
     Serializer,
     StartMethod,
@@ -40,7 +40,7 @@ def _suite(kind: str, base: type, fixture: str, broken: type[Any], *tests: str) 
         place = f"{broken.__module__}:{broken.__qualname__}"
         roster: Any = {(kind, broken.name): place}
         registry.adopt(roster)
-        monkeypatch.setattr(_selection._selector, "registry", registry)
+        monkeypatch.setattr(selection._selector, "registry", registry)
         return broken
 
     name = f"Test{broken.__name__}"

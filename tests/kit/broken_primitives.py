@@ -14,7 +14,7 @@ if sys.platform != "linux":
 
 from tests.kit.breaking import breaks
 
-from procession._kernel_primitive import KernelPrimitive
+from procession._locks.kernel_primitive import KernelPrimitive
 
 
 @breaks("test_releasing_too_much[lock]")

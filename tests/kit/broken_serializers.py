@@ -14,7 +14,7 @@ if sys.platform != "linux":
 
 from tests.kit.breaking import breaks
 
-from procession._plain_pickle import Pickle
+from procession._contracts.plain_pickle import Pickle
 from procession.plugin import (
     SerializerFeatures,
 )

@@ -15,7 +15,7 @@ if sys.platform != "linux":
 
 from tests.kit.breaking import breaks
 
-from procession._stream_channel import StreamChannel
+from procession._channels.stream_channel import StreamChannel
 from procession.errors import EndOfConnectionError
 from procession.plugin import (
     Channel,

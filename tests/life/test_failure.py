@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 
 import procession
-from procession import _failure_record, _oom_kills, _post_mortem
+from procession._processes import failure_record
+from procession._starting import oom_kills as _oom_kills
+from procession._starting import post_mortem
 from procession.errors import ProcessFailedError
 from procession.testing import failing, payloads
 from procession.testing.forked import DEADLINE
@@ -234,7 +236,7 @@ def test_out_of_memory(start: Finish, tmp_path: Path, monkeypatch: pytest.Monkey
     limit.write_text(f"{256 * MIB}\n")
     counter = _oom_kills.OomKills()
     counter._files = str(events), str(limit)
-    monkeypatch.setattr(_post_mortem, "oom_kills", counter)
+    monkeypatch.setattr(post_mortem, "oom_kills", counter)
     process, other = start(payloads.hold_for_ever), start(payloads.hold_for_ever)
 
     os.kill(other.pid, signal.Signals["SIGKILL"])
@@ -398,17 +400,17 @@ def test_threads_that_start_processes_at_once(finish: Finish, pair: Any) -> None
 @pytest.mark.parametrize("written", range(3))
 def test_killed_while_it_writes(written: int) -> None:
     """A record counts when its header is there, and the objects when a second one is."""
-    file = _post_mortem.PostMortem("report")
-    record = _failure_record.FailureRecord(file.report, ValueError("half"), "")
+    file = post_mortem.PostMortem("report")
+    record = failure_record.FailureRecord(file.report, ValueError("half"), "")
     if written == 0:
-        record._write(_failure_record.HEADER_SIZE, b"half a record")
+        record._write(failure_record.HEADER_SIZE, b"half a record")
     else:
         record.write()
         if written == 2:
-            offset = _failure_record.HEADER_SIZE + record._written
+            offset = failure_record.HEADER_SIZE + record._written
             record._write(offset, b"half an object")
-    data, dump = _post_mortem._read(file.report)
-    text, error = _post_mortem._decode(data)
+    data, dump = post_mortem._read(file.report)
+    text, error = post_mortem._decode(data)
     file.close()
 
     assert ("", b"") == (text, dump)
@@ -425,7 +427,7 @@ def test_a_file_that_cannot_be_made(ctx: Any, monkeypatch: pytest.MonkeyPatch) -
     def refuse(*_: object) -> int:
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr(_post_mortem, "anonymous_file", refuse)
+    monkeypatch.setattr(post_mortem, "anonymous_file", refuse)
     process = ctx.Process(target=payloads.nothing)
 
     with pytest.raises(OSError, match="cannot start"):

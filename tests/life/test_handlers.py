@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import procession
-from procession import _base_process
+from procession._processes import base_process
 from procession.connection import wait
 from procession.errors import ProcessClosedError
 from procession.plugin import LOST_EXIT_CODE, PidChild
@@ -211,7 +211,7 @@ def _use(process: Any) -> None:
 
 def test_another_thread_may_close_the_child_at_any_line(method: str) -> None:
     """Whoever was looking after it gets the right answers, or hears that it was closed."""
-    files = {_base_process.__file__}
+    files = {base_process.__file__}
     for number in itertools.count(1):
         process = _ended(method, 7)
         previous = sys.gettrace()

@@ -21,7 +21,7 @@ import importlib.util, os, sys, threading, warnings
 import procession
 
 warnings.simplefilter("ignore")  # of threads
-MODULE = "procession._packet_mailbox"
+MODULE = "procession._mailboxes.packet_mailbox"
 is_importing, may_go_on, has_forked = (threading.Event() for _ in range(3))
 main = threading.get_ident()
 

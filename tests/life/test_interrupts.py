@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from procession import _sigint
+from procession._processes import sigint
 from procession.testing import interrupts, payloads
 
 assert sys.platform == "linux"
@@ -112,10 +112,10 @@ def test_what_else_is_raised_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
 
     told: list[str] = []
     monkeypatch.setattr(sys, "unraisablehook", lambda each: told.append(str(each.exc_value)))
-    monkeypatch.setattr(_sigint, "_report", None)
-    monkeypatch.setattr(_sigint, "_listener", 0)
+    monkeypatch.setattr(sigint, "_report", None)
+    monkeypatch.setattr(sigint, "_listener", 0)
     for _ in range(2):  # the second time it is there already
-        _sigint.listen(threading.get_ident())
+        sigint.listen(threading.get_ident())
         bad = Bad()
         del bad
     assert ["in vain"] * 2 == told
@@ -165,7 +165,7 @@ def test_just_before_futex_and_poll_of_c(start: Any, ctx: Any, pair: Any) -> Non
 _PROGRAM = """
 import os, signal, sys, traceback
 import procession
-from procession import _sigint
+from procession._processes import sigint
 from procession.testing import interrupts
 from procession.testing.forked import sleeps, until
 
@@ -263,27 +263,27 @@ class _Child:
 
 
 def _join(child: Any, heard_before: int) -> int | None:
-    return _sigint.wait_for(child, _sigint.QUIET, heard_before, None)
+    return sigint.wait_for(child, sigint.QUIET, heard_before, None)
 
 
 @pytest.mark.parametrize("form", ["join", "handled"])
 def test_only_older_children_are_nudged(form: str) -> None:
     """A child that was started after a Ctrl-C waits for other signals as long as it likes."""
-    older = _sigint.heard()
+    older = sigint.heard()
     try:
         if form == "join":
             _join(_Child(KeyboardInterrupt), older)
         raise KeyboardInterrupt
     except KeyboardInterrupt:
-        meanwhile = _sigint.heard()
+        meanwhile = sigint.heard()
         _join(old := _Child(None, None, 0), older)
         _join(young := _Child(None, 0), meanwhile)
         assert 2 == len(old.signals)
         assert [] == young.signals
-    _join(youngest := _Child(0), _sigint.heard())
+    _join(youngest := _Child(0), sigint.heard())
     _join(young := _Child(0), meanwhile)
     assert [] == youngest.signals == young.signals
     with pytest.raises(KeyboardInterrupt):
-        _join(_Child(KeyboardInterrupt), _sigint.heard())
+        _join(_Child(KeyboardInterrupt), sigint.heard())
     _join(young := _Child(None, 0), meanwhile)
     assert 1 == len(young.signals)

@@ -15,8 +15,8 @@ if sys.platform != "linux":
     pytest.skip("children are forked, and tied by the kernel", allow_module_level=True)
 
 import procession
-from procession._end_with_parent import Tie
-from procession._lifeline import Lifeline
+from procession._processes.end_with_parent import Tie
+from procession._starting.lifeline import Lifeline
 from procession.testing.forked import crew
 
 fork = procession.get_context("fork")
@@ -68,10 +68,10 @@ def test_standard_input_is_empty_down_the_family() -> None:
 
 def test_a_number_that_is_something_else_by_now(tmp_path: os.PathLike[str]) -> None:
     """A program that has closed all descriptors and opened its own is not read from by a child."""
-    from procession import _outfit
+    from procession._starting import outfit
 
     run(stdin_reads_nothing)
-    number = _outfit._null_input._fd
+    number = outfit._null_input._fd
     secret = os.open(os.path.join(tmp_path, "secret"), os.O_RDWR | os.O_CREAT)
     os.write(secret, b"not for children\n")
     os.lseek(secret, 0, os.SEEK_SET)

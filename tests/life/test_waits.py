@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from procession import _packet_waits, _twin
-from procession._pair_mailbox import PairMailbox
-from procession._stream_channel import StreamChannel
+from procession._channels import twin
+from procession._channels.stream_channel import StreamChannel
+from procession._mailboxes import packet_waits
+from procession._mailboxes.pair_mailbox import PairMailbox
 from procession.errors import (
     BrokenByDeathError,
     EndOfConnectionError,
@@ -31,8 +32,8 @@ _CHUNK = bytes(1000)
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look ten times a second, where it would be once."""
-    monkeypatch.setattr(_packet_waits, "_LONGEST_SLEEP", 0.1)
-    monkeypatch.setattr(_twin, "_LONGEST_SLEEP", 0.1)
+    monkeypatch.setattr(packet_waits, "_LONGEST_SLEEP", 0.1)
+    monkeypatch.setattr(twin, "_LONGEST_SLEEP", 0.1)
 
 
 @pytest.fixture

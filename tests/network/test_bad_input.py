@@ -23,10 +23,11 @@ import pytest
 if sys.platform != "linux":
     pytest.skip("/proc", allow_module_level=True)
 
-from procession import _handshake, errors
-from procession._line import Handshake, Line
-from procession._listener import MOST_HANDSHAKES
-from procession._stream_channel import pack_length
+from procession import errors
+from procession._channels.stream_channel import pack_length
+from procession._remote import handshake as _handshake
+from procession._remote.line import Handshake, Line
+from procession._remote.listener import MOST_HANDSHAKES
 from procession.connection import Client, Connection, Listener
 from procession.tls import Tls
 

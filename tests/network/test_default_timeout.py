@@ -21,8 +21,8 @@ if sys.platform != "linux":
     pytest.skip("/proc", allow_module_level=True)
 
 import procession
-from procession import _call_pipes
-from procession._sockets import BorrowedSocket
+from procession._ground.sockets import BorrowedSocket
+from procession._remote import call_pipes
 from procession.connection import Client, Connection, Listener
 from procession.managers import SyncManager
 from procession.testing import payloads
@@ -158,7 +158,7 @@ def test_managers(default_timeout: None, cleanup: ExitStack) -> None:
     session = manager._session
     assert session is not None
     (line,) = session._calls.idle
-    assert _call_pipes.is_pipes(line._connection)
+    assert call_pipes.is_pipes(line._connection)
     assert session._connection is not None
     assert os.get_blocking(session._connection._connection.fileno())
 

@@ -19,7 +19,8 @@ if sys.platform != "linux":
     pytest.skip("/proc", allow_module_level=True)
 
 import procession
-from procession import _limits, errors
+from procession import errors
+from procession._choosing import limits
 from procession.connection import Client, Connection, Listener
 from procession.managers import SyncManager
 from procession.testing import manager_payloads, remote
@@ -32,7 +33,7 @@ LOOPBACK = ("127.0.0.1", 0)
 @pytest.fixture(autouse=True)
 def nobody_says_anything(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No variable, and no configuration file above the current directory."""
-    for name in (_limits.SILENCE_VARIABLE, _limits.RECV_VARIABLE, "PROCESSION_CONFIG"):
+    for name in (limits.SILENCE_VARIABLE, limits.RECV_VARIABLE, "PROCESSION_CONFIG"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
 
@@ -51,23 +52,23 @@ def test_precedence_of_a_silence(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, certificates: Any
 ) -> None:
     """An argument, Tls, the environment, the file, the default: and each is named."""
-    assert (60.0, "the default") == _limits.silence()
+    assert (60.0, "the default") == limits.silence()
     (tmp_path / "pyproject.toml").write_text("[tool.procession]\nsilence = 5.5\n")
-    assert (5.5, f"silence in {tmp_path / 'pyproject.toml'}") == _limits.silence()
+    assert (5.5, f"silence in {tmp_path / 'pyproject.toml'}") == limits.silence()
     monkeypatch.setenv("PROCESSION_SILENCE", "7")
-    assert (7.0, "PROCESSION_SILENCE in the environment") == _limits.silence()
-    assert 8.0 == _limits.silence(None, certificates.tls(silence=8.0))[0]
-    assert (9.0, "given by the program") == _limits.silence(9.0, certificates.tls(silence=8.0))
+    assert (7.0, "PROCESSION_SILENCE in the environment") == limits.silence()
+    assert 8.0 == limits.silence(None, certificates.tls(silence=8.0))[0]
+    assert (9.0, "given by the program") == limits.silence(9.0, certificates.tls(silence=8.0))
 
 
 def test_precedence_of_a_limit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """As for a silence."""
-    assert (None, "the default") == _limits.recv_limit()
+    assert (None, "the default") == limits.recv_limit()
     (tmp_path / "pyproject.toml").write_text("[tool.procession]\nrecv-limit = 1000\n")
-    assert (1000, f"recv-limit in {tmp_path / 'pyproject.toml'}") == _limits.recv_limit()
+    assert (1000, f"recv-limit in {tmp_path / 'pyproject.toml'}") == limits.recv_limit()
     monkeypatch.setenv("PROCESSION_RECV_LIMIT", "2000")
-    assert (2000, "PROCESSION_RECV_LIMIT in the environment") == _limits.recv_limit()
-    assert (3000, "given by the program") == _limits.recv_limit(3000)
+    assert (2000, "PROCESSION_RECV_LIMIT in the environment") == limits.recv_limit()
+    assert (3000, "given by the program") == limits.recv_limit(3000)
 
 
 @pytest.mark.parametrize("name", ["PROCESSION_SILENCE", "PROCESSION_RECV_LIMIT"])

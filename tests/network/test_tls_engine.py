@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from procession import errors
-from procession._tls_engine import TlsEngine
+from procession._remote.tls_engine import TlsEngine
 from procession.tls import Tls
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 import procession
-from procession import _available_cpus
-from procession._available_cpus import AvailableCpus, CpuLimit
+from procession._starting import available_cpus
+from procession._starting.available_cpus import AvailableCpus, CpuLimit
 
 V2_MOUNT = "30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw\n"
 V1_MOUNT = "32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n"
@@ -32,7 +32,7 @@ def quotas(tmp_path: Path) -> Tree:
             path = tmp_path / "sys/fs/cgroup" / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
-        return [limit.cpus for limit in _available_cpus._quotas(tmp_path)]
+        return [limit.cpus for limit in available_cpus._quotas(tmp_path)]
 
     return quotas
 
@@ -109,7 +109,7 @@ def test_a_mount_point_with_a_space(quotas: Tree) -> None:
 
 def test_no_control_groups(tmp_path: Path) -> None:
     """A system without /proc has no quotas, and that is no error."""
-    assert [] == list(_available_cpus._quotas(tmp_path))
+    assert [] == list(available_cpus._quotas(tmp_path))
 
 
 @pytest.mark.parametrize("text", ["", "rubbish", "max", "0 100000", "100000 0"])
@@ -125,7 +125,7 @@ def limit(source: str, cpus: float, detail: str) -> CpuLimit:
 
 def decide(*limits: CpuLimit) -> AvailableCpus:
     """The answer from these limits."""
-    return AvailableCpus(*_available_cpus._decide(list(limits)))
+    return AvailableCpus(*available_cpus._decide(list(limits)))
 
 
 MACHINE = limit("machine", 8, "processors online")
@@ -148,7 +148,7 @@ def test_a_part_of_a_cpu_is_one() -> None:
 
 def test_a_setting_outranks_the_machine() -> None:
     """Who sets it knows better, upwards as well."""
-    setting = _available_cpus._setting({"PYTHON_CPU_COUNT": "12"}, {})
+    setting = available_cpus._setting({"PYTHON_CPU_COUNT": "12"}, {})
 
     assert limit("setting", 12, "PYTHON_CPU_COUNT") == setting
     assert 12 == decide(MACHINE, setting)
@@ -168,7 +168,7 @@ def test_a_setting_outranks_the_machine() -> None:
 )
 def test_settings(environ: dict[str, str], options: dict[str, object], expected: object) -> None:
     """The option outranks the variable; what Python would refuse does not count."""
-    found = _available_cpus._setting(environ, options)
+    found = available_cpus._setting(environ, options)
 
     assert expected == (None if found is None else found.cpus)
 

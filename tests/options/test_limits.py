@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from procession import _limit_watch
+from procession._starting import limit_watch
 from procession.testing import payloads
 
 pytestmark = [
@@ -54,10 +54,10 @@ def test_memory_that_was_offered_to_the_system_does_not_count() -> None:
     with mmap.mmap(-1, 64 * MIB, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
         for page in range(0, len(memory), mmap.PAGESIZE):
             memory[page] = 1
-        used = _limit_watch.resident(os.getpid(), 0)
+        used = limit_watch.resident(os.getpid(), 0)
         memory.madvise(mmap.MADV_FREE)
-        left = _limit_watch.resident(os.getpid(), 0)
-        unasked = _limit_watch.resident(os.getpid(), 1 << 60)
+        left = limit_watch.resident(os.getpid(), 0)
+        unasked = limit_watch.resident(os.getpid(), 1 << 60)
 
     assert used - left > 60 * MIB
     assert unasked - left > 60 * MIB
@@ -125,11 +125,11 @@ def test_no_thread_stays_or_shows(start: Finish) -> None:
 
     assert 1 == shown
     assert len(before) + 1 == with_watcher
-    assert _limit_watch.watcher.runs
+    assert limit_watch.watcher.runs
     process.kill()
     process.join()
-    _limit_watch.watcher.wait_idle()
-    assert not _limit_watch.watcher.runs
+    limit_watch.watcher.wait_idle()
+    assert not limit_watch.watcher.runs
 
 
 def test_no_thread_to_be_had(start: Finish, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,7 +138,7 @@ def test_no_thread_to_be_had(start: Finish, monkeypatch: pytest.MonkeyPatch) -> 
     def refuse(*_: object) -> None:
         raise RuntimeError("can't start new thread")
 
-    _limit_watch.watcher.wait_idle()
+    limit_watch.watcher.wait_idle()
     monkeypatch.setattr(_thread, "start_new_thread", refuse)
 
     with pytest.raises(RuntimeError, match="new thread"):

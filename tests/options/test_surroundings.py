@@ -152,8 +152,8 @@ def test_no_options_import_nothing(pair: Any, found: Ask) -> None:
         pytest.skip("a forked child has what its parent has")
 
     if pair.method == "spawn":  # a fork server has it from an earlier child
-        assert "procession._apply_options" not in found()["modules"]
-    assert "procession._process_options" not in found(umask=0)["modules"]
+        assert "procession._starting.apply_options" not in found()["modules"]
+    assert "procession._starting.process_options" not in found(umask=0)["modules"]
     assert "attrs" not in found(umask=0)["modules"]
 
 

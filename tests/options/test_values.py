@@ -11,8 +11,9 @@ import attrs
 import pytest
 
 import procession
-from procession import ProcessOptions, _launch, _surroundings
-from procession._features import StartFeatures
+from procession import ProcessOptions
+from procession._contracts.features import StartFeatures
+from procession._starting import launch, surroundings
 from procession.errors import (
     ProcessError,
     ProcessOptionError,
@@ -147,7 +148,7 @@ class Remote:
 
 def test_what_the_child_does_needs_no_declaration() -> None:
     """A method that knows nothing of options has all that its children do by themselves."""
-    _surroundings.check(
+    surroundings.check(
         ProcessOptions(env={"A": "1"}, umask=0, max_seconds=1, stdout="null"),
         Elsewhere,  # type: ignore[arg-type]
     )
@@ -156,7 +157,7 @@ def test_what_the_child_does_needs_no_declaration() -> None:
 def test_what_needs_the_method_is_refused() -> None:
     """Silently doing without is what nobody would notice; the refusal names both."""
     with pytest.raises(UnsupportedOptionError, match="'elsewhere' cannot do interpreter_env"):
-        _surroundings.check(
+        surroundings.check(
             ProcessOptions(interpreter_env={"A": "1"}),
             Elsewhere,  # type: ignore[arg-type]
         )
@@ -165,7 +166,7 @@ def test_what_needs_the_method_is_refused() -> None:
 def test_memory_elsewhere_cannot_be_watched() -> None:
     """The process id is another machine's."""
     with pytest.raises(UnsupportedOptionError, match="'remote' cannot do max_rss"):
-        _surroundings.check(ProcessOptions(max_rss=1), Remote)  # type: ignore[arg-type]
+        surroundings.check(ProcessOptions(max_rss=1), Remote)  # type: ignore[arg-type]
 
 
 def test_methods_have_no_options_by_default() -> None:
@@ -181,7 +182,7 @@ def methods(monkeypatch: pytest.MonkeyPatch) -> None:
         def get(self, kind: object) -> Any:
             raise AssertionError("nothing may be launched")
 
-    monkeypatch.setattr(_launch, "methods", Untouched())
+    monkeypatch.setattr(launch, "methods", Untouched())
 
 
 def test_a_refused_process_can_be_started_again(method: str, methods: None) -> None:

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import pytest
 
 import procession
-from procession import _pool_member
+from procession._pools import member as _pool_member
 from procession.connection import wait
 from procession.errors import MaybeEncodingError, TaskCancelledError, WorkerDiedError
 from procession.testing import pooled

@@ -20,10 +20,10 @@ from typing import Any, NoReturn
 
 import pytest
 
-from procession import _pool_errand
-from procession._pool_crew import Crew
-from procession._pool_staff import Staff
-from procession._waiting import wait_readable
+from procession._ground.waiting import wait_readable
+from procession._pools import errand
+from procession._pools.crew import Crew
+from procession._pools.staff import Staff
 from procession.errors import (
     BrokenPoolError,
     MaybeEncodingError,
@@ -222,10 +222,10 @@ def test_caller_that_stops_in_between(
     pool = make(1)
     _await_offers(pool)
     (member,) = pool._crew.members
-    send = _pool_errand.Offer.send
+    send = errand.Offer.send
     caller = threading.get_ident()
 
-    def stop(offer: _pool_errand.Offer) -> None:
+    def stop(offer: errand.Offer) -> None:
         if threading.get_ident() != caller:
             return send(offer)
         if when == "after":
@@ -233,7 +233,7 @@ def test_caller_that_stops_in_between(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(_pool_errand.Offer, "send", stop)
+        patched.setattr(errand.Offer, "send", stop)
         with pytest.raises(KeyboardInterrupt):
             pool.apply(pooled.record, (str(journal), 7))
         assert 8 == pool.apply_async(pooled.record, (str(journal), 8)).get(30)
@@ -399,7 +399,7 @@ def test_caller_of_a_pool_that_fails(
     make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever waits for a call learns at once that the pool has failed."""
-    monkeypatch.setattr(_pool_errand, "_LONGEST_WAIT", 60.0)  # nobody looks by itself
+    monkeypatch.setattr(errand, "_LONGEST_WAIT", 60.0)  # nobody looks by itself
     pool = make(1)
     crew = pool._crew
     _await_offers(pool)

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from procession import _pool_warden
-from procession._pool_desk import BEGUN
+from procession._pools import warden
+from procession._pools.desk import BEGUN
 from procession.errors import (
     BrokenPoolError,
     MaybeEncodingError,
@@ -281,7 +281,7 @@ class TestTimeouts:
         self, make: Make, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A task that its worker has begun before it could be recalled is ended, too."""
-        monkeypatch.setattr(_pool_warden, "_RECALL_SECONDS", 60)
+        monkeypatch.setattr(warden, "_RECALL_SECONDS", 60)
         flag = str(tmp_path / "flag")
         pool = make(1)
         pool.map(pooled.same, range(300), chunksize=1)  # known to be quick: given out ahead

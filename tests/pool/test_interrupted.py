@@ -18,7 +18,7 @@ import pytest
 
 import procession
 import procession.pool
-from procession import _pool_stream
+from procession._pools import stream as _pool_stream
 from procession.errors import TaskCancelledError
 from procession.testing import pooled
 
@@ -35,7 +35,7 @@ _SECONDS = 30
 _AT_ONCE = 0.9
 _ITEMS = 4
 _ROUNDS = int(os.environ.get("PROCESSION_ROUNDS", "20"))
-_OWN = (procession.pool.__file__, _pool_stream.__file__.removesuffix("_stream.py"))
+_OWN = (procession.pool.__file__, _pool_stream.__file__.removesuffix("stream.py"))
 
 
 @pytest.fixture(autouse=True)

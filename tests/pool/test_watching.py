@@ -195,9 +195,9 @@ class TestEvents:
 
     def test_nobody_reads(self, make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
         """Of what nobody takes, the oldest is dropped and counted."""
-        from procession import _pool_event_stream
+        from procession._pools import event_stream
 
-        monkeypatch.setattr(_pool_event_stream, "_MOST_KEPT", 10)
+        monkeypatch.setattr(event_stream, "_MOST_KEPT", 10)
         pool = make(1)
         events = pool.events()
         pool.map(pooled.same, range(100), 1)

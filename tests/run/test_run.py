@@ -419,8 +419,9 @@ def test_program_without_multiprocessing_loads_nothing(tmp_path: Path) -> None:
     added = {*json.loads(ours)} - {*json.loads(plain)}
     parts = ["command", "main_program", "redirect"]
     assert added == {
-        *["__future__", "procession", "procession.cli", "procession._run"],
-        *(f"procession._run.{part}" for part in parts),
+        *["__future__", "procession", "procession.cli"],
+        *["procession._commands", "procession._commands.run"],
+        *(f"procession._commands.run.{part}" for part in parts),
     }
 
 
@@ -441,8 +442,8 @@ def test_children_stay_slim(tmp_path: Path) -> None:
     _, ported, _ = run([*STANDARD, "ported.py"], tmp_path, PROCESSION_START_METHOD="spawn")
 
     assert {*ours.split()} - {*ported.split()} == {
-        *["multiprocessing", "procession._run", "procession._run.redirect"],
-        "procession._run.counterparts",
+        *["multiprocessing", "procession._commands", "procession._commands.run"],
+        *["procession._commands.run.redirect", "procession._commands.run.counterparts"],
     }
 
 

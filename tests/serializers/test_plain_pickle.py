@@ -9,7 +9,7 @@ import pytest
 if sys.platform != "linux":
     pytest.skip("the conformance kit looks into /proc", allow_module_level=True)
 
-from procession._plain_pickle import Pickle
+from procession._contracts.plain_pickle import Pickle
 from procession.testing import SerializerSuite
 
 

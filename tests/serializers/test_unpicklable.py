@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 import procession
-from procession import _selection, _unpicklable
+from procession._choosing import selection
+from procession._ground import unpicklable
 from procession.errors import MaybeEncodingError
 from procession.testing import serialized
 from procession.testing.serialized import Holder, Slotted, adder
@@ -150,9 +151,9 @@ def test_a_serializer_is_suggested(monkeypatch: pytest.MonkeyPatch) -> None:
     assert note.endswith(": procession.set_serializer('cloudpickle')")
     assert suggestion([LOCK]) == []
 
-    registry = _selection.registry()
+    registry = selection.registry()
     monkeypatch.setattr(registry, "names", lambda kind: ["pickle"])
-    note = _unpicklable._suggestion()
+    note = unpicklable._suggestion()
     assert ": pip install procession-cloudpickle, and procession.set_serializer" in note
 
 
@@ -176,7 +177,7 @@ def test_the_search_hands_nothing_over() -> None:
     inner, other = procession.Pipe()
     with inner, other:
         before = len(os.listdir("/proc/self/fd"))
-        search = _unpicklable._Search(None, None)
+        search = unpicklable._Search(None, None)
         search.go([("obj", [inner, other, queue, LOCK])])
         assert "obj[3]" == search.path
         assert before == len(os.listdir("/proc/self/fd"))
@@ -207,7 +208,7 @@ def test_a_search_ends(monkeypatch: pytest.MonkeyPatch) -> None:
                 pass
             raise TypeError("slow, and cannot be pickled")
 
-    monkeypatch.setattr(_unpicklable, "SECONDS", 0.07)
+    monkeypatch.setattr(unpicklable, "SECONDS", 0.07)
     assert path([[[[[Slow()]]]]]).startswith("obj")
 
 

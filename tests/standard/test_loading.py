@@ -62,7 +62,7 @@ def answer_once(run: Run) -> Callable[[str], Any]:
 
 def test_who_does_without_it_does_not_load_it(answer: Callable[[str], Any]) -> None:
     """Neither the parent nor a child has anything of it, nor of what keeps it in step."""
-    words = '"multiprocessing", "_standard_"'
+    words = '"multiprocessing", "_standard"'
     assert [[], []] == answer(
         f"""
 if __name__ == "__main__":
@@ -199,8 +199,8 @@ def deaf(connection):
     payloads.hold(connection)
 
 if __name__ == "__main__":
-    from procession import _launch
-    _launch.TERMINATION_SECONDS = 0.1
+    from procession._starting import launch
+    launch.TERMINATION_SECONDS = 0.1
     ctx = procession.get_context()
     here, there = ctx.Pipe()
     ctx.Process(target=deaf, args=(there,), daemon=True).start()
@@ -263,7 +263,7 @@ if __name__ == "__main__":
     sys.modules["multiprocessing"] = types.SimpleNamespace(current_process="kept")
     import multiprocessing
     ask(payloads.nothing)
-    from procession import _standard
+    from procession._ground import standard as _standard
     print(json.dumps([multiprocessing.current_process, _standard.followed]))
 """
     )

@@ -17,26 +17,26 @@ TYPE_CHECKING = False  # importing typing would bring `re` and more into every c
 if TYPE_CHECKING:
     from typing import Any
 
-    from procession._available_cpus import available_cpus as available_cpus
-    from procession._daemon_policy import get_daemon_policy as get_daemon_policy
-    from procession._daemon_policy import set_daemon_policy as set_daemon_policy
-    from procession._failure import ExceptionReport as ExceptionReport
-    from procession._failure import FailureReport as FailureReport
-    from procession._process_options import ProcessOptions as ProcessOptions
-    from procession._selection import get_all_serializers as get_all_serializers
-    from procession._selection import get_all_start_methods as get_all_start_methods
-    from procession._selection import get_all_transports as get_all_transports
-    from procession._selection import get_plugins as get_plugins
-    from procession._selection import get_serializer as get_serializer
-    from procession._selection import get_start_method as get_start_method
-    from procession._selection import get_transport as get_transport
-    from procession._selection import selection as selection
-    from procession._selection import set_plugins as set_plugins
-    from procession._selection import set_serializer as set_serializer
-    from procession._selection import set_start_method as set_start_method
-    from procession._selection import set_transport as set_transport
-    from procession._selection import use as use
-    from procession._stop import StopStage as StopStage
+    from procession._choosing.selection import get_all_serializers as get_all_serializers
+    from procession._choosing.selection import get_all_start_methods as get_all_start_methods
+    from procession._choosing.selection import get_all_transports as get_all_transports
+    from procession._choosing.selection import get_plugins as get_plugins
+    from procession._choosing.selection import get_serializer as get_serializer
+    from procession._choosing.selection import get_start_method as get_start_method
+    from procession._choosing.selection import get_transport as get_transport
+    from procession._choosing.selection import selection as selection
+    from procession._choosing.selection import set_plugins as set_plugins
+    from procession._choosing.selection import set_serializer as set_serializer
+    from procession._choosing.selection import set_start_method as set_start_method
+    from procession._choosing.selection import set_transport as set_transport
+    from procession._choosing.selection import use as use
+    from procession._starting.available_cpus import available_cpus as available_cpus
+    from procession._starting.daemon_policy import get_daemon_policy as get_daemon_policy
+    from procession._starting.daemon_policy import set_daemon_policy as set_daemon_policy
+    from procession._starting.failure import ExceptionReport as ExceptionReport
+    from procession._starting.failure import FailureReport as FailureReport
+    from procession._starting.process_options import ProcessOptions as ProcessOptions
+    from procession._starting.stop import StopStage as StopStage
     from procession.context import DefaultContext
     from procession.context import get_context as get_context
     from procession.errors import AuthenticationError as AuthenticationError
@@ -85,8 +85,8 @@ _HOMES = {
     "BufferTooShort": "errors",
     "Condition": "",
     "Event": "",
-    "ExceptionReport": "_failure",
-    "FailureReport": "_failure",
+    "ExceptionReport": "_starting.failure",
+    "FailureReport": "_starting.failure",
     "JoinableQueue": "",
     "Lock": "",
     "Manager": "",
@@ -95,7 +95,7 @@ _HOMES = {
     "Process": "process",
     "ProcessError": "errors",
     "ProcessFailedError": "errors",
-    "ProcessOptions": "_process_options",
+    "ProcessOptions": "_starting.process_options",
     "Queue": "",
     "RLock": "",
     "Semaphore": "",
@@ -103,36 +103,36 @@ _HOMES = {
     "RawValue": "",
     "ShutDown": "errors",
     "SimpleQueue": "",
-    "StopStage": "_stop",
+    "StopStage": "_starting.stop",
     "TimeoutError": "errors",
     "Value": "",
     "active_children": "process",
-    "available_cpus": "_available_cpus",
+    "available_cpus": "_starting.available_cpus",
     "cpu_count": "",
     "current_process": "process",
     "freeze_support": "",
-    "get_all_serializers": "_selection",
-    "get_all_start_methods": "_selection",
-    "get_all_transports": "_selection",
+    "get_all_serializers": "_choosing.selection",
+    "get_all_start_methods": "_choosing.selection",
+    "get_all_transports": "_choosing.selection",
     "get_context": "context",
-    "get_daemon_policy": "_daemon_policy",
+    "get_daemon_policy": "_starting.daemon_policy",
     "get_logger": "",
-    "get_plugins": "_selection",
-    "get_serializer": "_selection",
-    "get_start_method": "_selection",
-    "get_transport": "_selection",
+    "get_plugins": "_choosing.selection",
+    "get_serializer": "_choosing.selection",
+    "get_start_method": "_choosing.selection",
+    "get_transport": "_choosing.selection",
     "log_to_stderr": "",
     "parent_process": "process",
-    "selection": "_selection",
-    "set_daemon_policy": "_daemon_policy",
+    "selection": "_choosing.selection",
+    "set_daemon_policy": "_starting.daemon_policy",
     "set_executable": "",
     "set_forkserver_preload": "",
-    "set_plugins": "_selection",
-    "set_serializer": "_selection",
-    "set_start_method": "_selection",
-    "set_transport": "_selection",
+    "set_plugins": "_choosing.selection",
+    "set_serializer": "_choosing.selection",
+    "set_start_method": "_choosing.selection",
+    "set_transport": "_choosing.selection",
     "shared_array": "shared_memory",
-    "use": "_selection",
+    "use": "_choosing.selection",
 }
 
 __all__ = sorted(_HOMES)  # from the table, so that the two cannot differ

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, Self
 
-    from procession._channel import Buffer
+    from procession._contracts.channel import Buffer
 
 __all__ = ["Connection", "Process", "Queue"]
 

@@ -18,19 +18,22 @@ import sys
 from atexit import _clear as _clear_exit_handlers
 from sys import modules
 
-from procession import _inheritance, _main_module, _sigint, _standard, process
-from procession._end_with_parent import end_with_parent
-from procession._family import authenticate_as, become
-from procession._handoff import LaunchTakeover, ParcelUnpickler
-from procession._report_file import Dump, report_file
-from procession._variables import variable
+from procession import process
+from procession._ground import standard as _standard
+from procession._ground.handoff import LaunchTakeover, ParcelUnpickler
+from procession._processes import inheritance, main_module
+from procession._processes import sigint as _sigint
+from procession._processes.end_with_parent import end_with_parent
+from procession._processes.family import authenticate_as, become
+from procession._processes.report_file import Dump, report_file
+from procession._processes.variables import variable
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any, NoReturn, TextIO
 
-    from procession._child_hooks import ChildHooks
+    from procession._processes.child_hooks import ChildHooks
 
 __all__ = [
     "begin_forked",
@@ -44,10 +47,10 @@ __all__ = [
     "run_parcel",
 ]
 
-#: The variable that asks for stacks on a signal; see `procession._stack_file`.
+#: The variable that asks for stacks on a signal; see `procession._processes.stack_file`.
 DUMP_SIGNAL = "PROCESSION_DUMP_SIGNAL"
 
-import_main = _main_module.import_again
+import_main = main_module.import_again
 
 
 def main(parcel: int, *descriptors: int) -> NoReturn:
@@ -86,7 +89,7 @@ def run_parcel(
     if shares_process:
         import atexit
 
-        from procession._interpreter_end import give_back
+        from procession._processes.interpreter_end import give_back
 
         atexit.register(give_back)  # the first, which comes last
     try:
@@ -97,7 +100,7 @@ def run_parcel(
         report_file.begin(error, "")  # it had not begun, so there is nothing to print about it
         code = 1
     except BaseException as error:
-        _report(_inheritance.process_name, error)
+        _report(inheritance.process_name, error)
         code = 1
     else:
         return carry_out(child, lifeline, keeps_stdin=keeps_stdin or shares_process)
@@ -131,13 +134,13 @@ def work(
     try:
         try:
             if options is not None:
-                from procession import _apply_options
+                from procession._starting import apply_options
 
-                _apply_options.apply(options)
+                apply_options.apply(options)
             if hooks:
-                from procession import _child_hooks
+                from procession._processes import child_hooks
 
-                _child_hooks.start(hooks)
+                child_hooks.start(hooks)
             child.run()
         finally:
             _end_own_children()
@@ -189,12 +192,12 @@ def begin_forked() -> None:
     if "threading" in modules:
         _renew_native_id()
     # Each attribute that is looked up, and not a global, costs a forked child two pages.
-    if "procession._child_hooks" in modules:
-        modules["procession._child_hooks"].forget()
+    if "procession._processes.child_hooks" in modules:
+        modules["procession._processes.child_hooks"].forget()
     if _standard.followed or "multiprocessing.util" in modules:
-        from procession import _standard_state
+        from procession._standard import state
 
-        _standard_state.forget_parent()
+        state.forget_parent()
 
 
 def _renew_native_id() -> None:
@@ -229,10 +232,10 @@ def _open(
                 takeover.take(token)
             options = preparation["options"]
             if options is not None:
-                from procession import _apply_options
+                from procession._starting import apply_options
 
-                _inheritance.adopt(preparation)  # so that a failure is reported by name
-                _apply_options.apply(options, takeover.take)
+                inheritance.adopt(preparation)  # so that a failure is reported by name
+                apply_options.apply(options, takeover.take)
             told = preparation["standard"]
             if told is not None and told["tracker"] is not None:
                 told["tracker"] = takeover.take(told["tracker"])
@@ -240,10 +243,10 @@ def _open(
                 preparation["environ"] = None
             _prepare(preparation)
             if preparation["hooks"]:
-                from procession import _child_hooks
+                from procession._processes import child_hooks
 
-                _child_hooks.start(ParcelUnpickler(file, takeover).load())
-            _main_module.import_again(preparation["main"], preparation["compiled"])
+                child_hooks.start(ParcelUnpickler(file, takeover).load())
+            main_module.import_again(preparation["main"], preparation["compiled"])
             child = ParcelUnpickler(file, takeover).load()
     finally:
         takeover.close()
@@ -274,7 +277,7 @@ def _own(descriptors: Sequence[int]) -> list[int]:
 
 def _prepare(preparation: dict[str, Any]) -> None:
     """Make this process resemble the one that started it."""
-    _inheritance.adopt(preparation)
+    inheritance.adopt(preparation)
     authenticate_as(preparation["authkey"])
     _standard.adopt(preparation["standard"])
     options = preparation["options"] or ()
@@ -287,7 +290,7 @@ def _prepare(preparation: dict[str, Any]) -> None:
     if preparation["directory"] is not None and "cwd" not in options:
         os.chdir(preparation["directory"])
     if preparation["log"] is not None:
-        from procession._logging import adopt
+        from procession._starting.logging import adopt
 
         adopt(preparation["log"])
 
@@ -296,7 +299,7 @@ def arm_dump_signal() -> None:
     """Have this process write its stacks on a signal, if the variable asks for it."""
     dump_signal = variable(DUMP_SIGNAL)
     if dump_signal is not None:
-        from procession._stack_file import arm
+        from procession._processes.stack_file import arm
 
         arm(dump_signal)
 
@@ -319,13 +322,13 @@ def detach_stdin(stream: TextIO | None = None) -> None:
 
 
 def _end_own_children() -> None:
-    launching = sys.modules.get("procession._launch")
+    launching = sys.modules.get("procession._starting.launch")
     if launching is not None:
         launching.end_children()
 
 
 def _end_hooks() -> None:
-    hooks = sys.modules.get("procession._child_hooks")
+    hooks = sys.modules.get("procession._processes.child_hooks")
     if hooks is not None:
         hooks.end()
 

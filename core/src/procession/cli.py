@@ -29,11 +29,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     if given and given[0] == "run":
         # Before click and the rest: they are not what the program was started for.
-        from procession._run.command import main as run_program
+        from procession._commands.run.command import main as run_program
 
         return run_program(given[1:])
     try:
-        from procession._cli_commands import run
+        from procession._commands.cli_commands import run
     except ModuleNotFoundError as missing:
         if missing.name is None or missing.name.partition(".")[0] not in _EXTRA:
             raise

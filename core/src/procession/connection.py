@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import procession.process  # noqa: F401 - the family's key must be there before any fork
-from procession import _standard, abc
-from procession._byte_range import part, room
-from procession._connection_failures import check_total, fail, refuse
-from procession._pickling import Watching, dumper, explain, join, loads, with_sockets
-from procession._waiting import wait_for_any
+from procession import abc
+from procession._channels.byte_range import part, room
+from procession._channels.connection_failures import check_total, fail, refuse
+from procession._ground import standard
+from procession._ground.waiting import wait_for_any
+from procession._messages.pickling import Watching, dumper, explain, join, loads, with_sockets
 from procession.errors import BufferTooShort, NothingToLendError
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
@@ -15,11 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Sequence
     from typing import Any, NoReturn, Protocol, Self
 
-    from procession._channel import Buffer, Channel, Message
-    from procession._encoder import Encoder
-    from procession._lease import EmptyArray, Lease
-    from procession._pickling import Buffers
-    from procession._twin import Twin
+    from procession._channels.twin import Twin
+    from procession._contracts.channel import Buffer, Channel, Message
+    from procession._ground.encoder import Encoder
+    from procession._messages.lease import EmptyArray, Lease
+    from procession._messages.pickling import Buffers
 
     class HasFileno(Protocol):
         """Anything that waits on a descriptor of its own."""
@@ -28,11 +29,11 @@ if TYPE_CHECKING:
             """Return the descriptor."""
             ...
 
-    from procession._challenge import answer_challenge as answer_challenge
-    from procession._challenge import deliver_challenge as deliver_challenge
-    from procession._listener import Client as Client
-    from procession._listener import Listener as Listener
-    from procession._pair import pipe as pipe
+    from procession._channels.pair import pipe as pipe
+    from procession._remote.challenge import answer_challenge as answer_challenge
+    from procession._remote.challenge import deliver_challenge as deliver_challenge
+    from procession._remote.listener import Client as Client
+    from procession._remote.listener import Listener as Listener
 
 __all__ = [
     "Client",
@@ -47,11 +48,11 @@ __all__ = [
 
 # Where to find what children seldom ask for.
 _ELSEWHERE = {
-    "Client": "_listener",
-    "Listener": "_listener",
-    "answer_challenge": "_challenge",
-    "deliver_challenge": "_challenge",
-    "pipe": "_pair",
+    "Client": "_remote.listener",
+    "Listener": "_remote.listener",
+    "answer_challenge": "_remote.challenge",
+    "deliver_challenge": "_remote.challenge",
+    "pipe": "_channels.pair",
 }
 
 
@@ -96,7 +97,7 @@ class Connection(abc.Connection):
     _kind: type[Connection] | None = None
 
     def __init__(self, handle: int, readable: bool = True, writable: bool = True) -> None:
-        from procession._stream_channel import StreamChannel
+        from procession._channels.stream_channel import StreamChannel
 
         handle = handle.__index__()
         if handle < 0:
@@ -113,7 +114,7 @@ class Connection(abc.Connection):
         """
         kind: Any = cls._kind or cls
         if kind is Connection and channel.shortcuts is not None:
-            from procession._shortcuts import with_shortcuts
+            from procession._channels.shortcuts import with_shortcuts
 
             kind = with_shortcuts(Connection, channel.shortcuts)
         self: Self = kind.__new__(kind)
@@ -128,7 +129,7 @@ class Connection(abc.Connection):
         self._send = channel.send if channel.writable else None
         self._receive = channel.receive if channel.readable else None
         self._choose_ways()
-        _standard.watch()
+        standard.watch()
 
     def _choose_ways(self) -> None:
         """Learn that how this end sends or receives has changed: for shortcuts."""
@@ -222,7 +223,7 @@ class Connection(abc.Connection):
         `ImportError` without numpy, `TypeError` for a *dtype* of Python objects, `ValueError`
         for a negative length, and at the end of the block what `send` raises.
         """
-        from procession._lease import EmptyArray
+        from procession._messages.lease import EmptyArray
 
         if self._send is None:
             self._refuse("read-only")
@@ -312,7 +313,7 @@ class Connection(abc.Connection):
             if not self._trips:
                 ask = self._channel.asker()
                 if ask is not None:
-                    from procession._glance import Glance
+                    from procession._channels.glance import Glance
 
                     self._glance = Glance(ask)
 
@@ -323,7 +324,7 @@ class Connection(abc.Connection):
         ends the lease, and is a `BufferError` if an array of the object, or a view of one, is
         kept. Raises what `recv` raises.
         """
-        from procession._lease import Lease
+        from procession._messages.lease import Lease
 
         return Lease(self._receive_leased())
 
@@ -463,7 +464,7 @@ class Connection(abc.Connection):
 
     @recv_limit.setter
     def recv_limit(self, limit: int | None) -> None:
-        from procession._limits import check_recv_limit
+        from procession._choosing.limits import check_recv_limit
 
         self._recv_limit = None if limit is None else check_recv_limit(limit)
         self._limit_source = "set by the program"
@@ -552,7 +553,7 @@ def wait(object_list: Iterable[HasFileno | int], timeout: float | None = None) -
     # Those of other hosts: only a look tells that one has vanished.
     looks = {each.fileno(): look for each in channels if (look := getattr(each, "look", None))}
     if looks:
-        from procession._silence import wait_and_look
+        from procession._ground.silence import wait_and_look
 
         ready = wait_and_look(fds, looks, timeout)
     else:

@@ -6,10 +6,14 @@ import os
 import sys
 from _operator import index
 
-from procession import _interpreter, _preload, _selection, _standard, process
 from procession import errors as _errors
-from procession._encoder import PICKLE
-from procession._resource_errors import raise_explained
+from procession import process
+from procession._choosing import selection as _selection
+from procession._ground import standard as _standard
+from procession._ground.encoder import PICKLE
+from procession._ground.resource_errors import raise_explained
+from procession._processes import interpreter as _interpreter
+from procession._starting import preload
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
@@ -18,11 +22,11 @@ if TYPE_CHECKING:
     from typing import Any, ClassVar, Self, TypeVar, Unpack
 
     from procession import synchronize
-    from procession._encoder import Encoder
-    from procession._mailbox import Mailbox
-    from procession._process_options import OptionKeywords, ProcessOptions
-    from procession._start_method import StartMethod
-    from procession._transport import Transport
+    from procession._contracts.mailbox import Mailbox
+    from procession._contracts.start_method import StartMethod
+    from procession._contracts.transport import Transport
+    from procession._ground.encoder import Encoder
+    from procession._starting.process_options import OptionKeywords, ProcessOptions
     from procession.connection import Connection
     from procession.managers import SyncManager
     from procession.pool import Pool
@@ -65,7 +69,7 @@ class BaseContext:
         """The class; where the standard package is loaded, one that passes for its contexts."""
         if not _standard.is_loaded():
             return type(self)
-        from procession._standard_classes import disguise
+        from procession._standard.classes import disguise
 
         return disguise(type(self), "context", "BaseContext")
 
@@ -160,7 +164,7 @@ class BaseContext:
 
     def _budget(self, given: int | None) -> int:
         """Return how many bytes the leases of what is made now may keep; 0 if nobody says."""
-        from procession._limits import lease_budget
+        from procession._choosing.limits import lease_budget
 
         return lease_budget(self._lease_budget if given is None else given)[0]
 
@@ -330,17 +334,17 @@ class BaseContext:
 
         See `procession.set_forkserver_preload`.
         """
-        _preload.set_forkserver_preload(module_names)
+        preload.set_forkserver_preload(module_names)
 
     def get_logger(self) -> logging.Logger:
         """Return the logger that procession itself writes to."""
-        from procession._logging import get_logger
+        from procession._starting.logging import get_logger
 
         return get_logger()
 
     def log_to_stderr(self, level: int | str | None = None) -> logging.Logger:
         """Let procession's logger write to stderr, at *level* if given; return it."""
-        from procession._logging import log_to_stderr
+        from procession._starting.logging import log_to_stderr
 
         return log_to_stderr(level)
 
@@ -369,7 +373,7 @@ class BaseContext:
         They add to those that this context has; those of a single process add to them.
         See `procession.ProcessOptions`. Raises `procession.errors.ProcessOptionError`.
         """
-        from procession._process_options import combine
+        from procession._starting.process_options import combine
 
         return self._like(combine(self.Process.default_process_options, options, keywords))
 
@@ -390,7 +394,7 @@ class BaseContext:
         environment or the configuration file says, or 1 GiB. Raises `ValueError` for what cannot
         be had, and `TypeError` for what is no integer.
         """
-        from procession._limits import check_lease_budget
+        from procession._choosing.limits import check_lease_budget
 
         made = self._copy()
         budget = None if lease_budget is None else check_lease_budget(lease_budget)

@@ -74,7 +74,7 @@ from __future__ import annotations
 
 import errno
 
-from procession import _standard
+from procession._ground import standard as _standard
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
@@ -82,9 +82,9 @@ if TYPE_CHECKING:
     from queue import Empty, Full
     from typing import Any
 
-    from procession._broken_barrier import BrokenBarrierError
-    from procession._failure import FailureReport
-    from procession._shut_down import ShutDown
+    from procession._locks.broken_barrier import BrokenBarrierError
+    from procession._mailboxes.shut_down import ShutDown
+    from procession._starting.failure import FailureReport
 
 __all__ = [
     "AuthenticationError",
@@ -166,13 +166,13 @@ def __getattr__(name: str) -> object:
     elif name == "Full":
         from queue import Full as found
     elif name == "ShutDown":
-        from procession import _shut_down
+        from procession._mailboxes import shut_down
 
-        found = _shut_down.ShutDown
+        found = shut_down.ShutDown
     elif name == "BrokenBarrierError":
-        from procession import _broken_barrier
+        from procession._locks import broken_barrier
 
-        found = _broken_barrier.BrokenBarrierError
+        found = broken_barrier.BrokenBarrierError
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = found

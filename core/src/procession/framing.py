@@ -35,7 +35,7 @@ TYPE_CHECKING = False  # importing typing would bring `re` and more into every c
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from procession._channel import Buffer
+    from procession._contracts.channel import Buffer
 
 __all__ = [
     "LONGEST_MESSAGE",

@@ -15,12 +15,12 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakSet
 
-from procession import _pool_wire as wire
-from procession._after_fork import in_forked_children
-from procession._pool_crew import Crew
-from procession._pool_outcomes import call_back
-from procession._pool_staff import Recipe
-from procession._pool_task import FunctionReference, FunctionReferences, Task
+from procession._ground.after_fork import in_forked_children
+from procession._pools import wire
+from procession._pools.crew import Crew
+from procession._pools.outcomes import call_back
+from procession._pools.staff import Recipe
+from procession._pools.task import FunctionReference, FunctionReferences, Task
 from procession.errors import BrokenPoolError, TaskCancelledError
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class ProcessPoolExecutor(Executor):
         max_tasks_per_child: int | None = None,
     ) -> None:
         if max_workers is None:
-            from procession._available_cpus import available_cpus
+            from procession._starting.available_cpus import available_cpus
 
             max_workers = int(available_cpus())
         self._max_workers = operator.index(max_workers)

@@ -10,13 +10,19 @@ import threading
 import traceback
 from time import monotonic
 
-from procession._limits import check_silence
-from procession._managed_memory import MemoryServer, managed_memory
-from procession._manager_server import Server
-from procession._manager_session import Session, sessions
-from procession._manager_wire import CODECS, RemoteTraceback, Token
-from procession._proxy import AutoProxy, BaseProxy, MakeProxyType, RebuildProxy, release_first
-from procession._proxy_types import (
+from procession._choosing.limits import check_silence
+from procession._remote.managed_memory import MemoryServer, managed_memory
+from procession._remote.manager_server import Server
+from procession._remote.manager_session import Session, sessions
+from procession._remote.manager_wire import CODECS, RemoteTraceback, Token
+from procession._remote.proxy import (
+    AutoProxy,
+    BaseProxy,
+    MakeProxyType,
+    RebuildProxy,
+    release_first,
+)
+from procession._remote.proxy_types import (
     AcquirerProxy,
     Array,
     ArrayProxy,
@@ -43,7 +49,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, ClassVar, Self
 
-    from procession._address import Address
+    from procession._remote.address import Address
     from procession.pool import Pool
     from procession.process import Process
     from procession.shared_memory import ShareableList, SharedMemory

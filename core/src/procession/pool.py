@@ -9,13 +9,13 @@ import sys
 from _operator import index
 from itertools import islice
 
-from procession import _pool_wire as wire
-from procession._pool_crew import Crew
-from procession._pool_failures import RemoteTraceback
-from procession._pool_options import MapTerms, Terms
-from procession._pool_results import ApplyResult, MapResult
-from procession._pool_staff import Recipe
-from procession._pool_task import FunctionReference, FunctionReferences, Task
+from procession._pools import wire
+from procession._pools.crew import Crew
+from procession._pools.failures import RemoteTraceback
+from procession._pools.options import MapTerms, Terms
+from procession._pools.results import ApplyResult, MapResult
+from procession._pools.staff import Recipe
+from procession._pools.task import FunctionReference, FunctionReferences, Task
 from procession.errors import MaybeEncodingError, TimeoutError
 
 TYPE_CHECKING = False  # every module of the parent makes a fork dearer
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import Any, Self, TypeVar, Unpack
 
-    from procession._pool_event_stream import EventStream, PoolEvent
-    from procession._pool_options import MapOptions, TaskOptions
-    from procession._pool_progress import Progress
-    from procession._pool_stream import IMapIterator, IMapUnorderedIterator
+    from procession._pools.event_stream import EventStream, PoolEvent
+    from procession._pools.options import MapOptions, TaskOptions
+    from procession._pools.progress import Progress
+    from procession._pools.stream import IMapIterator, IMapUnorderedIterator
     from procession.context import BaseContext
     from procession.process import Process
 
@@ -52,11 +52,11 @@ AsyncResult = ApplyResult
 
 # What the first task of most pools does not need, and where it is.
 _LATER = {
-    "EventStream": "_pool_event_stream",
-    "IMapIterator": "_pool_stream",
-    "IMapUnorderedIterator": "_pool_stream",
-    "PoolEvent": "_pool_event_stream",
-    "Progress": "_pool_progress",
+    "EventStream": "_pools.event_stream",
+    "IMapIterator": "_pools.stream",
+    "IMapUnorderedIterator": "_pools.stream",
+    "PoolEvent": "_pools.event_stream",
+    "Progress": "_pools.progress",
 }
 
 INIT, RUN, CLOSE, TERMINATE = "INIT", "RUN", "CLOSE", "TERMINATE"
@@ -134,7 +134,7 @@ class Pool:
     def _begin(self, processes: int | None, initializer: Callable[..., object] | None) -> None:
         """Check what all kinds of pools are made of."""
         if processes is None:
-            from procession._available_cpus import available_cpus
+            from procession._starting.available_cpus import available_cpus
 
             processes = int(available_cpus())
         self._size = index(processes)
@@ -317,7 +317,7 @@ class Pool:
 
         Raises `ValueError`, and as `apply_async` does.
         """
-        from procession._pool_stream import IMapIterator
+        from procession._pools.stream import IMapIterator
 
         return self._stream(IMapIterator, func, iterable, chunksize, buffersize, options)
 
@@ -331,7 +331,7 @@ class Pool:
         **options: Unpack[MapOptions],
     ) -> IMapUnorderedIterator:
         """Like `imap`, with the results in the order in which they come."""
-        from procession._pool_stream import IMapUnorderedIterator
+        from procession._pools.stream import IMapUnorderedIterator
 
         return self._stream(IMapUnorderedIterator, func, iterable, chunksize, buffersize, options)
 
@@ -344,7 +344,7 @@ class Pool:
         ahead: int | None,
         options: MapOptions,
     ) -> S:
-        from procession._pool_stream import Feeder
+        from procession._pools.stream import Feeder
 
         terms = MapTerms(**options)
         self._check(terms)
@@ -454,7 +454,7 @@ class ThreadPool(Pool):
         initializer: Callable[..., object] | None = None,
         initargs: Iterable[Any] = (),
     ) -> None:
-        from procession._pool_threads import ThreadCrew
+        from procession._pools.threads import ThreadCrew
 
         self._begin(processes, initializer)
         self._crew = ThreadCrew(self._size, initializer, tuple(initargs))

@@ -9,17 +9,17 @@ from __future__ import annotations
 import os
 import sys
 
-from procession import _sigint
-from procession._authentication_string import AuthenticationString
-from procession._base_process import BaseProcess, errors
-from procession._family import active_children, current_process, family, parent_process
+from procession._processes import sigint as _sigint
+from procession._processes.authentication_string import AuthenticationString
+from procession._processes.base_process import BaseProcess, errors
+from procession._processes.family import active_children, current_process, family, parent_process
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from typing import Any, ClassVar, Unpack
 
-    from procession._process_options import OptionKeywords, ProcessOptions
+    from procession._starting.process_options import OptionKeywords, ProcessOptions
 
 __all__ = ["BaseProcess", "Process", "active_children", "current_process", "parent_process"]
 
@@ -88,7 +88,7 @@ class Process(BaseProcess):
         self._args = tuple(args)
         self._kwargs = dict(kwargs or {})
         if keywords or options is not None or self.default_process_options is not None:
-            from procession._process_options import combine
+            from procession._starting.process_options import combine
 
             self._own_options = combine(self.default_process_options, options, keywords)
 
@@ -117,7 +117,7 @@ class Process(BaseProcess):
             )
         family.reap()
         if launcher is None:
-            from procession import _launch  # noqa: F401 - sets the launcher
+            from procession._starting import launch  # noqa: F401 - sets the launcher
         assert launcher is not None
         launcher(self)
 
@@ -240,13 +240,13 @@ class ParentProcess(BaseProcess):
 
     def is_alive(self) -> bool:
         """Return whether the parent still lives."""
-        from procession._waiting import wait_readable
+        from procession._ground.waiting import wait_readable
 
         return not wait_readable(self._lifeline, 0)
 
     def join(self, timeout: float | None = None) -> None:
         """Wait until the parent has ended, up to *timeout* seconds (None: for ever)."""
-        from procession._waiting import wait_readable
+        from procession._ground.waiting import wait_readable
 
         wait_readable(self._lifeline, timeout)
 
@@ -272,7 +272,7 @@ class ParentProcess(BaseProcess):
 
 
 family.current = _MainProcess()
-#: What starts a child; set by `procession._launch`, which only parents load. Kept here, as an
+#: What starts a child; set by `_starting.launch`, which only parents load. Kept here, as an
 #: import for each start would touch ten more pages, which the kernel has write-protected at the
 #: last fork.
 launcher: Callable[[Process], None] | None = None

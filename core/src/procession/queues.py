@@ -11,8 +11,9 @@ import sys
 import time
 from _operator import index
 
-from procession import _standard, abc
-from procession._pickling import dumper, explain, loads
+from procession import abc
+from procession._ground import standard as _standard
+from procession._messages.pickling import dumper, explain, loads
 from procession.errors import BatchError, ConnectionClosedError, QueueClosedError
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
@@ -21,10 +22,10 @@ if TYPE_CHECKING:
     from types import GenericAlias
     from typing import Any, NoReturn
 
-    from procession._channel import Message
-    from procession._encoder import Encoder
-    from procession._lease import EmptyArray, Lease
-    from procession._mailbox import Mailbox
+    from procession._contracts.channel import Message
+    from procession._contracts.mailbox import Mailbox
+    from procession._ground.encoder import Encoder
+    from procession._messages.lease import EmptyArray, Lease
     from procession.context import BaseContext
 
 __all__ = ["JoinableQueue", "Queue", "SimpleQueue"]
@@ -77,7 +78,7 @@ class Queue(abc.Queue):
         """The class; where the standard package is loaded, one that passes for its queue."""
         if not _standard.is_loaded():
             return type(self)
-        from procession._standard_classes import disguise
+        from procession._standard.classes import disguise
 
         return disguise(type(self), "queues", "Queue")
 
@@ -141,7 +142,7 @@ class Queue(abc.Queue):
         the lease, and is a `BufferError` if an array of the object, or a view of one, is kept.
         Raises what `get` raises.
         """
-        from procession._lease import Lease
+        from procession._messages.lease import Lease
 
         if self._closed:
             raise self._closed_error()
@@ -169,7 +170,7 @@ class Queue(abc.Queue):
         Raises `ImportError` without numpy, `TypeError` for a *dtype* of Python objects,
         `ValueError` for a negative length, and at the end of the block what `put` raises.
         """
-        from procession._lease import EmptyArray
+        from procession._messages.lease import EmptyArray
 
         if self._closed:
             raise self._closed_error()
@@ -520,7 +521,7 @@ class _Reader:
         """Return whether there is something to receive, waiting up to *timeout* seconds."""
         if self._mailbox.size():
             return True
-        from procession._waiting import wait_readable
+        from procession._ground.waiting import wait_readable
 
         return wait_readable(self._mailbox.fileno(), timeout)
 
@@ -563,7 +564,7 @@ def _get_many_leased(mailbox: Mailbox, most: int, timeout: float | None) -> list
 def _explain(error: Exception, doing: str) -> None:
     """Raise what says which resource has run out, if it is that."""
     if isinstance(error, OSError):
-        from procession._resource_errors import explain
+        from procession._ground.resource_errors import explain
 
         explained = explain(error, f"cannot {doing}")
         if explained is not None:

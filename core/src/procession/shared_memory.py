@@ -11,10 +11,11 @@ import os
 from binascii import hexlify
 from operator import index as to_index
 
-from procession import _list_layout, _named_memory, _standard
-from procession._abandoned_memory import remove_abandoned
-from procession._memory_errors import explain
-from procession._shared_map import SharedMap, map_file
+from procession._ground import standard as _standard
+from procession._memory import list_layout, named_memory
+from procession._memory.abandoned_memory import remove_abandoned
+from procession._memory.memory_errors import explain
+from procession._memory.shared_map import SharedMap, map_file
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
@@ -23,9 +24,9 @@ if TYPE_CHECKING:
     from types import GenericAlias
     from typing import Any, Self
 
-    from procession._abandoned_memory import Lease
-    from procession._list_layout import Item
-    from procession._shared_array import SharedArray
+    from procession._memory.abandoned_memory import Lease
+    from procession._memory.list_layout import Item
+    from procession._memory.shared_array import SharedArray
 
 __all__ = ["SharedMemory", "ShareableList", "AnonymousMemory", "shared_array", "remove_abandoned"]
 
@@ -70,7 +71,7 @@ class SharedMemory:
             self._name, fd, self._lease = create_segment(name, size, track)
         else:
             self._name = "/" + (name or "")
-            fd, self._lease = _named_memory.attach(self.name, track=track)
+            fd, self._lease = named_memory.attach(self.name, track=track)
         try:
             self._size = os.fstat(fd).st_size
             self._memory = map_file(fd, self._size)
@@ -121,9 +122,9 @@ class SharedMemory:
 
     def unlink(self) -> None:
         """Remove the name; who has the memory keeps it. Raises `FileNotFoundError`."""
-        _named_memory.unlink(self.name)
+        named_memory.unlink(self.name)
         if _standard.is_loaded():
-            from procession import _standard_state
+            from procession._standard import state as _standard_state
 
             _standard_state.forget_segment(self.name)
 
@@ -152,13 +153,13 @@ def check_new_size(size: int) -> None:
 def create_segment(
     name: str | None, size: int, track: bool, mark: int | None = None
 ) -> tuple[str, int, Lease | None]:
-    """Create a segment; return its name behind a ``/``, and as `_named_memory.create`."""
+    """Create a segment; return its name behind a ``/``, and as `named_memory.create`."""
     if name is not None:
-        return "/" + name, *_named_memory.create(name, size, track=track, mark=mark)
+        return "/" + name, *named_memory.create(name, size, track=track, mark=mark)
     while True:
         name = _PREFIX + hexlify(os.urandom(_RANDOM_BYTES)).decode()
         try:
-            return f"/{name}", *_named_memory.create(name, size, track=track, mark=mark)
+            return f"/{name}", *named_memory.create(name, size, track=track, mark=mark)
         except FileExistsError:
             continue
 
@@ -255,7 +256,7 @@ class ShareableList:
         if sequence is None and name is not None:
             self.shm = SharedMemory(name)
             return
-        content = _list_layout.pack([] if sequence is None else list(sequence))
+        content = list_layout.pack([] if sequence is None else list(sequence))
         self._fill(SharedMemory(name, create=True, size=len(content)), content)
 
     @classmethod
@@ -264,7 +265,7 @@ class ShareableList:
     ) -> Self:
         """Return a list in memory that *create_memory* makes, given the size."""
         self = cls.__new__(cls)
-        content = _list_layout.pack(list(sequence))
+        content = list_layout.pack(list(sequence))
         self._fill(create_memory(len(content)), content)
         return self
 
@@ -289,12 +290,12 @@ class ShareableList:
 
     def __len__(self) -> int:
         """Return the number of items."""
-        return _list_layout.count(self._view())
+        return list_layout.count(self._view())
 
     def __getitem__(self, position: int) -> Item:
         """Return the item at *position*. Raises `IndexError`."""
         place = self._position(position, "index out of range")
-        return _list_layout.get(self._view(), place)
+        return list_layout.get(self._view(), place)
 
     def __setitem__(self, position: int, value: Item) -> None:
         """Replace the item at *position*.
@@ -303,7 +304,7 @@ class ShareableList:
         like the constructor.
         """
         place = self._position(position, "assignment index out of range")
-        _list_layout.set(self._view(), place, value)
+        list_layout.set(self._view(), place, value)
 
     def __iter__(self) -> Iterator[Item]:
         """Yield the items."""
@@ -325,7 +326,7 @@ class ShareableList:
     def format(self) -> str:
         """The formats of the items in `struct`, one after the other."""
         view = self._view()
-        return "".join(_list_layout.get_format(view, place) for place in range(len(self)))
+        return "".join(list_layout.get_format(view, place) for place in range(len(self)))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle as the name."""
@@ -360,7 +361,7 @@ def shared_array(shape: int | tuple[int, ...], dtype: Any = float) -> SharedArra
     `procession.errors.ResourceError` (an `OSError`) when memory has run out.
     """
     try:
-        from procession import _shared_array
+        from procession._memory import shared_array as _shared_array
     except ImportError as error:
         raise ImportError(
             f"shared arrays are numpy's, and it cannot be imported: {error}; pip install numpy, "

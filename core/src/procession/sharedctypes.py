@@ -13,7 +13,7 @@ import ctypes
 import sys
 from weakref import WeakKeyDictionary
 
-from procession._heap import Block, heap
+from procession._memory.heap import Block, heap
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:

@@ -12,16 +12,16 @@ import errno
 from _thread import get_ident
 
 from procession import process
-from procession._barrier import Barrier
-from procession._condition import Condition
-from procession._event import Event
-from procession._primitives import LOCK, MOST_UNITS, RECURSIVE, SEMAPHORE, Primitive
+from procession._contracts.primitives import LOCK, MOST_UNITS, RECURSIVE, SEMAPHORE, Primitive
+from procession._locks.barrier import Barrier
+from procession._locks.condition import Condition
+from procession._locks.event import Event
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
     from typing import Any
 
-    from procession._standard_classes import SemLock
+    from procession._standard.classes import SemLock
 
 __all__ = ["Barrier", "BoundedSemaphore", "Condition", "Event", "Lock", "RLock", "Semaphore"]
 
@@ -29,13 +29,13 @@ __all__ = ["Barrier", "BoundedSemaphore", "Condition", "Event", "Lock", "RLock",
 class _OfPrimitive:
     """What locks and semaphores have in common: they are a primitive with a name.
 
-    See `procession._primitives.Primitive` for all that is promised.
+    See `procession._contracts.primitives.Primitive` for all that is promised.
     """
 
     _primitive: Primitive
 
     def __init__(self, kind: int, value: int, maxvalue: int) -> None:
-        from procession._primitive_choice import primitive_class
+        from procession._choosing.primitive_choice import primitive_class
 
         self._set_up(primitive_class().make(kind, value, maxvalue))
 
@@ -69,7 +69,7 @@ class _OfPrimitive:
     @property
     def _semlock(self) -> SemLock:
         """What queues of the standard package that are made of this look at."""
-        from procession._standard_classes import SemLock
+        from procession._standard.classes import SemLock
 
         return SemLock(self._primitive)
 

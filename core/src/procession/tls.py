@@ -7,9 +7,9 @@ import os
 import ssl
 import sys
 
-from procession._limits import check_silence
-from procession._tls_engine import TlsEngine
-from procession._tls_line import TlsLine
+from procession._choosing.limits import check_silence
+from procession._remote.tls_engine import TlsEngine
+from procession._remote.tls_line import TlsLine
 from procession.errors import ConfigurationError
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import socket
     from typing import Any, Self
 
-    from procession._address import Address
+    from procession._remote.address import Address
 
 __all__ = ["Tls"]
 

@@ -7,7 +7,7 @@
 
 #include "support.h"
 
-/* As `procession._holder` lays it out. */
+/* As `procession._locks.holder` lays it out. */
 struct holder {
     uint64_t pid, start, thread;
     char name[40];

@@ -14,7 +14,7 @@ typedef struct {
     bool pickles, carries;
 } Shortcuts;
 
-/* Of `procession._pickling`: its names, some of which come to mean something else; and `loads`
+/* Of `procession._messages.pickling`: its names, some of which come to mean something else; and `loads`
    of the pickle module. */
 static PyObject *pickling, *unpickle;
 static PyObject *protocol;
@@ -215,7 +215,7 @@ Shortcuts_recv_bytes(PyObject *object, PyObject *const *args, Py_ssize_t count, 
     return result;
 }
 
-/* Where a pickle of a plain array says that it is one; see `procession._array_codec`. */
+/* Where a pickle of a plain array says that it is one; see `procession._messages.array_codec`. */
 #define ARRAY_MARK 2
 
 static bool
@@ -336,7 +336,7 @@ static PyMethodDef methods[] = {
      "_shorten(out, in, pickles, carries, /)\n--\n\n"
      "Send through one `End` and receive through another, or leave it to the connection."},
     {"prepare", Shortcuts_prepare, METH_O | METH_STATIC,
-     "prepare(pickling, /)\n--\n\nUse what `procession._pickling` has, and comes to have."},
+     "prepare(pickling, /)\n--\n\nUse what `procession._messages.pickling` has, and comes to have."},
     {NULL, NULL, 0, NULL},
 };
 

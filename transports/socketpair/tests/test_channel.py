@@ -162,7 +162,9 @@ def test_room_is_all_that_the_kernel_has(
 
 def test_too_small_buffers_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """A system that limits socket memory too tightly is named, and nothing stays open."""
-    monkeypatch.setattr("procession._packet_sockets._BUFFER", 1)  # the kernel gives its least
+    monkeypatch.setattr(
+        "procession._channels.packet_sockets._BUFFER", 1
+    )  # the kernel gives its least
     before = os.listdir("/proc/self/fd")
     with pytest.raises(OSError, match=r"limited to \d+ bytes.*net\.core\.wmem_max"):
         SocketPair().pair()

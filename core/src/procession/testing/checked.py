@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from procession._selection import registry
+from procession._choosing.selection import registry
 from procession.testing import (
     PairSuite,
     PrimitiveSuite,

@@ -16,9 +16,9 @@ from functools import partial
 from typing import Any
 from weakref import ref
 
-from procession import _pool_waiters as _waiters
-from procession import _sigint
-from procession import _waiting as _polls
+from procession._ground import waiting as _polls
+from procession._pools import waiters as _waiters
+from procession._processes import sigint
 from procession.testing.payloads import Spec, context, hold_for_ever
 
 assert sys.platform == "linux"
@@ -188,7 +188,7 @@ def look_often() -> None:
     """Have waits of this process look again ten times a second, where it would be once."""
     often = 0.1
     _waiting.LONGEST_SLEEP = _pool_waiters.LONGEST_SLEEP = often
-    _sigint._NUDGE_SECONDS = often
+    sigint._NUDGE_SECONDS = often
 
 
 def be_deaf_at_next_poll() -> None:

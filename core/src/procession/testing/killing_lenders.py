@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from procession._channel import Message
+from procession._contracts.channel import Message
 from procession.testing.forked import Forked, crew
 from procession.testing.killing import Journal
 

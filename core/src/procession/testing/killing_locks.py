@@ -8,9 +8,9 @@ import random
 import select
 from typing import TYPE_CHECKING, Any, Protocol
 
-from procession._holder import has_died
-from procession._primitives import RECURSIVE
-from procession._process_status import start_of
+from procession._contracts.primitives import RECURSIVE
+from procession._ground.process_status import start_of
+from procession._locks.holder import has_died
 from procession.errors import BrokenBarrierError, OwnerDiedError
 from procession.testing.forked import DEADLINE
 from procession.testing.killing import Participant, Scenario
@@ -18,7 +18,7 @@ from procession.testing.killing import Participant, Scenario
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from procession._primitives import Primitive
+    from procession._contracts.primitives import Primitive
     from procession.synchronize import Barrier, Condition, Event
     from procession.testing.killing import Work
 

@@ -20,7 +20,7 @@ from procession.testing.killing import Participant, Scenario
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from procession._mailbox import Mailbox
+    from procession._contracts.mailbox import Mailbox
     from procession.testing.killing import Work
 
 _PUT, _GOT, _DONE = range(3)

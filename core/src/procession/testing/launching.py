@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import sys
 
-from procession._handoff import Exportable
+from procession._ground.handoff import Exportable
 
 TYPE_CHECKING = False  # importing typing would bring `re` and more into every child
 if TYPE_CHECKING:
     from typing import Any, Self
 
-    from procession._handoff import Handoff, Recipe, Takeover
+    from procession._ground.handoff import Handoff, Recipe, Takeover
 
 
 class Descriptors(Exportable):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 
-from procession import _call_pipes
-from procession._manager_session import sessions
+from procession._remote import call_pipes
+from procession._remote.manager_session import sessions
 from procession.managers import SyncManager
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from procession._address import Address
+    from procession._remote.address import Address
 
 KEY = b"the key"
 
@@ -41,4 +41,4 @@ class Served:
 
     def kinds(self) -> list[bool]:
         """Of each connection for calls, whether it is over pipes."""
-        return sorted(_call_pipes.is_pipes(each) for each in list(self.server._connections))
+        return sorted(call_pipes.is_pipes(each) for each in list(self.server._connections))

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from itertools import count as numbers
 from typing import Any
 
-from procession import _launch
+from procession._starting import launch
 from procession.errors import ResourceError
 from procession.testing import leaks, payloads
 
@@ -145,7 +145,7 @@ def try_as_crowded_user(report: Any, spec: tuple[str, str, str], uid: int) -> No
     """Become user *uid*, who may have no more processes, and try to start one."""
     ctx = payloads.context(spec)
     start_and_join(ctx)
-    _launch.methods.close()  # a fork server of the time before would not be this user's
+    launch.methods.close()  # a fork server of the time before would not be this user's
     os.setresuid(uid, uid, 0)
     report.send(_result_under(resource.RLIMIT_NPROC, 0, lambda: start_and_join(ctx)))
     os.setresuid(0, 0, 0)

@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from procession._selection import registry
+from procession._choosing.selection import registry
 from procession.errors import PluginError
 from procession.testing.checking import FAILED, MISUSED, PASSED, REFUSED, SKIPPED, Order, Result
 

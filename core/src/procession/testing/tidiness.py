@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
-from procession._shared_words import reserve
+from procession._ground.shared_words import reserve
 
 
 @contextmanager

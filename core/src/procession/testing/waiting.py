@@ -68,9 +68,9 @@ def report_wait(report: Any, wait: Any, *args: Any) -> None:
 
 def get(queue: Any) -> Any:
     """Wait for an object, looking around ten times a second, where it would be once."""
-    from procession import _packet_waits
+    from procession._mailboxes import packet_waits
 
-    _packet_waits._LONGEST_SLEEP = 0.1
+    packet_waits._LONGEST_SLEEP = 0.1
     return queue.get()
 
 

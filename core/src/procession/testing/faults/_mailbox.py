@@ -11,9 +11,9 @@ from collections import Counter
 from queue import Empty, Full
 from typing import TYPE_CHECKING
 
-from procession._mailbox_watch import EMPTY, FULL, UNDONE
-from procession._relatives import identities, relatives
-from procession._vigil import died_while_receiving, died_while_sending
+from procession._mailboxes.mailbox_watch import EMPTY, FULL, UNDONE
+from procession._mailboxes.vigil import died_while_receiving, died_while_sending
+from procession._processes.relatives import identities, relatives
 from procession.errors import ShutDown
 from procession.plugin import Mailbox
 from procession.testing.faults._flow import LOOK_SECONDS, Flow, Item
@@ -32,7 +32,7 @@ from procession.testing.faults._life import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from procession._relatives import Death
+    from procession._processes.relatives import Death
     from procession.plugin import Buffer, Handoff, Message, Recipe, Takeover
 
 _OPEN, _DRAINING, _DROPPED = range(3)

@@ -8,8 +8,9 @@ import time
 import traceback
 from typing import TYPE_CHECKING
 
-from procession import _selection, process
-from procession._after_fork import in_forked_children
+from procession import process
+from procession._choosing import selection
+from procession._ground.after_fork import in_forked_children
 from procession.testing.faults import _life
 from procession.testing.faults._channel import MemoryChannel
 from procession.testing.faults._home import homes
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, Self
 
-    from procession._registry import Kind
+    from procession._choosing.registry import Kind
     from procession.testing.faults._flow import Flow
     from procession.testing.faults._script import Rule
 
@@ -84,11 +85,11 @@ class Faults:
         if _current is not None:
             raise RuntimeError("another block of Faults is open in this process: close it first")
         _current = self
-        self._restore = _selection.begin_anew(
+        self._restore = selection.begin_anew(
             {
                 "names": {"start_method": "thread", "transport": "memory"},
                 "roster": _PLUGINS,
-                "plugins": _selection.get_plugins(),
+                "plugins": selection.get_plugins(),
             }
         )
         return self

@@ -11,9 +11,10 @@ import threading
 import traceback
 from typing import TYPE_CHECKING, ClassVar
 
-from procession import _selection, _sigint
-from procession._failure_record import FailureRecord
-from procession._handoff import LaunchTakeover, ParcelUnpickler
+from procession._choosing import selection
+from procession._ground.handoff import LaunchTakeover, ParcelUnpickler
+from procession._processes import sigint
+from procession._processes.failure_record import FailureRecord
 from procession.child import exit_code_of
 from procession.plugin import Child, StartFeatures, StartMethod
 from procession.testing.faults import _stage
@@ -56,7 +57,7 @@ class ThreadChild(Child):
 
     def __init__(self, plan: LaunchPlan, parcel: Parcel) -> None:
         self.pid = next(_pids)
-        self._ignores_sigint = plan.process.sigint == _sigint.IGNORE
+        self._ignores_sigint = plan.process.sigint == sigint.IGNORE
         descriptors: list[int] = []
         try:
             for fd in (*parcel.descriptors, *(() if plan.report is None else (plan.report,))):
@@ -143,7 +144,7 @@ class _Part:
         self._takeover = _Takeover(descriptors[:count], life)
         self._report = descriptors[count:]
         self._names = plan.bequest["names"]
-        self._prints_interrupts = plan.process.sigint == _sigint.RAISE
+        self._prints_interrupts = plan.process.sigint == sigint.RAISE
 
     def play(self) -> None:
         """Be the process, and end."""
@@ -184,7 +185,7 @@ class _Part:
             self._takeover.close()
             self._life.is_starting = False
         # The choices of the parent, which may be those of a scope that this thread is not in.
-        with _selection.use(**self._names):
+        with selection.use(**self._names):
             process.run()
 
     def _open(self) -> Process:

@@ -20,8 +20,8 @@ from typing import TypeAlias
 import pytest
 
 from procession import errors
-from procession._channel import Channel
-from procession._transport import Transport
+from procession._contracts.channel import Channel
+from procession._contracts.transport import Transport
 from procession.connection import Connection
 from procession.testing.forked import DEADLINE
 from procession.testing.suites.suite import Declined, Fork, Suite, open_descriptors, readable

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import pytest
 
 from procession import errors
-from procession._channel import Channel
+from procession._contracts.channel import Channel
 from procession.connection import Connection
 from procession.testing.forked import DEADLINE, until
 from procession.testing.suites.channel import LARGE, OverChannels, in_thread

@@ -13,7 +13,7 @@ from contextlib import suppress
 
 import pytest
 
-from procession._child_handle import LOST_EXIT_CODE, Child
+from procession._contracts.child_handle import LOST_EXIT_CODE, Child
 from procession.connection import Connection
 from procession.process import Process
 from procession.testing import launching, leaks, payloads

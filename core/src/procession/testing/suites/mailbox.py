@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from procession._mailbox import Mailbox
+from procession._contracts.mailbox import Mailbox
 from procession.errors import BrokenConnectionError, ShutDown
 from procession.testing.forked import DEADLINE, until
 from procession.testing.killing import KILLS, chosen_seed, run

@@ -12,9 +12,9 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from procession._negotiation import obstacle
-from procession._start_method import StartMethod
-from procession._transport import Transport
+from procession._choosing.negotiation import obstacle
+from procession._contracts.start_method import StartMethod
+from procession._contracts.transport import Transport
 from procession.errors import IncompatiblePluginsError, NothingToLendError
 from procession.testing import payloads
 from procession.testing.forked import DEADLINE

@@ -16,10 +16,17 @@ from pathlib import Path
 
 import pytest
 
-from procession import _selection
-from procession._holder import has_died
-from procession._primitive_choice import BUILT_IN
-from procession._primitives import LOCK, MOST_UNITS, NOTICE_SECONDS, RECURSIVE, SEMAPHORE, Primitive
+from procession._choosing import selection
+from procession._choosing.primitive_choice import BUILT_IN
+from procession._contracts.primitives import (
+    LOCK,
+    MOST_UNITS,
+    NOTICE_SECONDS,
+    RECURSIVE,
+    SEMAPHORE,
+    Primitive,
+)
+from procession._locks.holder import has_died
 from procession.errors import OwnerDiedError
 from procession.testing.forked import DEADLINE, crew
 from procession.testing.garbage import none_collected
@@ -87,7 +94,7 @@ class PrimitiveSuite(Suite):
         implementation; equals the name of the entry point."
         """
         if primitive.name != BUILT_IN:
-            assert primitive is _selection.registry().load("primitive", primitive.name)
+            assert primitive is selection.registry().load("primitive", primitive.name)
 
     @KINDS
     def test_arguments_are_those_of_multiprocessing(self, one: Primitive) -> None:

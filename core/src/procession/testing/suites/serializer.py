@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 
 import procession
-from procession import _selection
-from procession._pickling import SHORTEST_BUFFER
-from procession._serializer import Serializer
+from procession._choosing import selection
+from procession._contracts.serializer import Serializer
+from procession._messages.pickling import SHORTEST_BUFFER
 from procession.errors import NoPluginError
 from procession.testing import payloads
 from procession.testing.forked import DEADLINE
@@ -77,7 +77,7 @@ class SerializerSuite(Suite):
 
         `Serializer.name`: "The name users select; equals the name of the entry point."
         """
-        assert serializer is _selection.registry().load("serializer", serializer.name)
+        assert serializer is selection.registry().load("serializer", serializer.name)
 
     @pytest.mark.parametrize("obj", _OBJECTS, ids=lambda obj: type(obj).__name__)
     def test_the_other_side_needs_pickle_alone(

@@ -17,14 +17,15 @@ from typing import ClassVar
 
 import pytest
 
-from procession import _launch, _selection
-from procession._channel import Channel
-from procession._child_handle import LOST_EXIT_CODE, Child
-from procession._features import TransportFeatures
-from procession._negotiation import obstacle
-from procession._start_method import StartMethod
-from procession._surroundings import NEED_THE_METHOD
-from procession._transport import Transport
+from procession._choosing import selection
+from procession._choosing.negotiation import obstacle
+from procession._contracts.channel import Channel
+from procession._contracts.child_handle import LOST_EXIT_CODE, Child
+from procession._contracts.features import TransportFeatures
+from procession._contracts.start_method import StartMethod
+from procession._contracts.transport import Transport
+from procession._starting import launch as _launch
+from procession._starting.surroundings import NEED_THE_METHOD
 from procession.connection import Connection
 from procession.errors import ResourceError, UnsupportedOptionError
 from procession.testing import launching, payloads
@@ -66,7 +67,7 @@ class StartMethodSuite(ChildPromises):
 
         `StartMethod.name`: "The name users select; equals the name of the entry point."
         """
-        assert start_method is _selection.registry().load("start_method", start_method.name)
+        assert start_method is selection.registry().load("start_method", start_method.name)
 
     def test_a_child_carries_out_the_plan(self, start: Make, pipe: Pipe) -> None:
         """It is who its parent has made, and knows whose child it is.

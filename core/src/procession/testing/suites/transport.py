@@ -14,16 +14,16 @@ from typing import Any, ClassVar
 
 import pytest
 
-from procession import _selection
-from procession._channel import Channel
-from procession._child_handle import Child
-from procession._features import StartFeatures
-from procession._handoff import Exportable, Handoff, Recipe, Takeover
-from procession._launch_plan import LaunchPlan
-from procession._mailbox import Mailbox
-from procession._negotiation import obstacle
-from procession._start_method import StartMethod
-from procession._transport import Transport
+from procession._choosing import selection
+from procession._choosing.negotiation import obstacle
+from procession._contracts.channel import Channel
+from procession._contracts.child_handle import Child
+from procession._contracts.features import StartFeatures
+from procession._contracts.mailbox import Mailbox
+from procession._contracts.start_method import StartMethod
+from procession._contracts.transport import Transport
+from procession._ground.handoff import Exportable, Handoff, Recipe, Takeover
+from procession._starting.launch_plan import LaunchPlan
 from procession.testing.forked import DEADLINE, crew
 from procession.testing.shortage import free_descriptors
 from procession.testing.suites.channel import ChannelPromises, Pair
@@ -140,7 +140,7 @@ class TransportSuite(ChannelPromises, ChannelSignalPromises, MailboxSuite):
 
         `Transport.name`: "The name users select; equals the name of the entry point."
         """
-        assert transport is _selection.registry().load("transport", transport.name)
+        assert transport is selection.registry().load("transport", transport.name)
         assert isinstance(transport.details(), str)
 
     def test_it_holds_no_descriptors(self, transport: type[Transport], pair: Pair) -> None:

@@ -12,9 +12,9 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from procession._child_handle import Child
-from procession._start_method import StartMethod
-from procession._stream_channel import StreamChannel
+from procession._channels.stream_channel import StreamChannel
+from procession._contracts.child_handle import Child
+from procession._contracts.start_method import StartMethod
 from procession.connection import Connection, wait
 from procession.process import Process, process_class
 from procession.testing import launching, payloads

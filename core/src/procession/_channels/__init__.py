@@ -1,0 +1,1 @@
+"""Connections, waiting for them in asyncio, and what channels are made of."""

@@ -1,0 +1,1 @@
+"""Errors, and the kernel's files, descriptors, locks and waits."""

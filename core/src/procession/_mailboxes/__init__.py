@@ -1,0 +1,1 @@
+"""Queues, and what mailboxes are made of."""

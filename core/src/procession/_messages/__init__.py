@@ -1,0 +1,1 @@
+"""What goes through connections and queues: pickles, their buffers and descriptors, leases."""

@@ -1,0 +1,1 @@
+"""The process as an object, and what a child runs first."""

@@ -1,0 +1,1 @@
+"""Keeping the standard library's `multiprocessing` in step, where a program has loaded it."""

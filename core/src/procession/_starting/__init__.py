@@ -1,0 +1,1 @@
+"""From `start` to a running child, its options, its end and the report of it."""
