@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import os
 import sys
 import threading
@@ -21,7 +22,7 @@ from procession.errors import (
     WorkerDiedError,
 )
 from procession.testing.faults import Faults, FaultScript
-from procession.testing.faults._life import MAIN, _is_of_program, changed
+from procession.testing.faults._life import MAIN, Killed, Life, _is_of_program, changed
 
 pytestmark = pytest.mark.once
 
@@ -287,6 +288,18 @@ def test_kill_and_terminate_end_who_waits(faults: Faults) -> None:
         with pytest.raises(EOFError):
             ours.recv()
         ours.close()
+
+
+def test_what_is_opened_after_the_kill_is_closed_at_once() -> None:
+    """Who is killed as it opens what it was given has nobody wait for it until it is collected."""
+    killed, opened = Life("killed"), io.BytesIO()
+    with changed:
+        killed.end(-9)
+
+    with pytest.raises(Killed):
+        killed.hold(opened)
+
+    assert opened.closed
 
 
 def test_interrupt_is_keyboardinterrupt(faults: Faults) -> None:

@@ -242,8 +242,8 @@ class MemoryChannel(Channel):
     def attach(cls, recipe: Recipe, takeover: Takeover, /) -> MemoryChannel:
         """See `Exportable.attach`."""
         token, writable = recipe
-        fd = takeover.take(token)
-        with changed:
+        with changed:  # so that nobody kills it in between
+            fd = takeover.take(token)
             return cls(End.of(fd), fd, writable=writable)
 
     def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:

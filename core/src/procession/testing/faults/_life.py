@@ -98,8 +98,13 @@ class Life:
             self.delays.append(rule)
 
     def hold(self, holding: Holding) -> None:
-        """Close *holding* when it ends."""
-        self._holdings.add(holding)
+        """Close *holding* when it ends; if it has ended meanwhile, at once, and raise `Killed`."""
+        with changed:
+            if self.exit_code is None:
+                self._holdings.add(holding)
+                return
+            holding.close()
+        raise Killed
 
     def begin(self) -> None:
         """Be the process of this thread from now on; dies here if the script says so."""

@@ -291,8 +291,8 @@ class MemoryMailbox(Mailbox):
     def attach(cls, recipe: Recipe, takeover: Takeover, /) -> MemoryMailbox:
         """See `Exportable.attach`."""
         (token,) = recipe
-        fd = takeover.take(token)
-        with changed:
+        with changed:  # so that nobody kills it in between
+            fd = takeover.take(token)
             return cls(Box.of(fd), fd)
 
     def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
