@@ -87,6 +87,7 @@ def test_same_on_every_method(program: Path, pair: Any, subject: str) -> None:
     _compare(program, pair, subject)
 
 
+@pytest.mark.once
 @each_program
 @pytest.mark.one_pair_per("transport")
 def test_same_on_every_transport(program: Path, pair: Any, subject: str) -> None:
