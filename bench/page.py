@@ -218,7 +218,8 @@ def joined(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def _rounds(rows: Sequence[dict[str, Any]]) -> str:
     """Return how many rounds there were: a run that was ended early has fewer of some rows."""
     counts = [len(row["ratio"]["rounds"]) for row in rows]
-    return f"{min(counts)} to {max(counts)}"
+    least, most = min(counts), max(counts)
+    return str(most) if least == most else f"{least} to {most}"
 
 
 def main(arguments: Sequence[str]) -> int:
