@@ -108,7 +108,7 @@ class Shelves:
 
         *budget* is the word, shared by all processes, that says how many bytes all shelves may
         keep together, 0 for the usual. *copy* copies what is mapped, where there is something
-        better than `_sparse_file.copy`.
+        better than `_mailboxes.sparse_file.copy`.
         """
         self._fd = fd
         self._budget = budget

@@ -55,7 +55,8 @@ class Spool:
     def __init__(self, fd: int, base: int, window: int = WINDOW, copy: Copy | None = None) -> None:
         """Use the file from offset *base* on; *fd* is borrowed. *window* may be 0 bytes.
 
-        *copy* copies what is mapped, where there is something better than `_sparse_file.copy`.
+        *copy* copies what is mapped, where there is something better than
+        `_mailboxes.sparse_file.copy`.
         """
         self._fd = fd
         self.base = base

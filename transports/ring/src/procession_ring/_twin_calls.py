@@ -250,7 +250,10 @@ class TwinCalls:
         if sys.platform == "win32":
             raise OSError("waiting needs poll(), which Windows does not have")
         poller = select.poll()
-        poller.register(self._peer, select.POLLIN if tokens else 0)
+        try:
+            poller.register(self._peer, select.POLLIN if tokens else 0)
+        except ValueError:  # another thread has closed this end since it was looked at
+            self._refuse_closed()
         for bell in bells:
             poller.register(bell, select.POLLIN)
         gone = select.POLLHUP | select.POLLERR
